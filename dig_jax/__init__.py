@@ -1,0 +1,1 @@
+"""Image diffusion with graph neural network backbones in JAX."""

@@ -1,0 +1,226 @@
+"""Configurations: from a file or a workdir, checked, compared, and into constructors.
+
+A configuration is an `ml_collections.ConfigDict` of flat sections. A section's keys are
+the keywords of the constructor that it is for, so that each default and each type
+stands in one place: the constructor's signature.
+"""
+
+import inspect
+import json
+import runpy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+from ml_collections import ConfigDict
+
+from dig_jax.errors import InputError
+
+T = TypeVar("T")
+
+SECTIONS = (
+    "backbone",
+    "data",
+    "evaluation",
+    "mesh",
+    "objective",
+    "optimizer",
+    "sample",
+    "sde",
+    "training",
+)
+
+# What may differ between a run and its restart: nothing here changes what the
+# parameters mean or which steps have been taken.
+FREE_KEYS = (
+    "backbone.aggregation",
+    "backbone.node_multiple",
+    "backbone.remat",
+    "backbone.unroll",
+    "data.data_dir",
+    "data.num_threads",
+    "data.num_workers",
+    "evaluation",
+    "mesh",
+    "sample",
+    "training.checkpoint_every",
+    "training.diversity_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+    "training.num_steps",
+    "training.sample_every",
+    "training.samples_per_class",
+)
+
+
+def load_config_file(path: str) -> ConfigDict:
+    """The configuration that `get_config()` of a Python file returns.
+
+    `FILE.py:VARIANT` passes the text after the colon to `get_config`.
+
+    Raises:
+        InputError: No such file, or not a configuration.
+    """
+    file, _, variant = path.partition(":")
+    if not Path(file).is_file():
+        raise InputError(
+            f"--config needs a Python file with get_config(), got {file!r}, which does "
+            f"not exist."
+        )
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise InputError(f"{file} has no function get_config().")
+    config = get_config(variant) if variant else get_config()
+    return check_sections(config, file)
+
+
+def load_run_config(workdir: str | Path) -> ConfigDict:
+    """The configuration of the run in a workdir.
+
+    Raises:
+        InputError: There is no run, or its config.json cannot be read.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"No run in {workdir}: config.json is missing. Train one with "
+            f"`python -m dig_jax.main --config=FILE --workdir={workdir}`."
+        )
+    try:
+        config = config_from_json(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise InputError(f"{path} is not a configuration: {error}.") from error
+    return check_sections(config, str(path))
+
+
+def save_run_config(config: ConfigDict, workdir: str | Path) -> None:
+    """Write config.json into a workdir, whole or not at all."""
+    path = Path(workdir) / "config.json"
+    unfinished = path.with_name("config.json.tmp")
+    unfinished.write_text(config_to_json(config) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def config_to_json(config: ConfigDict) -> str:
+    """A configuration as JSON text."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def config_from_json(text: str) -> ConfigDict:
+    """A configuration from JSON text, its lists as tuples, as config files write them."""
+
+    def as_tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: as_tuples(v) for key, v in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return ConfigDict(as_tuples(json.loads(text)))
+
+
+def check_sections(config: ConfigDict, origin: str) -> ConfigDict:
+    """Raise InputError unless there are exactly the known sections and a seed."""
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"{origin} must give an ml_collections.ConfigDict, got "
+            f"{type(config).__name__}."
+        )
+    needed = {*SECTIONS, "seed"}
+    unknown, missing = set(config) - needed, needed - set(config)
+    if unknown or missing:
+        raise InputError(
+            f"A configuration has the sections {', '.join(SECTIONS)} and a seed; "
+            f"{origin} "
+            + "; ".join(
+                f"{what} {', '.join(sorted(names))}"
+                for what, names in (("lacks", missing), ("has unknown", unknown))
+                if names
+            )
+            + "."
+        )
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise InputError(f"seed must be a whole number from 0 on, got {config.seed!r}.")
+    return config
+
+
+def config_differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, each with the old and the new value."""
+    flat_old, flat_new = _flatten(old), _flatten(new)
+    return {
+        key: (flat_old.get(key), flat_new.get(key))
+        for key in sorted({*flat_old, *flat_new})
+        if flat_old.get(key) != flat_new.get(key)
+    }
+
+
+def check_same_run(old: ConfigDict, new: ConfigDict, workdir: str | Path) -> list[str]:
+    """What a restart changes, a line for each key.
+
+    Raises:
+        InputError: A key differs that makes it another run.
+    """
+    changes = config_differences(old, new)
+    lines = {key: f"{key}: {a!r} -> {b!r}" for key, (a, b) in changes.items()}
+    fixed = [line for key, line in lines.items() if not _is_free(key)]
+    if fixed:
+        raise InputError(
+            f"{workdir} holds a run of another configuration. These keys differ (there "
+            f"-> here): {'; '.join(fixed)}. Use another --workdir, or the same values."
+        )
+    return list(lines.values())
+
+
+def call_with_section(
+    name: str,
+    function: Callable[..., T],
+    section: Mapping[str, Any],
+    **more: Any,
+) -> T:
+    """Call a constructor with a section's keys, checked against its signature.
+
+    Args:
+        name: The section's name, for messages.
+        function: A function or dataclass whose keywords are annotated with types.
+        section: Keywords from the configuration.
+        **more: Keywords that do not come from the configuration.
+
+    Raises:
+        InputError: An unknown key, a missing one, or a value of a wrong type or range.
+    """
+    keywords = inspect.signature(function).parameters
+    choices = sorted(set(keywords) - set(more))
+    for key in section:
+        if key not in choices:
+            raise InputError(
+                f"Unknown key config.{name}.{key}. Available: {', '.join(choices)}."
+            )
+    try:
+        return pydantic.validate_call(function)(**section, **more)
+    except pydantic.ValidationError as error:
+        raise InputError(_describe(name, error)) from None
+
+
+def _describe(name: str, error: pydantic.ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        if "missing" in problem["type"]:
+            problems.append(f"config.{name}.{key} is missing.")
+        else:
+            message = problem["msg"].replace("Input should be", "must be", 1)
+            problems.append(f"config.{name}.{key} {message}, got {problem['input']!r}.")
+    return " ".join(problems)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE_KEYS)

@@ -1,0 +1,38 @@
+"""Real and synthetic images: one table of data sets, one way to load batches of them.
+
+Reading needs no TensorFlow. Data sets that TFDS downloads are prepared once, as
+array_record; the error for a missing one says how.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from dig_jax.data.synthetic import create_synthetic
+from dig_jax.data.tfds_source import (
+    create_cifar10,
+    create_digits,
+    create_imagenet64,
+    create_svhn,
+)
+from dig_jax.errors import InputError
+from dig_jax.interfaces import ImageSource
+
+DATASETS: dict[str, Callable[..., ImageSource]] = {
+    "cifar10": create_cifar10,
+    "digits": create_digits,
+    "imagenet64": create_imagenet64,
+    "svhn": create_svhn,
+    "synthetic": create_synthetic,
+}
+
+
+def create_dataset(name: str, *, split: str = "train", **options: Any) -> ImageSource:
+    """One split of a data set in DATASETS; options are its factory's keywords.
+
+    Raises:
+        InputError: There is no such data set, or its factory refuses an option.
+    """
+    if name not in DATASETS:
+        choices = ", ".join(sorted(DATASETS))
+        raise InputError(f"Unknown data set {name!r}. Available: {choices}.")
+    return DATASETS[name](split=split, **options)

@@ -1,0 +1,161 @@
+"""Batches of a data set, for ever, in an order that is a function of the step alone.
+
+Global batch s is rows [s B, (s+1) B) of an endless stream of epochs, each a permutation
+of all records. So a run resumes at a step with no saved state and no replay, and sees
+the same whatever the number of hosts, threads and worker processes.
+"""
+
+import sys
+from collections.abc import Generator
+from functools import lru_cache, partial
+from typing import TypeAlias
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Int64
+
+from dig_jax.errors import InputError
+from dig_jax.interfaces import ImageSource, LabelledImages
+
+Batch: TypeAlias = dict[str, np.ndarray]
+"""`image` uint8 [batch, row, col, rgb], `label` int32 [batch], `id` int64 [batch]."""
+
+
+def load_batches(
+    source: ImageSource,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 4,
+    num_workers: int = 0,
+) -> Generator[Batch, None, None]:
+    """This host's part of each global batch, from `start_step` on, without end.
+
+    Threads read whole batches ahead, one each. `close()` on the result stops them, as
+    does dropping it.
+
+    Args:
+        source: Where records come from; pickled for worker processes.
+        batch_size: Images in a global batch; may be larger than the source.
+        seed: Of the shuffling.
+        start_step: The global batch to begin with.
+        process_index: This host; it gets its share of each batch's rows, in order.
+        process_count: Number of hosts.
+        num_threads: Threads that read, in each process; 0 reads when asked.
+        num_workers: Processes that read; 0 reads in this one. They are spawned, so the
+            program's main module must be safe to import.
+
+    Raises:
+        InputError: The source is empty, or an argument is out of its range.
+    """
+    _check_arguments(source, batch_size, seed, process_index, process_count)
+    for name, number in (
+        ("start_step", start_step),
+        ("num_threads", num_threads),
+        ("num_workers", num_workers),
+    ):
+        if number < 0:
+            raise InputError(f"{name} must not be negative, got {number}.")
+    rows = batch_size // process_count
+    read = partial(_read_batch, source, seed, batch_size, process_index * rows, rows)
+    batches = (
+        grain.MapDataset.range(start_step, sys.maxsize)
+        .map(read)
+        .to_iter_dataset(grain.ReadOptions(num_threads, num_threads))
+    )
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain's own; outside absl.app nobody does.
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+        )
+    return _iterate(batches)
+
+
+def read_all(source: ImageSource) -> LabelledImages:
+    """The whole source in memory, in its own order."""
+    images = np.empty((len(source), *source.image_shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for index in range(len(source)):
+        record = source[index]
+        images[index], labels[index] = record["image"], record["label"]
+    return LabelledImages(images, labels)
+
+
+def record_ids(
+    first_row: int, num_rows: int, *, num_records: int, seed: int
+) -> Int64[np.ndarray, "row"]:
+    """Which records are the rows from first_row on of the shuffled, endless stream."""
+    last_row = first_row + num_rows
+    parts = []
+    for epoch in range(first_row // num_records, -(-last_row // num_records)):
+        start = epoch * num_records
+        order = _epoch_order(num_records, seed, epoch)
+        parts.append(order[max(first_row - start, 0) : last_row - start])
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(
+    num_records: int, seed: int, epoch: int
+) -> Int64[np.ndarray, "record"]:
+    # Not grain's shuffle: it takes 24 us a record at 1,500 records and 6 ms at 2; this
+    # takes 0.1 us. Raw bits and a stable sort, because NumPy keeps both for ever.
+    stream = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+    order = np.argsort(stream.random_raw(num_records), kind="stable")
+    order.setflags(write=False)
+    return order
+
+
+def _read_batch(
+    source: ImageSource,
+    seed: int,
+    batch_size: int,
+    offset: int,
+    num_rows: int,
+    step: int,
+) -> Batch:
+    ids = record_ids(
+        step * batch_size + offset, num_rows, num_records=len(source), seed=seed
+    )
+    records = [source[index] for index in ids.tolist()]
+    return {
+        "image": np.stack([record["image"] for record in records]),
+        "label": np.array([record["label"] for record in records], np.int32),
+        "id": ids,
+    }
+
+
+def _iterate(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
+    iterator = iter(batches)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _check_arguments(
+    source: ImageSource,
+    batch_size: int,
+    seed: int,
+    process_index: int,
+    process_count: int,
+) -> None:
+    if len(source) == 0:
+        raise InputError(f"Split {source.split!r} of {source.name!r} has no images.")
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise InputError(
+            "process_index must be at least 0 and below process_count, got "
+            f"process_index={process_index}, process_count={process_count}."
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise InputError(
+            "batch_size must be a positive multiple of the number of processes "
+            f"({process_count}), got {batch_size}."
+        )
+    if seed < 0:
+        raise InputError(f"seed must not be negative, got {seed}.")

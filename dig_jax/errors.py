@@ -1,0 +1,20 @@
+"""Errors that users meet, and the exit codes of the command line."""
+
+EXIT_DONE = 0
+EXIT_WATCHDOG = 75
+EXIT_PEER_FAILURE = 76
+EXIT_NON_FINITE = 77
+EXIT_BAD_INPUT = 78
+EXIT_INTERRUPTED = 130
+
+
+class InputError(ValueError):
+    """A configuration or input that cannot work.
+
+    The message says what is needed, what came, and the choices. The command line prints
+    it alone, without a traceback, and exits with `EXIT_BAD_INPUT`.
+    """
+
+
+class NonFiniteError(ArithmeticError):
+    """Numbers that are not finite where only finite ones mean anything."""

@@ -1,0 +1,140 @@
+"""From a configuration to the things that it names."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from ml_collections import ConfigDict
+from pydantic import NonNegativeInt, PositiveInt
+
+from dig_jax.config import call_with_section
+from dig_jax.data import DATASETS
+from dig_jax.diffusion import SDES, VPLinear
+from dig_jax.diffusion.prediction import Prediction
+from dig_jax.errors import InputError
+from dig_jax.interfaces import Backbone, ImageSource
+from dig_jax.models import BACKBONES
+
+ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned, and how its error is measured.
+
+    Attributes:
+        prediction: What the network predicts.
+        loss_space: What the squared error is measured in; L_simple is that of eps.
+        times: Independent uniform times, or stratified over each batch.
+    """
+
+    prediction: Prediction = "eps"
+    loss_space: Prediction = "eps"
+    times: Literal["uniform", "stratified"] = "uniform"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How images are read, whatever the data set.
+
+    Attributes:
+        name: Entry of DATASETS.
+        image_size: Side, or (rows, cols), in pixels.
+        channels: 1 or 3.
+        random_flip: Mirror each training image left to right with probability 1/2.
+        num_threads: Threads that read ahead.
+        num_workers: Processes that read ahead; 0 for none.
+    """
+
+    name: str
+    image_size: ImageSize
+    channels: Literal[1, 3] = 3
+    random_flip: bool = False
+    num_threads: NonNegativeInt = 4
+    num_workers: NonNegativeInt = 0
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(row, col, rgb)."""
+        size = self.image_size
+        rows, cols = (size, size) if isinstance(size, int) else size
+        return rows, cols, self.channels
+
+
+class Experiment(NamedTuple):
+    """What a configuration names, made."""
+
+    config: ConfigDict
+    backbone: Backbone
+    sde: VPLinear
+    objective: Objective
+    data: DataOptions
+
+
+def create_experiment(config: ConfigDict) -> Experiment:
+    """Make everything but the data set and the optimizer.
+
+    Raises:
+        InputError: Anything in the configuration that does not work.
+    """
+    data = create_data_options(config.data)
+    section = config.backbone.to_dict()
+    backbone = create_named(
+        "backbone", BACKBONES, section, image_shape=data.image_shape
+    )
+    return Experiment(
+        config=config,
+        backbone=backbone,
+        sde=create_named("sde", SDES, config.sde.to_dict()),
+        objective=call_with_section("objective", Objective, config.objective.to_dict()),
+        data=data,
+    )
+
+
+def create_data_options(section: ConfigDict) -> DataOptions:
+    """The part of the data section that every data set shares."""
+    values = section.to_dict()
+    mine = {k: v for k, v in values.items() if k in DataOptions.__dataclass_fields__}
+    return call_with_section("data", DataOptions, mine)
+
+
+def open_dataset(experiment: Experiment, split: str) -> ImageSource:
+    """One split of the configuration's data set, checked against its backbone.
+
+    Raises:
+        InputError: Unknown, not prepared, or of another shape or number of classes.
+    """
+    backbone = experiment.backbone
+    loader_keys = ("random_flip", "num_threads", "num_workers")
+    section = experiment.config.data.to_dict()
+    source = create_named(
+        "data",
+        DATASETS,
+        {k: v for k, v in section.items() if k not in loader_keys},
+        split=split,
+    )
+    if backbone.num_classes not in (0, source.num_classes):
+        raise InputError(
+            f"config.backbone.num_classes must be 0 (unconditional) or "
+            f"{source.num_classes}, the classes of {source.name!r}, got "
+            f"{backbone.num_classes}."
+        )
+    return source
+
+
+def create_named(
+    section: str, table: dict[str, Any], values: dict[str, Any], **more: Any
+) -> Any:
+    """Call the entry of a table that a section names with the section's other keys.
+
+    Raises:
+        InputError: Unknown name, or keys that its constructor refuses.
+    """
+    options = dict(values)
+    name = options.pop("name", None)
+    if name not in table:
+        raise InputError(
+            f"Unknown config.{section}.name {name!r}. Available: "
+            f"{', '.join(sorted(table))}."
+        )
+    return call_with_section(section, table[name], options, **more)
+

@@ -1,0 +1,14 @@
+"""Static graphs of image patches, built once in NumPy."""
+
+from dig_jax.graphs.graph import Graph
+from dig_jax.graphs.grid import GridGraph, Scale, Stencil
+from dig_jax.graphs.patches import image_to_patches, patches_to_image
+
+__all__ = [
+    "Graph",
+    "GridGraph",
+    "Scale",
+    "Stencil",
+    "image_to_patches",
+    "patches_to_image",
+]

@@ -1,0 +1,142 @@
+"""The design on a page: everything in dig_jax meets at these signatures.
+
+A `Backbone` predicts, a `Denoiser` estimates the clean image, a `Solver` steps a
+sampler, an `ImageSource` hands out real images, a `Metric` compares images. A new
+backbone, solver, data set or metric is one file that makes one of these, and one line
+in its folder's table.
+
+Images are [batch, row, col, rgb] (one channel or three), in [-1, 1] inside and uint8
+outside. Time t is in [0, 1]: 0 is data, 1 is noise.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from dig_jax.graphs import GridGraph
+
+Params: TypeAlias = Any
+"""A tree of arrays: nested mappings from a module's name to its parameters."""
+
+Images: TypeAlias = Float[Array, "batch row col rgb"]
+Times: TypeAlias = Float[Array, "batch"]
+Labels: TypeAlias = Int[Array, "batch"]
+UInt8Images: TypeAlias = UInt8[np.ndarray, "batch row col rgb"]
+
+
+@runtime_checkable
+class ApplyFn(Protocol):
+    """The network: `(params, x, t, label) -> prediction`, of the shape of x."""
+
+    def __call__(
+        self, params: Params, x: Images, t: Times, label: Labels | None
+    ) -> Images: ...
+
+
+@runtime_checkable
+class FeaturesFn(Protocol):
+    """Features of the patch nodes after each block; training never needs them."""
+
+    def __call__(
+        self, params: Params, x: Images, t: Times, label: Labels | None
+    ) -> Float[Array, "block batch node width"]: ...
+
+
+class Backbone(NamedTuple):
+    """A network as a set of pure functions over one parameter tree.
+
+    Attributes:
+        init: Random parameters (float32) from a key.
+        apply: The network itself.
+        features: Patch-node features after each block.
+        image_shape: (row, col, rgb) of the images it was made for.
+        num_classes: Number of labels, or 0 for an unconditional network.
+        graph: The graph it passes messages on; None for networks without one.
+    """
+
+    init: Callable[[PRNGKeyArray], Params]
+    apply: ApplyFn
+    features: FeaturesFn
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    graph: GridGraph | None
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """`(x_t, t) -> E[x0 | x_t]`, with one t for the batch or one for each image."""
+
+    def __call__(self, x: Images, t: Float[Array, "*batch"]) -> Images: ...
+
+
+@runtime_checkable
+class Noise(Protocol):
+    """Standard normal noise for a solver's step, of the shape of x; index counts draws.
+
+    It is drawn for each image from that image's own key, so that an image does not
+    depend on its batch; in the last step of a sampler it is zero.
+    """
+
+    def __call__(self, index: int = 0) -> Images: ...
+
+
+class Solver(NamedTuple):
+    """One step of a sampler, in the shape of an optax transformation.
+
+    Attributes:
+        init: `x -> state`: what the solver carries along, a tree of arrays.
+        step: `(denoise, x, state, t, s, noise) -> (x, state)`, from time t down to s.
+        evaluations_per_step: Calls of the denoiser in each step.
+    """
+
+    init: Callable[[Images], Any]
+    step: Callable[
+        [Denoiser, Images, Any, Float[Array, ""], Float[Array, ""], Noise],
+        tuple[Images, Any],
+    ]
+    evaluations_per_step: int
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """A finite set of labelled images with random access.
+
+    Attributes:
+        name: Name in DATASETS.
+        split: Which part of the data set.
+        image_shape: (row, col, rgb), the same for every image.
+        num_classes: Number of labels; 0 when the images have none.
+        class_names: A name for each label.
+        fingerprint: Hex digest of what the source is; equal for equal data.
+    """
+
+    name: str
+    split: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """`image` uint8 [row, col, rgb], `label` int32 [] (0 where there is none)."""
+        ...
+
+
+class LabelledImages(NamedTuple):
+    """Images in memory, with one label each."""
+
+    images: UInt8Images
+    labels: Int[np.ndarray, "batch"]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """`(generated, train, test) -> {score's name: value}`."""
+
+    def __call__(
+        self, generated: LabelledImages, train: LabelledImages, test: LabelledImages
+    ) -> dict[str, float]: ...

@@ -1,0 +1,51 @@
+"""Scores of generated images against real ones.
+
+Every score of generated images comes with the same score of the real test images (its
+name ends in `_test`): that is what real data reaches.
+"""
+
+from collections.abc import Iterable
+
+from dig_jax.errors import InputError
+from dig_jax.interfaces import LabelledImages, Metric
+from dig_jax.metrics import copies, frechet_pixels, label_accuracy
+
+METRICS: dict[str, Metric] = {
+    "copies": copies.copies,
+    "frechet_pixels": frechet_pixels.frechet_pixels,
+    "label_accuracy": label_accuracy.label_accuracy,
+}
+
+
+def score(
+    names: Iterable[str],
+    generated: LabelledImages,
+    train: LabelledImages,
+    test: LabelledImages,
+) -> dict[str, float]:
+    """All scores of the metrics named.
+
+    Raises:
+        InputError: A name is not in METRICS, a set is empty, or the three sets differ
+            in the shape of their images.
+    """
+    names = tuple(names)
+    for name in names:
+        if name not in METRICS:
+            raise InputError(
+                f"Unknown metric {name!r}. Available: {', '.join(sorted(METRICS))}."
+            )
+    sets = {"generated": generated, "training": train, "test": test}
+    for kind, images in sets.items():
+        if len(images.images) == 0:
+            raise InputError(f"Metrics need at least one {kind} image, got none.")
+        if images.images.shape[1:] != train.images.shape[1:]:
+            raise InputError(
+                "Metrics need images of one shape (row, col, rgb), got "
+                f"{images.images.shape[1:]} for the {kind} images and "
+                f"{train.images.shape[1:]} for the training images."
+            )
+    scores: dict[str, float] = {}
+    for name in names:
+        scores.update(METRICS[name](generated, train, test))
+    return scores

@@ -1,0 +1,26 @@
+"""Backbones: the networks that predict. The only folder that knows Flax."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dig_jax.errors import InputError
+from dig_jax.interfaces import Backbone
+from dig_jax.models.create import create_dig_mix, create_dig_parallel
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "dig_parallel": create_dig_parallel,
+    "dig_mix": create_dig_mix,
+}
+
+
+def create_backbone(name: str, **options: Any) -> Backbone:
+    """The backbone of that name; options are keywords of its entry in BACKBONES.
+
+    Raises:
+        InputError: Unknown name, or an option that does not fit.
+    """
+    if name not in BACKBONES:
+        raise InputError(
+            f"Unknown backbone {name!r}. Available: {', '.join(sorted(BACKBONES))}."
+        )
+    return BACKBONES[name](**options)

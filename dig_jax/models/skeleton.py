@@ -1,0 +1,94 @@
+"""U-ViT's skeleton of blocks: a stack with long skip connections (arXiv:2209.12152)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dig_jax.models.layers import DType, Linear
+
+Rows = Float[Array, "rows width"]
+MakeBlock = Callable[..., nn.Module]
+
+
+class InBlock(nn.Module):
+    """A block of the first half; hands its output on as a long skip."""
+
+    block: MakeBlock
+
+    @nn.compact
+    def __call__(self, h: Rows, _: None) -> tuple[Rows, Rows]:
+        h = self.block(name="block")(h)
+        return h, h
+
+
+class OutBlock(nn.Module):
+    """A block of the second half: W [h; skip] + b, then the block."""
+
+    block: MakeBlock
+    dtype: DType
+    return_features: bool
+
+    @nn.compact
+    def __call__(self, h: Rows, skip: Rows) -> tuple[Rows, Rows | None]:
+        width = h.shape[-1]
+        h = Linear(width, self.dtype, use_bias=False, name="fuse_h")(h) + Linear(
+            width, self.dtype, name="fuse_skip"
+        )(skip)
+        h = self.block(name="block")(h)
+        return h, h if self.return_features else None
+
+
+class LongSkipStack(nn.Module):
+    """depth/2 blocks, a middle one, and depth/2 blocks that take the skips in reverse.
+
+    Both halves are `lax.scan`s over parameters stacked on a leading axis, whatever
+    `unroll` and `remat` say, so a checkpoint does not depend on them. out_blocks[i]
+    takes the skip of in_blocks[i]: the second scan runs from its last entry to its
+    first.
+
+    Attributes:
+        block: Makes a block of `name`, a module from rows to rows.
+        depth: Number of blocks besides the middle one; even.
+        unroll: Blocks in each turn of the loop; 0 for all (no loop).
+        remat: Recompute each block's activations in the backward pass.
+    """
+
+    block: MakeBlock
+    depth: int
+    dtype: DType = "float32"
+    unroll: int = 0
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, h: Rows, return_features: bool = False
+    ) -> tuple[Rows, Float[Array, "block rows width"] | None]:
+        half = self.depth // 2
+        h, skips = self._scan(InBlock, half)(self.block, name="in_blocks")(h, None)
+        middle = self._remat(InBlock)(self.block, name="middle_block")
+        h, middle_features = middle(h, None)
+        out_blocks = self._scan(OutBlock, half, reverse=True)
+        h, out_features = out_blocks(
+            self.block, self.dtype, return_features, name="out_blocks"
+        )(h, skips)
+        if not return_features:
+            return h, None
+        return h, jnp.concatenate([skips, middle_features[None], out_features[::-1]])
+
+    def _remat(self, block: type[nn.Module]) -> type[nn.Module]:
+        # A scan's body is not merged with another, so CSE needs no guard there.
+        return nn.remat(block, prevent_cse=self.unroll != 1) if self.remat else block
+
+    def _scan(
+        self, block: type[nn.Module], length: int, reverse: bool = False
+    ) -> Callable[..., nn.Module]:
+        return nn.scan(
+            self._remat(block),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=length,
+            reverse=reverse,
+            unroll=self.unroll or length,
+        )

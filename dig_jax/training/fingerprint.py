@@ -1,0 +1,80 @@
+"""Fingerprints of arrays: what a checkpoint is checked against when it is read.
+
+Array files carry no checksum, so a flipped bit on disk would come back as a number.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import UInt32
+
+WORD_BITS = 32
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their path, such as `params/block_0/kernel`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+    }
+    assert len(named) == len(leaves), "two leaves have one path"
+    return named
+
+
+def fingerprints(leaves: Mapping[str, jax.Array]) -> dict[str, list[int]]:
+    """Two sums over the bits of each array, modulo 2^32.
+
+    The first sum is plain, and no single flipped bit leaves it as it was. The second
+    weighs each element with a hash of its position, and sees elements that changed
+    places. Integers add up exactly in any order, so both are the same for an array on
+    one device, sharded over many, or on another kind of device.
+
+    Each array is a call of its own: one jitted call over a tree of 560 arrays took 8
+    times as long to compile and 4 times as long to run (on CPU).
+
+    Args:
+        leaves: Arrays of 1, 2, 4 or 8 bytes an element, or typed keys.
+
+    Returns:
+        [plain sum, weighted sum] by the name of the array.
+    """
+    sums = {name: _fingerprint(leaf) for name, leaf in leaves.items()}
+    return {name: [int(s) for s in pair] for name, pair in jax.device_get(sums).items()}
+
+
+@jax.jit
+def _fingerprint(x: jax.Array) -> UInt32[jax.Array, "2"]:
+    words = _words(x)
+    plain = words.sum(dtype=jnp.uint32)
+    weighted = (words * _weights(words.shape)).sum(dtype=jnp.uint32)
+    return jnp.stack([plain, weighted])
+
+
+def _words(x: jax.Array) -> UInt32[jax.Array, "..."]:
+    """The bits of each element as 32-bit words."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    width = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    return lax.bitcast_convert_type(x, width).astype(jnp.uint32)
+
+
+def _weights(shape: tuple[int, ...]) -> UInt32[jax.Array, "..."]:
+    """An odd number for each position, so that no bit of an element is multiplied away.
+
+    The position is counted in uint32 and wraps; its hash is Murmur's, shortened.
+    """
+    position = jnp.zeros(shape, jnp.uint32)
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        index = lax.broadcasted_iota(jnp.uint32, shape, axis)
+        position += index * jnp.uint32(stride % 2**WORD_BITS)
+        stride *= shape[axis]
+    position *= jnp.uint32(0x9E3779B1)
+    position = (position ^ (position >> 15)) * jnp.uint32(0x85EBCA77)
+    return (position ^ (position >> 13)) | jnp.uint32(1)

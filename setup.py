@@ -1,0 +1,47 @@
+"""Package metadata of dig_jax. The bounds on dependencies are versions that were tried."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="dig_jax",
+    version="0.1.0",
+    description="Image diffusion with graph neural network backbones in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["dig_jax", "dig_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1,<3",
+        "array_record>=0.8,<1",
+        "chex>=0.1.90,<0.2",
+        "flax>=0.12,<0.13",
+        "grain>=0.2.16,<0.3",
+        "jax>=0.10,<0.12",
+        "jaxtyping>=0.3.2,<0.4",
+        "jraph>=0.0.6.dev0,<0.1",
+        "matplotlib>=3.10,<4",
+        "ml_collections>=1.1,<2",
+        "numpy>=2.0,<3",
+        "optax>=0.2.6,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pillow>=11,<14",
+        "pydantic>=2.11,<3",
+        "rich>=14,<16",
+        "scikit-learn>=1.6,<2",
+        "tensorboardX>=2.6.2.2,<3",
+        "tensorflow-datasets>=4.9.9,<5",
+    ],
+    extras_require={
+        "prepare": ["importlib_resources>=6", "tensorflow>=2.19,<3"],
+        "test": [
+            "beartype>=0.22,<1",
+            "pyright[nodejs]>=1.1.400,<2",
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.12,<1",
+        ],
+    },
+)
