@@ -108,7 +108,7 @@ def config_to_json(config: ConfigDict) -> str:
 
 
 def config_from_json(text: str) -> ConfigDict:
-    """A configuration from JSON text, its lists as tuples, as config files write them."""
+    """A configuration from JSON text; lists become tuples, as in config files."""
 
     def as_tuples(value: Any) -> Any:
         if isinstance(value, dict):
@@ -195,6 +195,8 @@ def call_with_section(
                 f"Unknown key config.{name}.{key}. Available: {', '.join(choices)}."
             )
     try:
+        if inspect.isclass(function):
+            return pydantic.TypeAdapter(function).validate_python({**section, **more})
         return pydantic.validate_call(function)(**section, **more)
     except pydantic.ValidationError as error:
         raise InputError(_describe(name, error)) from None

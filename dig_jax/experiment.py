@@ -137,4 +137,3 @@ def create_named(
             f"{', '.join(sorted(table))}."
         )
     return call_with_section(section, table[name], options, **more)
-

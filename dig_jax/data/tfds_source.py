@@ -225,6 +225,6 @@ def _check_shape(
     rows, cols = (image_size,) * 2 if isinstance(image_size, int) else image_size
     if (rows, cols, channels) != needed:
         raise InputError(
-            f"Data set {name!r} has images of {'x'.join(map(str, needed))} (rows, cols, "
-            f"channels), got image_size={image_size}, channels={channels}."
+            f"Data set {name!r} has images of {'x'.join(map(str, needed))} (rows, "
+            f"cols, channels), got image_size={image_size}, channels={channels}."
         )

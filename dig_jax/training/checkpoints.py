@@ -7,8 +7,8 @@ damaged array data and casts a wrong dtype silently, so `meta` also holds the sh
 dtype and a fingerprint of every leaf, and they are checked whenever arrays are read.
 """
 
+import asyncio
 import contextlib
-import gc
 import hashlib
 import importlib.metadata
 import json
@@ -16,10 +16,8 @@ import logging as python_logging
 import os
 import platform
 import shutil
-import sys
-import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -38,6 +36,7 @@ PACKAGES = ("jax", "jaxlib", "numpy", "orbax-checkpoint", "flax", "optax")
 COMMIT_FILE = ocp.path.atomicity_types.COMMIT_SUCCESS_FILE
 STEP_FILES = {"train", "ema", "meta", "_CHECKPOINT_METADATA", COMMIT_FILE}
 MB = 10**6
+ORBAX_FOLDER = next(iter(ocp.__path__))
 
 T = TypeVar("T")
 
@@ -60,10 +59,8 @@ class _OrbaxFilter(python_logging.Filter):
     Its errors too: they reach the user as exceptions of this module.
     """
 
-    folder = os.path.dirname(ocp.__file__)
-
     def filter(self, record: python_logging.LogRecord) -> bool:
-        from_orbax = record.pathname.startswith(self.folder)
+        from_orbax = record.pathname.startswith(ORBAX_FOLDER)
         return not from_orbax or logging.level_debug()
 
 
@@ -108,7 +105,7 @@ class Checkpoints:
         self._delete_unfinished()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, error_type, error, traceback) -> None:
@@ -135,7 +132,7 @@ class Checkpoints:
             CheckpointSaveError: The save before failed, or this one cannot start.
         """
         if self._manager is None:
-            raise InputError(f"{self.directory} was opened read-only: cannot save.")
+            raise InputError(f"{self.directory} is read-only or closed: cannot save.")
         self.wait()
         step = int(state.step)
         self._delete_passed_over()
@@ -268,7 +265,7 @@ class Checkpoints:
                 f"Available: {', '.join(map(str, steps))}."
             )
         try:
-            return _on_every_process(read, step)
+            return read(step)
         except _DamagedError as damage:
             raise CheckpointCorruptError(
                 f"The checkpoint of step {step} in {self.directory} is damaged: "
@@ -281,7 +278,7 @@ class Checkpoints:
         while steps := [step for step in self.steps() if step not in reasons]:
             step = steps[-1]
             try:
-                return _on_every_process(read, step)
+                return read(step)
             except _DamagedError as damage:
                 reasons[step] = str(damage)
                 logging.warning(
@@ -301,16 +298,17 @@ class Checkpoints:
 
     def _read_record(self, step: int) -> dict:
         """The `meta` of a step, after checking that it is what was written."""
+        record, reason = {}, None
         try:
             saved = ocp.JsonCheckpointHandler().restore(
                 self.directory / str(step) / "meta", args=ocp.args.JsonRestore()
             )
             record = saved["record"]
-            sound = saved["sha256"] == _sha256(record) and record["step"] == step
+            if saved["sha256"] != _sha256(record) or record["step"] != step:
+                reason = "meta does not match its checksum or its folder"
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise _DamagedError(f"meta cannot be read ({_short(error)})") from error
-        if not sound:
-            raise _DamagedError("meta does not match its checksum or its folder")
+            reason = f"meta cannot be read ({_short(error)})"
+        _raise_if_damaged(reason)
         if record["schema"] != SCHEMA:
             raise InputError(
                 f"The checkpoint of step {step} in {self.directory} has schema "
@@ -332,17 +330,18 @@ class Checkpoints:
             )
             for name, leaf in abstract.items()
         }
-        with _without_litter():
-            try:
+        leaves, reason = {}, None
+        try:
+            with _patient_event_loops():
                 leaves = ocp.StandardCheckpointHandler().restore(
                     self.directory / str(step) / item,
                     args=ocp.args.StandardRestore(targets),
                 )
-            except MemoryError:
-                raise
-            except Exception as error:  # whatever a parser says to random bytes
-                reason = f"{item} cannot be read ({_short(error)})"
-                raise _DamagedError(reason) from None
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a parser says to random bytes
+            reason = f"{item} cannot be read ({_short(error)})"
+        _raise_if_damaged(reason)
         found = fingerprints(leaves)
         wrong = [
             name
@@ -351,9 +350,8 @@ class Checkpoints:
             or _describe(leaves[name]) != _describe(target)  # a typed key can lose it
         ]
         if wrong:
-            raise _DamagedError(
-                f"{item} has other bits than were saved in {_some(wrong)}"
-            )
+            reason = f"{item} has other bits than were saved in {_some(wrong)}"
+        _raise_if_damaged(reason)
         return leaves
 
     def _check_same_model(
@@ -492,37 +490,45 @@ def _sha256(record: dict) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _on_every_process(read: Callable[[int], T], step: int) -> T:
-    """`read(step)`; if it meets damage on one process, then all pass the step over."""
-    if jax.process_count() == 1:
-        return read(step)
-    result, damage = None, None
-    try:
-        result = read(step)
-    except _DamagedError as error:
-        damage = error
-    if multihost_utils.process_allgather(damage is not None).any():
-        raise damage or _DamagedError("another process could not read it")
-    return result  # pyright: ignore[reportReturnType]
+def _raise_if_damaged(reason: str | None) -> None:
+    """Raises on every process if any of them has a reason.
+
+    Called before anything that the processes compute together, so that none waits for
+    one that has passed over the step.
+    """
+    damaged = reason is not None
+    if jax.process_count() > 1:
+        damaged = multihost_utils.process_allgather(damaged).any()
+    if damaged:
+        raise _DamagedError(reason or "another process could not read it")
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
+    """An event loop that lets its tasks end before it is closed, and says nothing."""
+
+    def close(self) -> None:
+        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        super().close()
+
+    def call_exception_handler(self, context: dict) -> None:
+        del context  # an error of a task beside the one that was raised
 
 
 @contextlib.contextmanager
-def _without_litter():
-    """Keeps Python from complaining of the coroutines that a failed read leaves behind.
+def _patient_event_loops():
+    """Has Orbax read in a `_PatientLoop`.
 
-    They are no news, and would bury the one message that says what happened.
+    When one array cannot be read, Orbax closes its loop under the reads of the others.
+    Python then prints pages of tracebacks, some much later, over the one message that
+    says what happened.
     """
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        try:
-            yield
-        except _DamagedError:
-            gc.collect()
-            raise
-        finally:
-            sys.unraisablehook = hook
+    new_event_loop = asyncio.new_event_loop
+    asyncio.new_event_loop = _PatientLoop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = new_event_loop
 
 
 def _is_step_name(name: str) -> bool:

@@ -74,8 +74,8 @@ def update_ema(
 ) -> Params:
     """Exponential moving average with a warm-up.
 
-    The decay of step n (from 0) is min(decay, (1 + n) / (10 + n)), so that a short run's
-    average is not ruled by its random start.
+    The decay of step n (from 0) is min(decay, (1 + n) / (10 + n)), so that the random
+    start does not rule the average of a short run.
     """
     n = step.astype(jnp.float32)
     rate: Float[Array, ""] = jnp.minimum(decay, (1 + n) / (10 + n))

@@ -483,6 +483,22 @@ def test_saving_and_restoring_print_nothing(tmp_path):
     assert done.stderr == ""
 
 
+def test_damage_prints_one_warning_and_no_traceback(copy):
+    manifest = copy / "20" / "ema" / "manifest.ocdbt"
+    manifest.write_bytes(manifest.read_bytes()[:50])
+    done = run_python(f"""
+        import jax
+        from dig_jax.training.checkpoints import Checkpoints
+
+        kernels = {{"embed": (3, 24), "block_0": (24, 24)}}
+        like = {{n: {{"kernel": jax.ShapeDtypeStruct(s, "float32")}}
+                for n, s in kernels.items()}}
+        assert Checkpoints({str(copy)!r}, read_only=True).restore_ema(like)[1] == 10
+    """)
+    assert "step 20" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_record_is_plain_json_with_a_checksum(copy):
     saved = json.loads((copy / "20" / "meta" / "metadata").read_text())
     assert saved["record"]["schema"] == checkpoints.SCHEMA

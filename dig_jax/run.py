@@ -1,0 +1,103 @@
+"""A trained run: open its workdir, draw images with it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from dig_jax.config import call_with_section, load_run_config
+from dig_jax.evaluation import (
+    LabelRule,
+    SampleOptions,
+    Sampler,
+    check_sample_options,
+    create_sample_options,
+)
+from dig_jax.experiment import Experiment, create_experiment
+from dig_jax.interfaces import Params, UInt8Images
+from dig_jax.sharding import MeshOptions, create_mesh, replicated
+from dig_jax.training.checkpoints import Checkpoints
+
+
+class Run(NamedTuple):
+    """A trained run; `load` opens one.
+
+    Attributes:
+        experiment: Configuration, backbone, SDE.
+        params: The averaged (EMA) parameters.
+        step: Number of training steps behind them.
+        mesh: The devices it draws on.
+    """
+
+    experiment: Experiment
+    params: Params
+    step: int
+    mesh: jax.sharding.Mesh
+
+    @property
+    def config(self) -> ConfigDict:
+        """The configuration it was trained with."""
+        return self.experiment.config
+
+    def sample(
+        self,
+        num_images: int = 1,
+        *,
+        labels: LabelRule = "balanced",
+        seed: int = 0,
+        **options: Any,
+    ) -> UInt8Images:
+        """Draw images, [num_images, row, col, rgb].
+
+        Args:
+            num_images: How many.
+            labels: "balanced", one label, or a tuple of labels to go through in turn.
+            seed: The same seed gives the same images.
+            **options: Other attributes of `SampleOptions`; the run's own by default.
+
+        Raises:
+            InputError: An option or a label that does not exist.
+        """
+        section = {
+            **self.config.sample.to_dict(),
+            **options,
+            "num_images": num_images,
+            "labels": tuple(labels) if isinstance(labels, list) else labels,
+            "seed": seed,
+        }
+        checked = call_with_section("sample", SampleOptions, section)
+        return self.sampler(checked).draw(self.params)
+
+    def sampler(self, options: SampleOptions | None = None) -> Sampler:
+        """What draws this run's images; the options are the run's own by default."""
+        if options is None:
+            options = create_sample_options(self.experiment)
+        return Sampler(
+            self.experiment, check_sample_options(self.experiment, options), self.mesh
+        )
+
+
+def load(
+    workdir: str | Path, *, step: int | None = None, config: ConfigDict | None = None
+) -> Run:
+    """Open a trained run.
+
+    Args:
+        workdir: Where it was trained.
+        step: Which checkpoint; the newest by default.
+        config: Instead of the workdir's own, with other ways to compute or to sample.
+
+    Raises:
+        InputError: No run, no finished checkpoint, or none of that step.
+    """
+    config = load_run_config(workdir) if config is None else config
+    experiment = create_experiment(config)
+    mesh = create_mesh(call_with_section("mesh", MeshOptions, config.mesh.to_dict()))
+    abstract = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)),
+        jax.eval_shape(experiment.backbone.init, jax.random.key(0)),
+    )
+    with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
+        params, found, _ = checkpoints.restore_ema(abstract, step)
+    return Run(experiment, params, found, mesh)

@@ -1,0 +1,176 @@
+"""A table of a backbone's modules: shapes, parameters, multiply-accumulates."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from dig_jax.interfaces import Backbone
+
+
+class Row(NamedTuple):
+    """One module: its parameters' shapes, their number, MACs for one image."""
+
+    module: str
+    shapes: str
+    params: int
+    macs: int
+
+
+def summarize(backbone: Backbone) -> list[Row]:
+    """A row for each module that has parameters or multiplies matrices.
+
+    Multiply-accumulates are those of the matrix products and convolutions in the
+    network's own computation for one image, loops counted in full. Aggregations that
+    are matrix products themselves (`dense`) count too; sums (`stencil`, `segment`) do
+    not.
+    """
+    params = jax.eval_shape(backbone.init, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((1, *backbone.image_shape), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+    label = jax.ShapeDtypeStruct((1,), jnp.int32) if backbone.num_classes else None
+    program = jax.make_jaxpr(backbone.apply)(params, x, t, label)
+
+    macs: dict[str, int] = defaultdict(int)
+    for module, count in _count_macs(program.jaxpr):
+        macs[module] += count
+    shapes, sizes = defaultdict(list), defaultdict(int)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        module = "/".join(str(part.key) for part in path[:-1])
+        shapes[module].append(f"{path[-1].key} {_shape(leaf.shape)}")
+        sizes[module] += math.prod(leaf.shape)
+    in_order_of_use = [*macs, *(name for name in shapes if name not in macs)]
+    return [
+        Row(name or "(top)", ", ".join(shapes[name]), sizes[name], macs[name])
+        for name in in_order_of_use
+        if shapes[name] or macs[name]
+    ]
+
+
+def summary_record(name: str, backbone: Backbone) -> dict[str, Any]:
+    """Totals, the graph and the table, as one JSON object."""
+    rows = summarize(backbone)
+    graph = backbone.graph.summary() if backbone.graph is not None else None
+    return {
+        "backbone": name,
+        "image_shape": list(backbone.image_shape),
+        "num_classes": backbone.num_classes,
+        "params": sum(row.params for row in rows),
+        "macs_per_image": sum(row.macs for row in rows),
+        "num_nodes": graph["num_nodes"] if graph else None,
+        "num_edges": graph["num_edges"] if graph else None,
+        "graph": graph,
+        "modules": [row._asdict() for row in rows],
+    }
+
+
+def format_summary(record: dict[str, Any]) -> str:
+    """The record as text for a terminal."""
+    head = ("module", "shapes", "parameters", "MACs / image")
+    body = [
+        (row["module"], row["shapes"], f"{row['params']:,}", f"{row['macs']:,}")
+        for row in record["modules"]
+    ]
+    total = (
+        "total",
+        "",
+        f"{record['params']:,}",
+        f"{record['macs_per_image']:,}",
+    )
+    widths = [max(map(len, column)) for column in zip(head, *body, total, strict=True)]
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = [
+            cell.rjust(width) if column > 1 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    rule = "-" * len(line(head))
+    rows, cols, rgb = record["image_shape"]
+    lines = [
+        f"{record['backbone']} for {rows}x{cols}x{rgb} images, "
+        + (
+            f"{record['num_classes']} classes"
+            if record["num_classes"]
+            else "unconditional"
+        ),
+        "",
+        line(head),
+        rule,
+        *map(line, body),
+        rule,
+        line(total),
+        f"{record['params'] / 1e6:.2f}M parameters, "
+        f"{record['macs_per_image'] / 1e9:.3f} GMACs an image",
+    ]
+    if record["graph"]:
+        lines += ["", *_format_graph(record["graph"])]
+    return "\n".join(lines)
+
+
+def _format_graph(graph: dict[str, Any]) -> list[str]:
+    padded = graph["num_padded_nodes"]
+    padding = f", padded to {padded}" if padded != graph["num_nodes"] else ""
+    lines = [
+        f"graph: {graph['num_nodes']} nodes{padding}, {graph['num_edges']} edges "
+        f"(both directions)"
+    ]
+    for scale in graph["scales"]:
+        lines.append(
+            f"  {scale['patch_size']:>3}-pixel patches  {scale['rows']}x{scale['cols']}"
+            f" = {scale['num_nodes']} nodes, {scale['num_edges']} grid edges"
+        )
+    for kind, count in graph["edges"].items():
+        if kind.startswith("across"):
+            lines.append(
+                f"  {kind.removeprefix('across')} pixels across: {count} edges"
+            )
+    if graph["num_hubs"]:
+        lines.append(f"  {graph['num_hubs']} hubs: {graph['edges']['hubs']} edges")
+    return lines
+
+
+def _count_macs(jaxpr: core.Jaxpr, outer: str = "") -> Iterator[tuple[str, int]]:
+    """(module, MACs) of every operation in a program, inner programs included."""
+    for equation in jaxpr.eqns:
+        stack = f"{outer}/{equation.source_info.name_stack}"
+        yield _module_name(stack), _macs_of(equation)
+        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for inner in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda p: isinstance(p, core.Jaxpr | core.ClosedJaxpr),
+        ):
+            if isinstance(inner, core.ClosedJaxpr):
+                inner = inner.jaxpr
+            if isinstance(inner, core.Jaxpr):
+                for name, count in _count_macs(inner, stack):
+                    yield name, count * repeats
+
+
+def _macs_of(equation: core.JaxprEqn) -> int:
+    if equation.primitive.name == "dot_general":
+        (contract, _), _ = equation.params["dimension_numbers"]
+        sides = [equation.invars[0].aval.shape[axis] for axis in contract]
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(sides)
+    if equation.primitive.name == "conv_general_dilated":
+        # Each output value sums over a kernel's window and input channels.
+        kernel = equation.invars[1].aval.shape
+        out_axis = equation.params["dimension_numbers"].rhs_spec[0]
+        window = math.prod(kernel) // kernel[out_axis]
+        return math.prod(equation.outvars[0].aval.shape) * window
+    return 0
+
+
+def _module_name(stack: str) -> str:
+    """Path of a module among the parameters: without the top's name and its methods."""
+    parts = [part for part in stack.split("/") if part]
+    return "/".join(part for part in parts[1:] if "." not in part)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) if shape else "scalar"
