@@ -26,8 +26,8 @@ def get_config() -> ConfigDict:
     config.sde = dict(name="vp_linear", beta_min=0.1, beta_max=20.0)
     config.objective = dict(prediction="eps", loss_space="eps", times="stratified")
     config.optimizer = dict(
-        learning_rate=2e-3,
-        warmup_steps=100,
+        learning_rate=3e-3,
+        warmup_steps=200,
         schedule="cosine",
         weight_decay=0.03,
         betas=(0.9, 0.99),
@@ -44,18 +44,18 @@ def get_config() -> ConfigDict:
     )
     config.training = dict(
         batch_size=64,
-        num_steps=3000,
-        ema_decay=0.999,
+        num_steps=2700,
+        ema_decay=0.998,
         log_every=50,
         diversity_every=500,
-        sample_every=1000,
+        sample_every=900,
         samples_per_class=10,
         checkpoint_every=500,
         keep_checkpoints=3,
     )
     config.sample = dict(
         solver="euler_maruyama",
-        num_steps=100,
+        num_steps=50,
         t_end=1e-3,
         num_images=1000,
         labels="balanced",

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, Key
 from pydantic import NonNegativeInt, PositiveInt
 
 from dig_jax.config import call_with_section, config_to_json
@@ -209,7 +209,7 @@ class Sampler:
 
     def _batch(
         self, start: int, labels: Int[np.ndarray, "batch"] | None
-    ) -> tuple[PRNGKeyArray, Int[np.ndarray, "batch"] | None]:
+    ) -> tuple[Key[Array, "batch"], Int[np.ndarray, "batch"] | None]:
         """Keys and labels of images start, start + 1, ...; past the end they repeat."""
         index = np.arange(start, start + self.batch_size)
         keys = _image_keys(self.options.seed, index)
@@ -218,7 +218,10 @@ class Sampler:
         return keys, labels[np.minimum(index, len(labels) - 1)]
 
     def _draw_on_device(
-        self, params: Params, keys: PRNGKeyArray, labels: Int[Array, "batch"] | None
+        self,
+        params: Params,
+        keys: Key[Array, "batch"],
+        labels: Int[Array, "batch"] | None,
     ) -> Images:
         """One device's share of a batch, one group after the other."""
         experiment, options = self._experiment, self.options
@@ -226,7 +229,7 @@ class Sampler:
         times = uniform_times(options.num_steps, t_end=options.t_end)
 
         def draw_group(
-            group: tuple[PRNGKeyArray, Int[Array, "group"] | None],
+            group: tuple[Key[Array, "group"], Int[Array, "group"] | None],
         ) -> Images:
             group_keys, group_labels = group
             denoise = make_denoiser(
@@ -247,23 +250,23 @@ class Sampler:
 
 
 @jax.jit
-def _image_keys(seed: int, index: Int[Array, "batch"]) -> PRNGKeyArray:
+def _image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "batch"]:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
 
 
 def sample_grid(
     images: UInt8Images, labels: Int[np.ndarray, "batch"] | None, columns: int = 10
 ) -> UInt8Images:
-    """A picture of up to `columns` images of each class, one row a class."""
-    if labels is None:
-        shown = images[: columns**2]
+    """A picture of samples: a row for each of 2 to 20 equally frequent classes.
+
+    Otherwise the first images in the order they have.
+    """
+    classes = [] if labels is None else list(np.unique(labels))
+    rows = [images[labels == label][:columns] for label in classes]
+    if 2 <= len(rows) <= 20 and len({len(row) for row in rows}) == 1:
+        columns, shown = len(rows[0]), np.concatenate(rows)
     else:
-        rows = [images[labels == label][:columns] for label in np.unique(labels)]
-        if min(map(len, rows)) == max(map(len, rows)):
-            columns = len(rows[0])
-            shown = np.concatenate(rows)
-        else:
-            shown = images[: columns**2]
+        shown = images[: columns**2]
     return image_grid(shown, columns, scale=choose_scale(max(images.shape[1:3])))
 
 

@@ -24,6 +24,7 @@ Exit codes: 0 done (or saved after SIGTERM), 77 not finite, 78 bad configuration
 input, 130 saved after Ctrl-C.
 """
 
+import ast
 import json
 import os
 import sys
@@ -33,7 +34,12 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dig_jax.config import check_same_run, load_config_file, load_run_config
+from dig_jax.config import (
+    check_same_run,
+    check_sections,
+    load_config_file,
+    load_run_config,
+)
 from dig_jax.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -99,6 +105,15 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
 }
 
 
+VALUE_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "values such as 2,4",
+}
+
+
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     if not arguments or {"--help", "-h", "--helpfull"} & set(arguments):
@@ -108,6 +123,9 @@ def main(arguments: list[str]) -> int:
         mode, config, options = parse(arguments)
         return MODES[mode](config, options)
     except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except (CheckpointCorruptError, CheckpointSaveError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except NonFiniteError as error:
@@ -171,7 +189,8 @@ def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
         positional = options(["dig_jax", *arguments])[1:]
     except flags.Error as error:
         choices = "--config, --config.SECTION.KEY, --mode, --workdir, --out, --step"
-        raise InputError(f"{error}. Available: {choices}, --json.") from None
+        said = str(error).rstrip(".")
+        raise InputError(f"{said}. Available: {choices}, --json.") from None
     if positional:
         raise InputError(
             f"Arguments have the form --name=value, got {' '.join(positional)!r}."
@@ -179,34 +198,60 @@ def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
-    """Apply `--config.SECTION.KEY=VALUE` arguments, each of its key's own type."""
-    overrides = flags.FlagValues()
+    """Apply `--config.SECTION.KEY=VALUE` arguments, each of its key's own type.
+
+    A whole number may become several, as in --config.data.image_size=8,16; constructors
+    say whether they take that.
+    """
     config.lock()
     for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        key = name.lstrip("-").removeprefix("config.")
-        section, _, leaf = key.partition(".")
+        name, equals, value = argument.partition("=")
         if not equals:
             raise InputError(f"{argument} needs a value: {name}=VALUE.")
-        if section not in config:
+        key = name.lstrip("-").removeprefix("config.")
+        section, leaf = _find_key(config, key)
+        old_type = type(section[leaf])
+        try:
+            if old_type is int and "," in value:
+                with config.ignore_type():
+                    section[leaf] = tuple(ast.literal_eval(value))
+            else:
+                _parse_config_flag(config, f"--config.{key}={value}")
+        except (flags.Error, ValueError, TypeError, SyntaxError):
             raise InputError(
-                f"Unknown section in {name}. Available: {', '.join(sorted(config))}."
-            )
-        within = config[section]
-        if isinstance(within, ConfigDict) and leaf not in within:
-            raise InputError(
-                f"Unknown key {name}. Available in config.{section}: "
-                f"{', '.join(sorted(within))}."
-            )
-    command = ["dig_jax", *arguments]
+                f"{name} must be {VALUE_KINDS[old_type]}, got {value!r}."
+            ) from None
+    return check_sections(config, "the command line")
+
+
+def _find_key(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """The section that a key SECTION.KEY stands in, and the key's name there."""
+    section, dot, leaf = key.partition(".")
+    if section not in config:
+        raise InputError(
+            f"Unknown section in --config.{key}. Available: "
+            f"{', '.join(sorted(config))}."
+        )
+    within = config[section]
+    if not isinstance(within, ConfigDict):
+        if dot:
+            raise InputError(f"config.{section} has no keys, got --config.{key}.")
+        return config, section
+    if leaf not in within:
+        raise InputError(
+            f"Unknown key --config.{key}. Available in config.{section}: "
+            f"{', '.join(sorted(within))}."
+        )
+    return within, leaf
+
+
+def _parse_config_flag(config: ConfigDict, argument: str) -> None:
+    command = ["dig_jax", argument]
+    flag = flags.FlagValues()
     config_flags.DEFINE_config_dict(
-        "config", config, flag_values=overrides, sys_argv=command
+        "config", config, flag_values=flag, sys_argv=command
     )
-    try:
-        overrides(command)
-    except (flags.Error, ValueError, TypeError) as error:
-        raise InputError(f"{error}".rstrip(".") + ".") from None
-    return config
+    flag(command)
 
 
 def _draw(

@@ -91,7 +91,8 @@ def load(
     Raises:
         InputError: No run, no finished checkpoint, or none of that step.
     """
-    config = load_run_config(workdir) if config is None else config
+    if config is None:
+        config = load_run_config(workdir)
     experiment = create_experiment(config)
     mesh = create_mesh(call_with_section("mesh", MeshOptions, config.mesh.to_dict()))
     abstract = jax.tree.map(

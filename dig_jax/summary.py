@@ -155,14 +155,14 @@ def _count_macs(jaxpr: core.Jaxpr, outer: str = "") -> Iterator[tuple[str, int]]
 def _macs_of(equation: core.JaxprEqn) -> int:
     if equation.primitive.name == "dot_general":
         (contract, _), _ = equation.params["dimension_numbers"]
-        sides = [equation.invars[0].aval.shape[axis] for axis in contract]
-        return math.prod(equation.outvars[0].aval.shape) * math.prod(sides)
+        sides = [_shape_of(equation.invars[0])[axis] for axis in contract]
+        return math.prod(_shape_of(equation.outvars[0])) * math.prod(sides)
     if equation.primitive.name == "conv_general_dilated":
         # Each output value sums over a kernel's window and input channels.
-        kernel = equation.invars[1].aval.shape
+        kernel = _shape_of(equation.invars[1])
         out_axis = equation.params["dimension_numbers"].rhs_spec[0]
         window = math.prod(kernel) // kernel[out_axis]
-        return math.prod(equation.outvars[0].aval.shape) * window
+        return math.prod(_shape_of(equation.outvars[0])) * window
     return 0
 
 
@@ -170,6 +170,10 @@ def _module_name(stack: str) -> str:
     """Path of a module among the parameters: without the top's name and its methods."""
     parts = [part for part in stack.split("/") if part]
     return "/".join(part for part in parts[1:] if "." not in part)
+
+
+def _shape_of(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
 
 
 def _shape(shape: tuple[int, ...]) -> str:

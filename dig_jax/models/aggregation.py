@@ -5,8 +5,9 @@ features [batch * node, width] to
 
     mean[v] = sum_u A[v, u] h[u] / sum_u A[v, u],
 
-0 for a node that nothing arrives at. They are linear, have no parameters and agree to
-rounding, so a checkpoint runs with any of them.
+0 for a node that nothing arrives at. They are linear, have no parameters, sum in
+float32 whatever the type of h, and agree to rounding, so a checkpoint runs with any of
+them.
 
 `h` is two-dimensional because batch dimensions in matrix products are slow (see
 docs/benchmarks.md); it is reshaped to [batch, node, width] only here.
@@ -37,9 +38,10 @@ def segment_mean(graph: Graph) -> Aggregate:
     weights = graph.weights.astype(np.float32)[:, None]
 
     def aggregate_image(h: Float[Array, "node width"]) -> Float[Array, "node width"]:
-        messages = h[graph.senders]
+        # A hub sums hundreds of messages: in bfloat16 the sum would stop growing.
+        messages = h.astype(jnp.float32)[graph.senders]
         if weighted:
-            messages = messages * weights.astype(h.dtype)
+            messages = messages * weights
         total = jraph.segment_sum(messages, graph.receivers, graph.num_padded_nodes)
         return (total * inverse).astype(h.dtype)
 
@@ -56,7 +58,7 @@ def dense_mean(graph: Graph) -> Aggregate:
     ) -> Float[Array, "batch node width"]:
         total = jnp.einsum(
             "vu,bud->bvd",
-            adjacency.astype(h.dtype),  # small whole numbers: exact in bfloat16 too
+            adjacency.astype(h.dtype),  # whole numbers, exact in bfloat16 up to 256
             h,
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
@@ -74,6 +76,7 @@ def stencil_mean(graph: GridGraph) -> Aggregate:
         h: Float[Array, "batch node width"],
     ) -> Float[Array, "batch node width"]:
         batch, _, width = h.shape
+        dtype, h = h.dtype, h.astype(jnp.float32)
         grids = [
             h[:, scale.nodes].reshape(batch, scale.rows, scale.cols, width)
             for scale in graph.scales
@@ -93,7 +96,7 @@ def stencil_mean(graph: GridGraph) -> Aggregate:
             totals.append(total.reshape(batch, scale.num_nodes, width))
         if graph.num_hubs:
             patch_sum = sum(
-                jnp.sum(grid.astype(jnp.float32), axis=(1, 2)) * stencil.hub
+                jnp.sum(grid, axis=(1, 2)) * stencil.hub
                 for grid, stencil in zip(grids, graph.stencils, strict=True)
             )
             hub_mean = patch_sum[:, None] * inverse[graph.hubs]
@@ -101,7 +104,7 @@ def stencil_mean(graph: GridGraph) -> Aggregate:
         padding = graph.num_padded_nodes - graph.num_nodes
         if padding:
             totals.append(jnp.zeros((batch, padding, width)))
-        return jnp.concatenate([total.astype(h.dtype) for total in totals], axis=1)
+        return jnp.concatenate(totals, axis=1).astype(dtype)
 
     return _per_image(graph.num_padded_nodes, aggregate)
 
@@ -181,7 +184,7 @@ def _add_across(
     grids: list[Float[Array, "batch _ _ width"]], index: int, graph: GridGraph
 ) -> Float[Array, "batch row col width"]:
     """Sum of the patches of other scales that cover, or are covered by, each patch."""
-    total = jnp.zeros((), grids[index].dtype)
+    total = jnp.zeros(())
     for j, other in enumerate(grids):
         if j < index:
             total = total + pool_sum(other, graph.factor(j, index))

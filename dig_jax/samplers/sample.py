@@ -1,9 +1,11 @@
 """The loop of every sampler: one `lax.scan` over the steps of a solver."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Denoiser, Images, Solver
@@ -31,7 +33,7 @@ def sample(
     denoise: Denoiser,
     solver: Solver,
     times: Float[np.ndarray, "time"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, "batch"],
     image_shape: tuple[int, int, int],
     dtype: str = "float32",
 ) -> Images:
@@ -61,20 +63,18 @@ def sample(
     num_steps = len(times) - 1
     x = draw(0)
 
-    def step(carry: tuple[Images, Array], now: tuple[Array, Array, Array]):
+    def step(carry: tuple[Images, Any], now: tuple[Array, Array, Array]):
         x, state = carry
-        index, t, s = now
+        done, t, s = now
 
-        def noise(draw_index: int = 0) -> Images:
+        def noise(index: int = 0) -> Images:
             # 0 is the initial noise; draws of one step are num_steps apart.
-            value = draw(1 + index + num_steps * draw_index)
-            return jnp.where(index == num_steps - 1, 0, value)
+            value = draw(1 + done + num_steps * index)
+            return jnp.where(done == num_steps - 1, 0, value)
 
         return solver.step(denoise, x, state, t, s, noise), None
 
-    steps = (
-        jnp.arange(num_steps),
-        *(jnp.asarray(v, dtype) for v in (times[:-1], times[1:])),
-    )
+    t, s = jnp.asarray(times[:-1], dtype), jnp.asarray(times[1:], dtype)
+    steps = (jnp.arange(num_steps), t, s)
     (x, _), _ = jax.lax.scan(step, (x, solver.init(x)), steps)
     return x

@@ -139,12 +139,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = _to_items(state)
-        num_bytes = sum(
-            leaf.size * leaf.dtype.itemsize
-            for leaves in items.values()
-            for leaf in leaves.values()
-        )
-        self._check_free_space(num_bytes)
+        num_bytes = self.check_free_space(state)
         record = _make_record(step, meta, items)
         self._saving = (step, num_bytes)
         try:
@@ -401,7 +396,14 @@ class Checkpoints:
             free = shutil.disk_usage(self.directory).free
         return free
 
-    def _check_free_space(self, num_bytes: int) -> None:
+    def check_free_space(self, state: TrainState) -> int:
+        """The bytes that saving a state takes.
+
+        Raises:
+            InputError: The disk has not so many to spare.
+        """
+        leaves = [leaf for item in _to_items(state).values() for leaf in item.values()]
+        num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
         free = self._free_bytes()
         needed = int(1.1 * num_bytes) + MB
         enough = free is None or free >= needed
@@ -412,6 +414,7 @@ class Checkpoints:
                 f"not enough disk: needs {needed / MB:.1f} MB in {self.directory}, "
                 f"{(free or 0) / MB:.1f} MB free. {self._finished()}"
             )
+        return num_bytes
 
     def _save_error(self, error: Exception) -> CheckpointSaveError:
         step, num_bytes = self._saving or (-1, 0)

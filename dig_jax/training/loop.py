@@ -149,6 +149,7 @@ class _Run:
             workdir / "checkpoints", keep=options.keep_checkpoints
         ) as checkpoints:
             state = self._restore_or_create(checkpoints)
+            checkpoints.check_free_space(state)
             start = int(state.step)
             save_run_config(self.config, workdir)
             print(self._describe(start, state), flush=True)
@@ -254,17 +255,22 @@ class _Run:
         options = self.options
         batches = self._batches(int(state.step))
         image, label = next(batches)
+        shown = slice(DIVERSITY_IMAGES)
         with progress.compiling():
             train_step = self._compile(state, image, label)
-        diversity = jax.jit(make_measure_diversity(self.experiment, self.run_key))
+            measure = make_measure_diversity(self.experiment, self.run_key)
+            diversity = (
+                jax.jit(measure).lower(state, image[shown], label[shown]).compile()
+            )
         preview = _Preview(self.experiment, self.sample_options, options, self.mesh)
         log = _Log(writer, progress, options, int(state.step))
         for step in range(int(state.step) + 1, options.num_steps + 1):
             state, metrics = train_step(state, image, label)
             log.add(step, metrics)
             last = step == options.num_steps
-            if options.diversity_every and step % options.diversity_every in (0, 1):
-                shown = slice(DIVERSITY_IMAGES)
+            if options.diversity_every and (
+                step == 1 or step % options.diversity_every == 0
+            ):
                 values = diversity(state, image[shown], label[shown])
                 log.add_diversity(step, values)
             saves = step % options.checkpoint_every == 0 or last
@@ -281,7 +287,7 @@ class _Run:
                 write_png(self.workdir / "samples" / f"step_{step}.png", grid)
                 writer.write_image("samples", step, grid)
                 plot_loss(self.workdir)
-                log.restart_clock()
+                log.restart_clock(step)
             if not last:
                 image, label = next(batches)
         batches.close()  # type: ignore[attr-defined]
@@ -320,7 +326,7 @@ class _Log:
         self._in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
         self._since: list[dict[str, float]] = []
         self._diversity: dict[int, jax.Array] = {}
-        self._clock, self._clock_step = time.perf_counter(), start
+        self.restart_clock(start)
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         self._in_flight.append((step, metrics))
@@ -335,9 +341,9 @@ class _Log:
         while self._in_flight:
             self._take(*self._in_flight.popleft())
 
-    def restart_clock(self) -> None:
-        """Leave what happened since the last step out of images/s."""
-        self._clock = time.perf_counter()
+    def restart_clock(self, step: int) -> None:
+        """Leave what happened until now, after this step, out of images/s."""
+        self._clock, self._clock_step = time.perf_counter(), step
 
     def _take(self, step: int, metrics: dict[str, jax.Array]) -> None:
         values = {name: float(v) for name, v in jax.device_get(metrics).items()}
@@ -371,7 +377,7 @@ class _Log:
                 step, {**means, "images_per_second": rate, "skipped_steps": skipped}
             )
             self._since = []
-            self._clock, self._clock_step = time.perf_counter(), step
+            self.restart_clock(step)
 
     def _rate(self, step: int) -> float:
         seconds = max(time.perf_counter() - self._clock, 1e-9)

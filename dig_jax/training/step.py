@@ -77,8 +77,8 @@ def make_train_step(
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        grad_norm = optax.global_norm(grads)
-        finite = jnp.isfinite(loss + grad_norm + optax.global_norm(updates))
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(updates))
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema, params, state.step, ema_decay)
         new = TrainState(

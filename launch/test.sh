@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Run the tests. Arguments go to pytest.
+#
+#   bash launch/test.sh [pytest arguments]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+DIG_JAX_EXTRAS=test make_environment
+cd "$ROOT"
+exec "$PYTHON" -m pytest "$@"

@@ -1,0 +1,182 @@
+"""Whole runs of the training loop: what it writes, how it stops and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dig_jax.config import load_config_file
+from dig_jax.errors import InputError, NonFiniteError
+from dig_jax.experiment import create_experiment
+from dig_jax.run import load
+from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.loop import train
+from dig_jax.training.metric_writer import read_metrics
+from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.step import create_state
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "backbone.width": 16,
+    "backbone.depth": 2,
+    "backbone.patch_sizes": (4, 8),
+    "training.batch_size": 8,
+    "training.num_steps": 240,
+    "training.log_every": 10,
+    "training.checkpoint_every": 20,
+    "training.diversity_every": 100,
+    "training.sample_every": 120,
+    "training.samples_per_class": 2,
+    "sample.num_steps": 4,
+}
+
+
+def tiny_config(data_dir, **changes):
+    config = load_config_file(str(ROOT / "configs" / "digits.py"))
+    config.update_from_flattened_dict({**TINY, "data.data_dir": str(data_dir)})
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    assert train(tiny_config(data_dir), workdir) == 0
+    return workdir
+
+
+def final_state(workdir, config):
+    experiment = create_experiment(config)
+    optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
+    like = jax.eval_shape(
+        lambda: create_state(experiment, optimizer, jax.random.key(0))
+    )
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        state, meta = checkpoints.restore(like)
+    return state, meta
+
+
+def start(workdir, data_dir):
+    overrides = {**TINY, "data.data_dir": data_dir}
+    command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
+    command += [f"--config={ROOT / 'configs' / 'digits.py'}"]
+    command += [f"--config.{key}={value}" for key, value in overrides.items()]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def wait_for_step(workdir, step, process):
+    """Wait until a run has logged a step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if any(row["step"] >= step for row in read_metrics(workdir)):
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.01)
+    raise AssertionError(f"never came to step {step}: {process.communicate()}")
+
+
+def test_run_writes_what_it_promises(finished):
+    for name in ("config.json", "metrics.jsonl", "loss.png", "graph.png"):
+        assert (finished / name).stat().st_size > 0
+    assert (finished / "samples" / "step_120.png").exists()
+    assert (finished / "samples" / "step_240.png").exists()
+    assert list(finished.glob("events.*"))
+    rows = [row for row in read_metrics(finished) if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(10, 241, 10))
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    diversity = [r for r in read_metrics(finished) if "feature_diversity/block_00" in r]
+    assert [row["step"] for row in diversity] == [1, 100, 200]
+    assert len([key for key in diversity[0] if key.startswith("feature")]) == 3
+
+
+def test_interrupted_and_killed_run_ends_bitwise_equal(finished, tmp_path, data_dir):
+    workdir = tmp_path / "interrupted"
+    endings = []
+    for step, number in (
+        (30, signal.SIGINT),
+        (70, signal.SIGTERM),
+        (130, signal.SIGKILL),
+    ):
+        process = start(workdir, data_dir)
+        wait_for_step(workdir, step, process)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+        endings.append((process.returncode, out))
+        assert "Traceback" not in err
+    assert [code for code, _ in endings] == [130, 0, -signal.SIGKILL]
+    assert "Stopped by SIGINT at step" in endings[0][1]
+    assert "Stopped by SIGTERM at step" in endings[1][1]
+    process = start(workdir, data_dir)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "resumed at step" in out
+
+    config = tiny_config(data_dir)
+    state, meta = final_state(workdir, config)
+    expected, expected_meta = final_state(finished, config)
+    assert meta["samples_seen"] == expected_meta["samples_seen"] == 240 * 8
+    same = jax.tree.map(np.array_equal, state, expected)
+    assert all(jax.tree.leaves(same))
+    steps = [row["step"] for row in read_metrics(workdir) if "loss" in row]
+    assert steps == list(range(10, 241, 10))
+
+
+def test_finished_run_has_nothing_to_do(finished, data_dir, capsys):
+    assert train(tiny_config(data_dir), finished) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_run_goes_on_to_more_steps(finished, tmp_path, data_dir, capsys):
+    workdir = tmp_path / "longer"
+    train(tiny_config(data_dir, **{"training.num_steps": 5}), workdir)
+    train(tiny_config(data_dir, **{"training.num_steps": 10}), workdir)
+    assert "changed: training.num_steps: 5 -> 10" in capsys.readouterr().out
+    assert load(workdir).step == 10
+
+
+def test_workdir_of_another_run_is_refused(finished, data_dir):
+    with pytest.raises(InputError, match=r"backbone\.width: 16 -> 24"):
+        train(tiny_config(data_dir, **{"backbone.width": 24}), finished)
+
+
+def test_loaded_run_draws_the_label_asked_for_repeatably(finished):
+    run = load(finished)
+    images = run.sample(3, labels=3, seed=1)
+    assert images.shape == (3, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert np.array_equal(images, run.sample(3, labels=[3, 3], seed=1))
+    assert not np.array_equal(images, run.sample(3, labels=3, seed=2))
+
+
+def test_divergence_stops_the_run_and_saves_nothing_broken(tmp_path, data_dir):
+    config = tiny_config(data_dir, **{"optimizer.learning_rate": 1e38})
+    config.training.checkpoint_every = 1
+    with pytest.raises(NonFiniteError, match="10 steps in a row"):
+        train(config, tmp_path)
+    state, _ = final_state(tmp_path, config)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_metrics_are_strict_json(finished):
+    for line in (finished / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
