@@ -7,6 +7,7 @@ stands in one place: the constructor's signature.
 
 import inspect
 import json
+import math
 import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,8 +72,15 @@ def load_config_file(path: str) -> ConfigDict:
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise InputError(f"{file} has no function get_config().")
-    config = get_config(variant) if variant else get_config()
-    return check_sections(config, file)
+    arguments = (variant,) if variant else ()
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        raise InputError(
+            f"get_config() of {file} does not fit --config={path} ({error}): FILE "
+            f"passes it nothing, FILE:VARIANT one text."
+        ) from None
+    return check_sections(get_config(*arguments), file)
 
 
 def load_run_config(workdir: str | Path) -> ConfigDict:
@@ -115,10 +123,13 @@ def config_from_json(text: str) -> ConfigDict:
             return {key: as_tuples(v) for key, v in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    return ConfigDict(as_tuples(json.loads(text)))
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise TypeError(f"it must be a JSON object, got {type(values).__name__}")
+    return ConfigDict(as_tuples(values))
 
 
-def check_sections(config: ConfigDict, origin: str) -> ConfigDict:
+def check_sections(config: Any, origin: str) -> ConfigDict:
     """Raise InputError unless there are exactly the known sections and a seed."""
     if not isinstance(config, ConfigDict):
         raise InputError(
@@ -194,6 +205,8 @@ def call_with_section(
             raise InputError(
                 f"Unknown key config.{name}.{key}. Available: {', '.join(choices)}."
             )
+        if isinstance(section[key], float) and not math.isfinite(section[key]):
+            raise InputError(f"config.{name}.{key} must be finite, got {section[key]}.")
     try:
         if inspect.isclass(function):
             return pydantic.TypeAdapter(function).validate_python({**section, **more})
@@ -214,7 +227,7 @@ def _describe(name: str, error: pydantic.ValidationError) -> str:
     return " ".join(problems)
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(config: ConfigDict | Mapping, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict | Mapping):

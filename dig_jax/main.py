@@ -25,6 +25,7 @@ input, 130 saved after Ctrl-C.
 """
 
 import ast
+import copy
 import json
 import os
 import sys
@@ -125,7 +126,14 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except (CheckpointCorruptError, CheckpointSaveError) as error:
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except ValueError as error:
+        from dig_jax.training.checkpoints import CheckpointCorruptError
+
+        if not isinstance(error, CheckpointCorruptError):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except NonFiniteError as error:
@@ -157,7 +165,7 @@ def parse(arguments: list[str]) -> tuple[str, ConfigDict, flags.FlagValues]:
         )
     if options.mode in ("sample", "evaluate"):
         saved = load_run_config(_workdir(options))
-        config = _override(ConfigDict(saved), about_config)
+        config = _override(copy.deepcopy(saved), about_config)
         check_same_run(saved, config, options.workdir)
     elif file is not None:
         config = _override(load_config_file(file), about_config)

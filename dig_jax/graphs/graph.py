@@ -94,9 +94,10 @@ class Graph:
     @cached_property
     def in_weight(self) -> Float[np.ndarray, "node"]:
         """Sum of the weights that arrive at each node: its degree where all weigh 1."""
-        return np.bincount(
+        sums = np.bincount(
             self.receivers, weights=self.weights, minlength=self.num_padded_nodes
         )
+        return sums.astype(np.float64)  # without any edge, bincount counts in integers
 
     @cached_property
     def inverse_in_weight(self) -> Float[np.ndarray, "node"]:

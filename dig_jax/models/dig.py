@@ -225,7 +225,9 @@ class DiG(nn.Module):
         )(image)
 
 
-def pool(h: Rows, graph: GridGraph, index: int) -> Rows:
+def pool(
+    h: Float[Array, "fine_rows width"], graph: GridGraph, index: int
+) -> Float[Array, "coarse_rows width"]:
     """Features of the finest graph to those of a coarser one; hubs are kept.
 
     The mean over the fine patches that a coarse patch covers: the mask C of Eq. 3 with
@@ -238,7 +240,9 @@ def pool(h: Rows, graph: GridGraph, index: int) -> Rows:
     return _to_rows(pooled.astype(h.dtype), per_image[:, fine.hubs], coarse)
 
 
-def unpool(h: Rows, graph: GridGraph, index: int) -> Rows:
+def unpool(
+    h: Float[Array, "coarse_rows width"], graph: GridGraph, index: int
+) -> Float[Array, "fine_rows width"]:
     """Features of a coarser graph copied to the patches they cover: C^T h (Eq. 5)."""
     fine, coarse = graph.at_scale(0), graph.at_scale(index)
     per_image = h.reshape(-1, coarse.num_padded_nodes, h.shape[-1])

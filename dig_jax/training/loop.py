@@ -326,6 +326,7 @@ class _Log:
         self._in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
         self._since: list[dict[str, float]] = []
         self._diversity: dict[int, jax.Array] = {}
+        self._shown_rate: float | None = None
         self.restart_clock(start)
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -365,8 +366,10 @@ class _Log:
                     for block, value in enumerate(per_block)
                 },
             )
-        rate = self._rate(step)
-        self._progress.update(step, values["loss"], rate)
+        rate, seconds = self._rate(step)
+        if seconds > 1 or self._shown_rate is None:  # a shorter time says little
+            self._shown_rate = rate
+        self._progress.update(step, values["loss"], self._shown_rate)
         if step % self._options.log_every == 0 or step == self._options.num_steps:
             means = {
                 name: float(np.mean([values[name] for values in self._since]))
@@ -379,9 +382,11 @@ class _Log:
             self._since = []
             self.restart_clock(step)
 
-    def _rate(self, step: int) -> float:
+    def _rate(self, step: int) -> tuple[float, float]:
+        """Images per second, and the seconds that it is an average over."""
         seconds = max(time.perf_counter() - self._clock, 1e-9)
-        return (step - self._clock_step) * self._options.batch_size / seconds
+        images = (step - self._clock_step) * self._options.batch_size
+        return images / seconds, seconds
 
 
 class _Preview:

@@ -1,0 +1,24 @@
+"""What every test runs under: shapes and types checked, on one CPU device."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jaxtyping
+
+# Before the first import of dig_jax: annotations are checked at every call.
+jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
+
+import numpy as np
+import pytest
+from absl import logging as absl_logging
+
+absl_logging.set_verbosity(absl_logging.WARNING)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers in every test, whatever runs before it."""
+    return np.random.default_rng(0)

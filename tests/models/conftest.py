@@ -1,0 +1,12 @@
+"""Networks compile once to run once here, so compile them quickly."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compile_quickly():
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -1,0 +1,280 @@
+"""DiG against an independent implementation, and what must not change its result."""
+
+from functools import cache, partial
+from pathlib import Path
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.errors import InputError
+from dig_jax.graphs import Graph
+from dig_jax.models import create_backbone
+from dig_jax.models.aggregation import AGGREGATIONS, segment_mean
+from dig_jax.models.dig import GraphSAGE
+
+sys.path.insert(0, str(Path(__file__).parent))
+import dig_in_numpy
+
+# Some 30 layers in float32, each wrong by a few 6e-8 of its largest value, and norms that
+# stretch small differences.
+ROUNDING = 5e-5
+WIDTH = 16
+
+# Over both kinds: 1 to 3 scales, 1 to 3 hops, 4 and 8 neighbours, with and without
+# labels, a rectangle, 1 and 3 channels, padding.
+CASES = {
+    "one scale": dict(
+        image_shape=(8, 8, 3), patch_sizes=(2,), hops=3, depth=4, num_classes=0
+    ),
+    "two scales": dict(
+        image_shape=(8, 12, 3), patch_sizes=(2, 4), hops=2, depth=4, num_classes=5
+    ),
+    "three scales": dict(
+        image_shape=(8, 8, 1),
+        patch_sizes=(1, 2, 4),
+        hops=1,
+        depth=2,
+        num_classes=0,
+        neighbors=8,
+        node_multiple=8,
+    ),
+}
+KINDS = ("dig_parallel", "dig_mix")
+kinds = pytest.mark.parametrize("kind", KINDS)
+cases = pytest.mark.parametrize("case", CASES)
+
+
+def backbone_of(kind, case, **options):
+    # A loop over blocks compiles faster than its unrolling.
+    return create_backbone(
+        kind, **{**dict(width=WIDTH, unroll=1), **CASES[case], **options}
+    )
+
+
+@cache
+def problem(kind, case):
+    """Parameters, a batch, and a direction in the space of predictions.
+
+    The parameters are random, biases and norms too: mistakes hide behind 0 and 1.
+    """
+    backbone = backbone_of(kind, case)
+    rng = np.random.default_rng(1)
+
+    def draw(path, leaf):
+        noise = rng.normal(size=leaf.shape)
+        return 1 + 0.2 * noise if path[-1].key == "scale" else 0.15 * noise
+
+    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    params = jax.tree.map(np.float32, params)
+    x, cotangent = rng.normal(size=(2, 2, *backbone.image_shape)).astype(np.float32)
+    t = np.array([0.013, 0.77], np.float32)
+    label = np.array([4, 0]) if backbone.num_classes else None
+    return jax.tree.map(jnp.asarray, (params, x, t, label, cotangent))
+
+
+def in_numpy(kind, case, params):
+    """Predictions and features of the batch in float64."""
+    _, x, t, label, _ = problem(kind, case)
+    options = {
+        key: CASES[case].get(key, default)
+        for key, default in dict(
+            patch_sizes=(), hops=0, depth=0, neighbors=4
+        ).items()
+    }
+    as_float64 = partial(np.asarray, dtype=np.float64)
+    images = [
+        dig_in_numpy.dig(
+            jax.tree.map(as_float64, params),
+            as_float64(x[i]),
+            as_float64(t[i]),
+            None if label is None else int(label[i]),
+            kind=kind,
+            **options,
+        )
+        for i in range(len(x))
+    ]
+    outputs, features = zip(*images, strict=True)
+    return np.stack(outputs), np.stack(features, axis=1)
+
+
+@cache
+def output_and_gradient(kind, case, **options):
+    """Prediction, and the gradient of its product with the cotangent."""
+    apply = backbone_of(kind, case, **options).apply
+    params, x, t, label, cotangent = problem(kind, case)
+
+    @jax.jit
+    def run(params):
+        output, vjp = jax.vjp(lambda p: apply(p, x, t, label), params)
+        return output, vjp(cotangent)[0]
+
+    return run(params)
+
+
+def assert_close(actual, expected, tolerance=ROUNDING):
+    """Leaf by leaf, to a fraction of each leaf's largest value."""
+
+    def compare(path, a, b):
+        a, b = (np.asarray(v, np.float64) for v in (a, b))
+        assert a.shape == b.shape
+        error = np.abs(a - b).max() / np.abs(b).max()
+        assert error < tolerance, f"{jax.tree_util.keystr(path)}: {error:.2g}"
+
+    jax.tree_util.tree_map_with_path(compare, actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("case", "aggregation"),
+    [
+        ("one scale", "stencil"),
+        ("three scales", "stencil"),
+        *(("two scales", name) for name in AGGREGATIONS),
+    ],
+)
+@kinds
+def test_prediction_equals_the_paper_in_numpy(kind, case, aggregation):
+    params, *_ = problem(kind, case)
+    output, _ = output_and_gradient(kind, case, aggregation=aggregation)
+    assert_close(output, in_numpy(kind, case, params)[0])
+
+
+@kinds
+def test_gradient_is_the_same_for_every_aggregation(kind):
+    gradients = [
+        output_and_gradient(kind, "two scales", aggregation=name)[1]
+        for name in AGGREGATIONS
+    ]
+    for gradient in gradients[1:]:
+        assert_close(gradient, gradients[0])
+
+
+@cases
+@kinds
+def test_gradient_equals_finite_differences_in_numpy(kind, case, rng):
+    params, *_, cotangent = problem(kind, case)
+    _, gradient = output_and_gradient(kind, case, aggregation="stencil")
+    for _ in range(3):
+        # Each leaf weighs the same, however small its gradient.
+        direction = jax.tree.map(
+            lambda g: rng.normal(size=g.shape) / np.linalg.norm(g), gradient
+        )
+        expected = (along(kind, case, params, direction, 1e-6, cotangent)
+                    - along(kind, case, params, direction, -1e-6, cotangent)) / 2e-6
+        actual = sum(
+            jax.tree.leaves(
+                jax.tree.map(lambda g, d: np.vdot(np.float64(g), d), gradient, direction)
+            )
+        )
+        # Each leaf adds a standard normal number, wrong by at most ROUNDING or so.
+        assert abs(actual - expected) < 1e-3
+
+
+def along(kind, case, params, direction, step, cotangent):
+    moved = jax.tree.map(lambda p, d: np.float64(p) + step * d, params, direction)
+    return np.vdot(in_numpy(kind, case, moved)[0], np.float64(cotangent))
+
+
+@kinds
+def test_features_are_the_patch_nodes_after_each_block(kind):
+    case = "two scales"
+    params, x, t, label, _ = problem(kind, case)
+    backbone = backbone_of(kind, case)
+    features = jax.jit(backbone.features)(params, x, t, label)
+    # The last of them is what the head of the reference reads.
+    assert_close(features, in_numpy(kind, case, params)[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("dig_parallel", dict(unroll=0)),
+        ("dig_parallel", dict(remat=True)),
+        ("dig_parallel", dict(node_multiple=16)),
+        ("dig_mix", dict(remat=True, unroll=0)),
+    ],
+    ids=str,
+)
+def test_how_blocks_are_run_changes_nothing(kind, options):
+    expected = output_and_gradient(kind, "one scale", aggregation="stencil")
+    actual = output_and_gradient(kind, "one scale", aggregation="stencil", **options)
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("dig_parallel", "mixed"), ("dig_mix", "bfloat16")]
+)
+def test_low_precision_stays_close_to_float32(kind, dtype):
+    expected, exact = output_and_gradient(kind, "one scale", aggregation="stencil")
+    output, gradient = output_and_gradient(
+        kind, "one scale", aggregation="stencil", dtype=dtype
+    )
+    assert output.dtype == jnp.float32
+    # Operands are rounded to 2^-9; over some 30 products in a row that is
+    # sqrt(30) * 2^-9 = 1% in size, and in the worst of some 400 values three times that.
+    assert_close(output, expected, 0.05)
+    assert np.abs(output - expected).max() > 1e-4
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+    flat, exact = (
+        np.concatenate([np.ravel(g) for g in jax.tree.leaves(tree)])
+        for tree in (gradient, exact)
+    )
+    assert np.linalg.norm(flat - exact) < 0.05 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed", "bfloat16"])
+@kinds
+def test_parameters_are_float32_in_one_tree_for_all_options(kind, dtype):
+    def shapes(**options):
+        backbone = backbone_of(kind, "two scales", **options)
+        return jax.eval_shape(backbone.init, jax.random.key(0))
+
+    tree = shapes(dtype=dtype, unroll=0, remat=True, node_multiple=8)
+    assert tree == shapes()
+    assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+
+
+def test_graph_sage_is_its_formula():
+    """A path 0 - 1 - 2, with 2 joined to itself by weight 3."""
+    graph = Graph.create(
+        np.array([0, 1, 1, 2, 2]),
+        np.array([1, 0, 2, 1, 2]),
+        np.array([1.0, 1, 1, 1, 3]),
+        num_nodes=3,
+    )
+    h = jnp.array([[1.0, 2], [3, 5], [7, 11]])
+    w_self = np.array([[1.0, 2], [3, 4]])
+    w_neigh = np.array([[5.0, 6], [7, 8]])
+    kernel = jnp.asarray(np.concatenate([w_self, w_neigh], axis=1), jnp.float32)
+    out = GraphSAGE(segment_mean(graph)).apply({"params": {"kernel": kernel}}, h)
+    means = np.array([[3, 5], [(1 + 7) / 2, (2 + 11) / 2], [(3 + 21) / 4, (5 + 33) / 4]])
+    np.testing.assert_allclose(out, h @ w_self + means @ w_neigh, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(depth=3), "depth must be even.*got 3"),
+        (dict(depth=0), "at least 2.*got 0"),
+        (dict(patch_sizes=(3,)), "divisible by 3"),
+        (dict(patch_sizes=(4, 2)), "ascending"),
+    ],
+)
+@kinds
+def test_options_that_do_not_fit_are_refused(kind, options, message):
+    with pytest.raises(InputError, match=message):
+        backbone_of(kind, "one scale", **options)
+
+
+@kinds
+def test_labels_are_needed_if_and_only_if_there_are_classes(kind):
+    for case, num_classes in (("two scales", 5), ("one scale", 0)):
+        params, x, t, label, _ = problem(kind, case)
+        backbone = backbone_of(kind, case)
+        wrong = jnp.zeros(2, jnp.int32) if label is None else None
+        for function in (backbone.apply, backbone.features):
+            with pytest.raises(InputError, match=f"num_classes={num_classes} needs"):
+                function(params, x, t, wrong)

@@ -1,0 +1,404 @@
+"""The command line: exit codes, and one clear message for each mistake."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dig_jax import main as command_line
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
+from dig_jax.training.checkpoints import Checkpoints, CheckpointSaveError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+DIGITS = f"--config={CONFIGS / 'digits.py'}"
+CIFAR10 = f"--config={CONFIGS / 'cifar10.py'}"
+SUMMARY = "--mode=summary"
+TINY = [
+    DIGITS,
+    "--config.backbone.width=16",
+    "--config.backbone.depth=2",
+    "--config.backbone.hops=1",
+    "--config.training.num_steps=2",
+    "--config.training.batch_size=8",
+    "--config.training.samples_per_class=1",
+    "--config.training.diversity_every=0",
+    "--config.sample.num_steps=2",
+    "--config.sample.num_images=10",
+    "--config.mesh.data=1",
+]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        code = command_line.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refuse(run):
+    """Run what must be refused; returns the message."""
+
+    def refuse(*arguments):
+        code, out, err = run(*arguments)
+        assert code == EXIT_BAD_INPUT
+        assert out == ""
+        assert err.startswith("error: ")
+        assert "Traceback" not in err
+        assert err.count("\n") == 1
+        return err
+
+    return refuse
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, data_dir):
+    """A trained run of two steps, not to be changed."""
+    workdir = tmp_path_factory.mktemp("run")
+    arguments = [*TINY, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}"]
+    assert command_line.main(arguments) == EXIT_DONE
+    return workdir
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], [DIGITS, "--help"]])
+def test_help_names_every_mode_and_flag(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, err) == (EXIT_DONE, "")
+    for name in (*command_line.MODES, "--config=", "--workdir", "--out", "--step"):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # Flags.
+        ([DIGITS, "--mode=smmary"], r"mode 'smmary'\. Available: train, sample, eval"),
+        ([DIGITS, SUMMARY, "--jsn"], r"'jsn'.*Available: --config, .*--json"),
+        ([DIGITS, SUMMARY, "--step=x"], r"--step=x"),
+        ([DIGITS, SUMMARY, "--step=-1"], r"--step=-1"),
+        ([DIGITS, SUMMARY, "--workdir"], r"Missing value.*--workdir"),
+        ([DIGITS, SUMMARY, "width=3"], r"--name=value, got 'width=3'"),
+        ([SUMMARY], r"--config=FILE is needed"),
+        ([SUMMARY, "--config"], r"--config needs a Python file"),
+        ([SUMMARY, "--config=no/such.py"], r"'no/such\.py', which does not exist"),
+        ([DIGITS + ":large", SUMMARY], r"digits\.py:large"),
+        ([DIGITS], r"--mode=train needs --workdir=DIR"),
+        (["--mode=sample"], r"--mode=sample needs --workdir=DIR"),
+        (["--mode=evaluate"], r"--mode=evaluate needs --workdir=DIR"),
+        # Keys.
+        ([DIGITS, SUMMARY, "--config.bakbone.width=3"], r"bakbone.*: backbone, data"),
+        ([DIGITS, SUMMARY, "--config.backbone.widht=3"], r"widht.*depth, .*width"),
+        ([DIGITS, SUMMARY, "--config.backbone=3"], r"Available in config.backbone"),
+        ([DIGITS, SUMMARY, "--config.backbone.width.x=3"], r"Unknown key .*width\.x"),
+        ([DIGITS, SUMMARY, "--config.seed.x=3"], r"config\.seed has no keys"),
+        ([DIGITS, SUMMARY, "--config.=3"], r"Unknown section"),
+        ([DIGITS, SUMMARY, "--config.backbone.width"], r"width needs a value"),
+        ([DIGITS, SUMMARY, "--config.backbone.width", "16"], r"'16'|needs a value"),
+        # Values of a wrong type.
+        ([DIGITS, SUMMARY, "--config.backbone.width=abc"], r"whole number, got 'abc'"),
+        ([DIGITS, SUMMARY, "--config.backbone.width=2.5"], r"whole number, got '2\.5'"),
+        ([DIGITS, SUMMARY, "--config.backbone.width=2,5"], r"width.*got \(2, 5\)"),
+        ([DIGITS, SUMMARY, "--config.backbone.remat=maybe"], r"true or false.*'maybe'"),
+        ([DIGITS, SUMMARY, "--config.sde.beta_max=x"], r"beta_max.*a number, got 'x'"),
+        ([DIGITS, SUMMARY, "--config.data.image_size=8x16"], r"image_size.*'8x16'"),
+        ([DIGITS, SUMMARY, "--config.data.image_size=8,"], r"image_size"),
+        ([DIGITS, SUMMARY, "--config.seed=-1"], r"seed must be .* got -1"),
+        # Values that do not exist or do not fit.
+        ([DIGITS, SUMMARY, "--config.backbone.name=unet"], r"'unet'.*: .*dig_mix"),
+        ([DIGITS, SUMMARY, "--config.backbone.width=0"], r"greater than 0, got 0"),
+        ([DIGITS, SUMMARY, "--config.backbone.width=-4"], r"greater than 0, got -4"),
+        ([DIGITS, SUMMARY, "--config.backbone.depth=3"], r"even.*got 3"),
+        ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=3"], r"divisible by 3.*8x8"),
+        ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=4,2"], r"ascending.*4, 2"),
+        ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=()"], r"at least one"),
+        ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=a,b"], r"patch_sizes.*'a,b'"),
+        ([DIGITS, SUMMARY, "--config.backbone.dtype=int8"], r"'bfloat16', got 'int8'"),
+        ([DIGITS, SUMMARY, "--config.data.channels=2"], r"channels.*1 or 3, got 2"),
+        ([DIGITS, SUMMARY, "--config.sde.name=ve"], r"'ve'\. Available: vp_linear"),
+        ([DIGITS, SUMMARY, "--config.sde.beta_min=-1"], r"greater than 0, got -1"),
+        ([DIGITS, SUMMARY, "--config.sde.beta_max=0.01"], r"0\.1, got 0\.01"),
+        ([DIGITS, SUMMARY, "--config.sde.beta_max=inf"], r"must be finite, got inf"),
+        ([DIGITS, SUMMARY, "--config.objective.prediction=score"], r"'v', got 'score'"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) and value else "",
+)
+def test_a_mistake_gets_one_line(refuse, arguments, said):
+    assert re.search(said, refuse(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.num_steps=0", r"training\.num_steps must be greater than 0, got 0"),
+        ("training.num_steps=-5", r"training\.num_steps .* got -5"),
+        ("training.batch_size=0", r"training\.batch_size .* got 0"),
+        ("training.ema_decay=1.0", r"ema_decay must lie in \[0, 1\), got 1\.0"),
+        ("training.ema_decay=-0.1", r"ema_decay .* got -0\.1"),
+        ("optimizer.betas=(0.9,1.0)", r"betas must lie in \[0, 1\), got \(0\.9, 1\.0"),
+        ("optimizer.betas=(0.9,)", r"optimizer\.betas"),
+        ("optimizer.learning_rate=0.0", r"learning_rate .* greater than 0, got 0"),
+        ("optimizer.schedule=linear", r"'constant' or 'cosine', got 'linear'"),
+        ("sample.solver=euler", r"'euler'\. Available: .*euler_maruyama"),
+        ("sample.num_steps=0", r"sample\.num_steps .* got 0"),
+        ("sample.num_images=0", r"sample\.num_images .* got 0"),
+        ("sample.batch_size=-1", r"sample\.batch_size .* got -1"),
+        ("sample.t_end=1.0", r"t_end=1\.0"),
+        ("sample.labels=10", r"labels must lie in 0 to 9, got 10"),
+        ("sample.labels=0,11,-1", r"0 to 9, got 11, -1"),
+        ("sample.labels=some", r"'balanced'.*got 'some'"),
+        ("evaluation.metrics=('fid',)", r"'fid'.*Available: copies, "),
+        ("mesh.data=0", r"mesh\.data must be -1"),
+        ("mesh.data=99", r"mesh\.data must be -1 .*got 99"),
+        ("data.name=mnist", r"'mnist'\. Available: cifar10, digits"),
+        ("data.image_size=16", r"8x8x1.*got image_size=16"),
+        ("data.image_size=(8,16)", r"8x8x1.*got image_size=\(8, 16\)"),
+        ("backbone.num_classes=7", r"num_classes must be 0 .* or 10.*got 7"),
+    ],
+)
+def test_training_refuses_before_it_writes(
+    refuse, tmp_path, data_dir, override, said
+):
+    message = refuse(
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.data_dir={data_dir}",
+        f"--config.{override}",
+    )
+    assert re.search(said, message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_for_an_unconditional_backbone_are_refused(refuse, tmp_path):
+    message = refuse(
+        *TINY,
+        f"--workdir={tmp_path}",
+        "--config.backbone.num_classes=0",
+        "--config.sample.labels=3",
+    )
+    assert "unconditional" in message
+    assert "'3'" in message
+
+
+def test_a_batch_that_does_not_spread_over_the_devices_is_refused(
+    refuse, tmp_path, monkeypatch
+):
+    device = jax.devices()[0]
+    monkeypatch.setattr(jax, "devices", lambda: [device] * 4)
+    message = refuse(
+        *TINY,
+        f"--workdir={tmp_path}",
+        "--config.mesh.data=-1",
+        "--config.training.batch_size=6",
+    )
+    assert re.search(r"batch_size must be a multiple of the 4 .*got 6.*1, 2, 3", message)
+
+
+def test_a_data_set_that_is_not_prepared_is_refused_with_the_command(run, tmp_path):
+    code, out, err = run(
+        CIFAR10,
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.data_dir={tmp_path / 'data'}",
+        "--config.backbone.width=16",
+        "--config.backbone.depth=2",
+    )
+    assert (code, out) == (EXIT_BAD_INPUT, "")
+    assert "Traceback" not in err
+    assert str(tmp_path / "data") in err
+    assert "download_and_prepare(file_format='array_record')" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        ["--config.backbone.patch_sizes=(2,4)"],
+        ["--config.backbone.patch_sizes=2,4"],
+        ["--config.backbone.patch_sizes=[2,4]"],
+        ["-config.backbone.patch_sizes=2,4"],
+        ["--config.backbone.remat=false"],
+        ["--config.backbone.remat=0"],
+        ["--config.sample.labels=0,1,2"],
+        ["--config.data.image_size=8,8"],
+        ["--config.data.image_size=(8,8)"],
+        ["-json=false"],
+    ],
+)
+def test_ways_to_spell_the_same_network(run, spelling):
+    code, out, err = run(*TINY, SUMMARY, *spelling)
+    assert (code, err) == (EXIT_DONE, "")
+    assert out == run(*TINY, SUMMARY)[1]
+
+
+def test_config_file_may_stand_after_a_space_or_a_single_dash(run):
+    file = DIGITS.partition("=")[2]
+    expected = run(DIGITS, SUMMARY)
+    assert expected[0] == EXIT_DONE
+    assert run("--config", file, "--mode", "summary") == expected
+    assert run("-config", file, "-mode=summary") == expected
+
+
+def test_images_need_not_be_square(run):
+    code, out, _ = run(*TINY, SUMMARY, "--json", "--config.data.image_size=(8,16)")
+    assert code == EXIT_DONE
+    assert json.loads(out)["image_shape"] == [8, 16, 1]
+
+
+def test_summary_as_json_has_the_graphs_own_counts(run):
+    code, out, err = run(*TINY, SUMMARY, "--json")
+    assert (code, err) == (EXIT_DONE, "")
+    record = json.loads(out)
+    assert record["backbone"] == "dig_parallel"
+    assert record["params"] > 0
+    assert record["macs_per_image"] > 0
+    # 4x4 and 2x2 patches, time and context.
+    assert record["num_nodes"] == 16 + 4 + 2
+    # Grid edges of both scales and hubs to each patch, in both directions.
+    assert record["num_edges"] == 2 * (2 * 4 * 3 + 2 * 2 * 1 + 2 * 20)
+
+
+def test_summary_needs_no_data(run, tmp_path):
+    missing = f"--config.data.data_dir={tmp_path / 'none'}"
+    assert run(CIFAR10, SUMMARY, missing)[0] == EXIT_DONE
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_module_exits_with_the_code(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "dig_jax.main", "--mode=nope", DIGITS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (EXIT_BAD_INPUT, "")
+    assert done.stderr.startswith("error: Unknown mode 'nope'")
+
+
+def test_a_workdir_without_a_run_is_refused(refuse, tmp_path):
+    for mode in ("sample", "evaluate", "summary"):
+        message = refuse(f"--mode={mode}", f"--workdir={tmp_path}")
+        assert "config.json is missing" in message
+        assert f"--workdir={tmp_path}" in message
+
+
+def test_a_run_without_a_checkpoint_is_refused(refuse, workdir, tmp_path):
+    (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
+    for folder in ("", "checkpoints", "checkpoints/2"):
+        (tmp_path / folder).mkdir(exist_ok=True)  # 2: unfinished, no commit file
+        message = refuse("--mode=sample", f"--workdir={tmp_path}")
+        assert "checkpoint" in message
+        assert "--mode=train" in message
+
+
+def test_sampling_writes_what_it_says(run, workdir, tmp_path):
+    code, out, _ = run("--mode=sample", f"--workdir={workdir}", f"--out={tmp_path}")
+    assert code == EXIT_DONE
+    assert str(tmp_path / "samples.npz") in out
+    with np.load(tmp_path / "samples.npz") as samples:
+        assert samples["images"].shape == (10, 8, 8, 1)
+        np.testing.assert_array_equal(samples["labels"], np.arange(10))
+    assert (tmp_path / "samples.png").exists()
+
+
+def test_evaluation_records_and_prints_scores(run, workdir):
+    code, out, _ = run("--mode=evaluate", f"--workdir={workdir}")
+    assert code == EXIT_DONE
+    record = json.loads((workdir / "eval" / "scores.jsonl").read_text())
+    assert record["checkpoint_step"] == 2
+    assert f"{record['frechet_pixels']:.4f}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config.sample.labels=12"], r"0 to 9, got 12"),
+        (["--config.sample.solver=x"], r"'x'\. Available: .*euler_maruyama"),
+        (["--config.backbone.width=32"], r"backbone\.width: 16 -> 32"),
+        (["--step=7"], r"step 7.*Available: 2"),
+    ],
+)
+def test_sampling_refuses_what_the_run_is_not(refuse, workdir, arguments, said):
+    message = refuse("--mode=sample", f"--workdir={workdir}", *arguments)
+    assert re.search(said, message)
+
+
+def test_training_on_in_a_workdir_of_another_config_is_refused(
+    refuse, workdir, data_dir
+):
+    message = refuse(
+        *TINY,
+        f"--workdir={workdir}",
+        f"--config.data.data_dir={data_dir}",
+        "--config.seed=3",
+        "--config.optimizer.learning_rate=0.5",
+    )
+    assert re.search(r"optimizer\.learning_rate: \S+ -> 0\.5; seed: 0 -> 3\.", message)
+
+
+def test_a_finished_run_has_nothing_to_do(run, workdir, data_dir):
+    code, out, _ = run(
+        *TINY, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}"
+    )
+    assert code == EXIT_DONE
+    assert "step 2 of 2 is done" in out
+
+
+def test_a_damaged_checkpoint_is_told_without_a_traceback(run, workdir, tmp_path):
+    import shutil
+
+    shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
+    for path in (tmp_path / "checkpoints" / "2" / "ema").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, _, err = run("--mode=sample", f"--workdir={tmp_path}")
+    assert code == EXIT_BAD_INPUT
+    assert "Traceback" not in err
+    assert re.search(r"error: .*checkpoint.* damaged", err)
+
+
+def test_a_full_disk_is_told_without_a_traceback(run, tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "_free_bytes", lambda self: 0)
+    code, _, err = run(
+        *TINY, f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}"
+    )
+    assert code == EXIT_BAD_INPUT
+    assert "Traceback" not in err
+    assert "error: not enough disk" in err
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_without_a_traceback(
+    refuse, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise CheckpointSaveError("The checkpoint of step 2 could not be saved.")
+
+    monkeypatch.setattr("dig_jax.training.loop.train", fail)
+    assert "could not be saved" in refuse(*TINY, f"--workdir={tmp_path}")
+
+
+def test_a_workdir_that_cannot_be_made_is_told_without_a_traceback(
+    run, tmp_path, data_dir
+):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(
+        *TINY,
+        f"--workdir={tmp_path / 'file' / 'run'}",
+        f"--config.data.data_dir={data_dir}",
+    )
+    assert code == EXIT_BAD_INPUT
+    assert "Traceback" not in err
+    assert str(tmp_path / "file") in err
