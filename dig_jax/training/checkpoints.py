@@ -7,14 +7,7 @@ damaged array data and casts a wrong dtype silently, so `meta` also holds the sh
 dtype and a fingerprint of every leaf, and they are checked whenever arrays are read.
 """
 
-import asyncio
-import contextlib
-import hashlib
-import importlib.metadata
-import json
-import logging as python_logging
 import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -27,16 +20,22 @@ from jax.experimental import multihost_utils
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Params
+from dig_jax.training.checkpoint_record import (
+    SCHEMA,
+    describe_array,
+    from_items,
+    make_record,
+    sha256_of,
+    to_items,
+    unflatten,
+)
 from dig_jax.training.fingerprint import fingerprints, named_leaves
+from dig_jax.training.orbax_manners import patient_event_loops, quiet_orbax
 from dig_jax.training.state import TrainState
 
-SCHEMA = 1
-RESERVED_KEYS = ("schema", "step", "versions", "leaves")
-PACKAGES = ("jax", "jaxlib", "numpy", "orbax-checkpoint", "flax", "optax")
 COMMIT_FILE = ocp.path.atomicity_types.COMMIT_SUCCESS_FILE
 STEP_FILES = {"train", "ema", "meta", "_CHECKPOINT_METADATA", COMMIT_FILE}
 MB = 10**6
-ORBAX_FOLDER = next(iter(ocp.__path__))
 
 T = TypeVar("T")
 
@@ -51,17 +50,6 @@ class CheckpointSaveError(OSError):
 
 class _DamagedError(Exception):
     """A step that is finished but cannot be trusted: falls back to the one before."""
-
-
-class _OrbaxFilter(python_logging.Filter):
-    """Drops what Orbax logs, some 100 lines a save; `--verbosity=1` brings it back.
-
-    Its errors too: they reach the user as exceptions of this module.
-    """
-
-    def filter(self, record: python_logging.LogRecord) -> bool:
-        from_orbax = record.pathname.startswith(ORBAX_FOLDER)
-        return not from_orbax or logging.level_debug()
 
 
 class Checkpoints:
@@ -138,9 +126,9 @@ class Checkpoints:
         self._delete_passed_over()
         if step in self._manager.all_steps():
             return
-        items = _to_items(state)
+        items = to_items(state)
         num_bytes = self.check_free_space(state)
-        record = _make_record(step, meta, items)
+        record = make_record(step, meta, items)
         self._saving = (step, num_bytes)
         try:
             self._manager.save(
@@ -211,9 +199,9 @@ class Checkpoints:
             record = self._read_record(step)
             items = {
                 name: self._read_item(step, record, name, abstract)
-                for name, abstract in _to_items(abstract_state).items()
+                for name, abstract in to_items(abstract_state).items()
             }
-            return _from_items(items, abstract_state), record
+            return from_items(items, abstract_state), record
 
         state, record = self._newest_sound(read)
         self._passed_over = {s for s in self.steps() if s > record["step"]}
@@ -240,7 +228,7 @@ class Checkpoints:
         def read(step: int) -> tuple[Params, int, dict]:
             record = self._read_record(step)
             leaves = self._read_item(step, record, "ema", abstract)
-            return _unflatten(leaves, abstract_params), step, record
+            return unflatten(leaves, abstract_params), step, record
 
         return self._newest_sound(read) if step is None else self._read_one(read, step)
 
@@ -299,7 +287,7 @@ class Checkpoints:
                 self.directory / str(step) / "meta", args=ocp.args.JsonRestore()
             )
             record = saved["record"]
-            if saved["sha256"] != _sha256(record) or record["step"] != step:
+            if saved["sha256"] != sha256_of(record) or record["step"] != step:
                 reason = "meta does not match its checksum or its folder"
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = f"meta cannot be read ({_short(error)})"
@@ -327,7 +315,7 @@ class Checkpoints:
         }
         leaves, reason = {}, None
         try:
-            with _patient_event_loops():
+            with patient_event_loops():
                 leaves = ocp.StandardCheckpointHandler().restore(
                     self.directory / str(step) / item,
                     args=ocp.args.StandardRestore(targets),
@@ -342,7 +330,8 @@ class Checkpoints:
             name
             for name, target in targets.items()
             if found[name] != saved[name]["fingerprint"]
-            or _describe(leaves[name]) != _describe(target)  # a typed key can lose it
+            # A typed key comes back untyped where Orbax has lost its own metadata.
+            or describe_array(leaves[name]) != describe_array(target)
         ]
         if wrong:
             reason = f"{item} has other bits than were saved in {_some(wrong)}"
@@ -353,7 +342,7 @@ class Checkpoints:
         self, step: int, item: str, saved: Mapping, abstract: Mapping[str, Any]
     ) -> None:
         there = {name: leaf["array"] for name, leaf in saved.items()}
-        here = {name: _describe(leaf) for name, leaf in abstract.items()}
+        here = {name: describe_array(leaf) for name, leaf in abstract.items()}
         differences = [
             f"{item}: {name} is {there.get(name, 'missing')} in the checkpoint and "
             f"{here.get(name, 'missing')} in this model"
@@ -402,7 +391,7 @@ class Checkpoints:
         Raises:
             InputError: The disk has not so many to spare.
         """
-        leaves = [leaf for item in _to_items(state).values() for leaf in item.values()]
+        leaves = [leaf for item in to_items(state).values() for leaf in item.values()]
         num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
         free = self._free_bytes()
         needed = int(1.1 * num_bytes) + MB
@@ -443,56 +432,6 @@ class Checkpoints:
         )
 
 
-def _to_items(state: TrainState) -> dict[str, dict[str, Any]]:
-    """A state as the items of a checkpoint, each a flat table of leaves.
-
-    Flat, because then the tree itself comes from the code that reads it: a checkpoint
-    does not depend on how optax or Orbax spell tuples and empty states.
-    """
-    train = state._asdict()
-    ema = train.pop("ema")
-    return {"train": named_leaves(train), "ema": named_leaves(ema)}
-
-
-def _from_items(items: dict[str, dict[str, Any]], like: TrainState) -> TrainState:
-    train = like._asdict()
-    ema = _unflatten(items["ema"], train.pop("ema"))
-    return TrainState(ema=ema, **_unflatten(items["train"], train))
-
-
-def _unflatten(leaves: Mapping[str, Any], like: Any) -> Any:
-    return jax.tree.unflatten(
-        jax.tree.structure(like), [leaves[name] for name in named_leaves(like)]
-    )
-
-
-def _make_record(step: int, meta: dict, items: dict[str, dict[str, Any]]) -> dict:
-    """What is written as `meta`: the record, and a checksum of it."""
-    if taken := [key for key in RESERVED_KEYS if key in meta]:
-        raise InputError(f"meta must not have the keys {taken}: they are set here.")
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    leaves = {}
-    for item, arrays in items.items():
-        sums = fingerprints(arrays)
-        leaves[item] = {
-            name: {"array": _describe(x), "fingerprint": sums[name]}
-            for name, x in arrays.items()
-        }
-    record = {
-        **meta,
-        "schema": SCHEMA,
-        "step": step,
-        "versions": {**versions, "python": platform.python_version()},
-        "leaves": leaves,
-    }
-    record = json.loads(json.dumps(record))  # as it will be read
-    return {"sha256": _sha256(record), "record": record}
-
-
-def _sha256(record: dict) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def _raise_if_damaged(reason: str | None) -> None:
     """Raises on every process if any of them has a reason.
 
@@ -506,45 +445,12 @@ def _raise_if_damaged(reason: str | None) -> None:
         raise _DamagedError(reason or "another process could not read it")
 
 
-class _PatientLoop(asyncio.SelectorEventLoop):
-    """An event loop that lets its tasks end before it is closed, and says nothing."""
-
-    def close(self) -> None:
-        if not self.is_closed() and (tasks := asyncio.all_tasks(self)):
-            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        super().close()
-
-    def call_exception_handler(self, context: dict) -> None:
-        del context  # an error of a task beside the one that was raised
-
-
-@contextlib.contextmanager
-def _patient_event_loops():
-    """Has Orbax read in a `_PatientLoop`.
-
-    When one array cannot be read, Orbax closes its loop under the reads of the others.
-    Python then prints pages of tracebacks, some much later, over the one message that
-    says what happened.
-    """
-    new_event_loop = asyncio.new_event_loop
-    asyncio.new_event_loop = _PatientLoop
-    try:
-        yield
-    finally:
-        asyncio.new_event_loop = new_event_loop
-
-
 def _is_step_name(name: str) -> bool:
     return name.isascii() and name.isdecimal() and name == str(int(name))
 
 
 def _is_remote(path: epath.Path) -> bool:
     return "://" in str(path)
-
-
-def _describe(x: Any) -> str:
-    """What an array is, as in `float32[3,8]`."""
-    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
 
 def _some(names: list[str], separator: str = ", ") -> str:
@@ -556,4 +462,4 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-logging.get_absl_logger().addFilter(_OrbaxFilter())
+quiet_orbax()

@@ -182,7 +182,7 @@ def to_image(params, h, shape, size):
     pixels = linear(params["to_pixels"], layer_norm(params["norm"], h))
     rows, cols, rgb = shape
     image = np.zeros((rows + 2, cols + 2, rgb))
-    corners = itertools.product(range(1, rows, size), range(1, cols, size))
+    corners = itertools.product(range(1, rows + 1, size), range(1, cols + 1, size))
     for patch, (row, col) in zip(pixels, corners, strict=True):
         image[row : row + size, col : col + size] = patch.reshape(size, size, rgb)
     kernel = params["smooth"]["kernel"]  # [row, col, in, out]

@@ -17,7 +17,7 @@ import pytest
 from absl import logging as absl_logging
 
 from dig_jax.errors import InputError
-from dig_jax.training import checkpoints
+from dig_jax.training import checkpoint_record
 from dig_jax.training.checkpoints import (
     CheckpointCorruptError,
     Checkpoints,
@@ -279,7 +279,7 @@ def test_another_shape_dtype_or_leaf_is_refused_by_name(copy):
 
 
 def test_an_unknown_schema_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "SCHEMA", 2)
+    monkeypatch.setattr(checkpoint_record, "SCHEMA", 2)
     save_steps(tmp_path, 1)
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"schema 2; .* reads schema 1"):
@@ -501,5 +501,5 @@ def test_damage_prints_one_warning_and_no_traceback(copy):
 
 def test_the_record_is_plain_json_with_a_checksum(copy):
     saved = json.loads((copy / "20" / "meta" / "metadata").read_text())
-    assert saved["record"]["schema"] == checkpoints.SCHEMA
+    assert saved["record"]["schema"] == checkpoint_record.SCHEMA
     assert logging.getLogger().level == logging.WARNING  # the root logger is left alone

@@ -1,0 +1,107 @@
+"""What every backbone of the table promises."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.errors import InputError
+from dig_jax.models import BACKBONES, create_backbone
+
+backbones = pytest.mark.parametrize("name", sorted(BACKBONES))
+
+
+@cache
+def tiny(name):
+    """(backbone, parameters, jitted apply): one compilation for all tests."""
+    backbone = create_backbone(
+        name, image_shape=(8, 8, 1), num_classes=3, width=16, depth=2
+    )
+    init = jax.jit(backbone.init)
+    return backbone, init, init(jax.random.key(0)), jax.jit(backbone.apply)
+
+
+def batch(seed=0):
+    """Images at the ends of time and between, with labels."""
+    x = jax.random.normal(jax.random.key(seed), (3, 8, 8, 1))
+    return x, jnp.array([0.0, 0.4, 1.0]), jnp.array([2, 0, 1])
+
+
+@backbones
+def test_init_is_a_function_of_its_key(name):
+    _, init, params, _ = tiny(name)
+    jax.tree.map(np.testing.assert_array_equal, init(jax.random.key(0)), params)
+    other = init(jax.random.key(1))
+    assert any(
+        np.any(a != b)
+        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(other), strict=True)
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+@backbones
+def test_prediction_is_finite_pure_and_of_the_shape_of_x(name):
+    _, _, params, apply = tiny(name)
+    x, t, label = batch()
+    output = apply(params, x, t, label)
+    assert output.shape == x.shape
+    assert output.dtype == jnp.float32
+    assert np.all(np.isfinite(output))
+    np.testing.assert_array_equal(output, apply(params, x, t, label))
+
+
+@backbones
+def test_an_image_does_not_depend_on_its_batch(name):
+    _, _, params, apply = tiny(name)
+    x, t, label = batch()
+    output = apply(params, x, t, label)
+    order = np.array([2, 0, 1])
+    permuted = apply(params, x[order], t[order], label[order])
+    # The place in a batch may change the order in which products are summed.
+    np.testing.assert_allclose(permuted, output[order], atol=1e-5)
+    others = batch(seed=1)[0].at[0].set(x[0])
+    np.testing.assert_allclose(apply(params, others, t, label)[0], output[0], atol=1e-5)
+
+
+@backbones
+def test_time_and_label_and_every_pixel_matter(name):
+    _, _, params, apply = tiny(name)
+    x, t, label = batch()
+    output = apply(params, x, t, label)
+    assert np.all(np.any(apply(params, x, 1 - t, label)[::2] != output[::2], (1, 2, 3)))
+    assert np.all(np.any(apply(params, x, t, (label + 1) % 3) != output, (1, 2, 3)))
+    for row, col in ((0, 0), (3, 4), (7, 7)):
+        changed = apply(params, x.at[:, row, col].add(1), t, label)
+        assert np.all(np.any(changed != output, (1, 2, 3)))
+
+
+@backbones
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(name):
+    """Each leaf takes part; only rows of labels that do not occur would have none."""
+    backbone, _, params, _ = tiny(name)
+    x, t, label = batch()
+
+    @jax.jit
+    def gradient(params):
+        return jax.grad(lambda p: jnp.sum(backbone.apply(p, x, t, label) * x))(params)
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
+        assert np.all(np.isfinite(leaf)), jax.tree_util.keystr(path)
+        assert np.any(leaf != 0), jax.tree_util.keystr(path)
+
+
+@backbones
+def test_features_are_one_array_of_patch_nodes_for_each_block(name):
+    backbone, _, params, _ = tiny(name)
+    x, t, label = batch()
+    features = jax.eval_shape(backbone.features, params, x, t, label)
+    blocks, images, nodes, width = features.shape
+    assert (blocks, images, width) == (3, 3, 16)
+    assert nodes >= 1
+
+
+def test_unknown_backbone_is_refused():
+    with pytest.raises(InputError, match="'resnet'.*dig_mix, dig_parallel"):
+        create_backbone("resnet")

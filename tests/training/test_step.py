@@ -1,0 +1,188 @@
+"""One step of training: a pure function of state, batch and run key."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.config import load_config_file
+from dig_jax.experiment import create_experiment
+from dig_jax.interfaces import Backbone
+from dig_jax.sharding import MeshOptions, batch_sharded, create_mesh, replicated
+from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
+
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
+BATCH = 8
+
+
+def create_linear_backbone():
+    """The smallest network: one matrix, one number for each label and for time."""
+
+    def init(key):
+        kernel = jax.random.normal(key, (64, 64)) / 8
+        return {"kernel": kernel, "label": jnp.zeros(10), "time": jnp.zeros(())}
+
+    def apply(params, x, t, label):
+        shift = params["label"][label] + params["time"] * t
+        return (x.reshape(len(x), -1) @ params["kernel"] + shift[:, None]).reshape(
+            x.shape
+        )
+
+    def features(params, x, t, label):
+        return apply(params, x, t, label).reshape(1, len(x), 8, 8)
+
+    return Backbone(init, apply, features, (8, 8, 1), 10, None)
+
+
+def create_linear_experiment(random_flip=False):
+    config = load_config_file(str(DIGITS))
+    config.data.random_flip = random_flip
+    return create_experiment(config)._replace(backbone=create_linear_backbone())
+
+
+def create_batch(seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (BATCH, 8, 8, 1)).astype(np.uint8)
+    return images, rng.integers(0, 10, BATCH).astype(np.int32)
+
+
+def start(random_flip=False, run_seed=1, num_devices=1):
+    """A jitted step and the state before it."""
+    experiment = create_linear_experiment(random_flip)
+    optimizer = create_optimizer(num_steps=100, learning_rate=0.1, warmup_steps=0)
+    mesh = create_mesh(MeshOptions(num_devices))
+    step = make_train_step(experiment, optimizer, jax.random.key(run_seed), 0.9)
+    everywhere, spread = replicated(mesh), batch_sharded(mesh)
+    jitted = jax.jit(
+        step,
+        in_shardings=(everywhere, spread, spread),
+        out_shardings=(everywhere, everywhere),
+    )
+    state = create_state(experiment, optimizer, jax.random.key(0))
+    return jitted, jax.device_put(state, everywhere)
+
+
+def take_steps(num_devices, num_steps=3):
+    """Arrays after some steps, by name, and the losses on the way."""
+    step, state = start(random_flip=True, num_devices=num_devices)
+    losses = []
+    for seed in range(num_steps):
+        state, metrics = step(state, *create_batch(seed))
+        losses.append(metrics["loss"])
+    return {**jax.tree.map(np.asarray, state.params), "losses": np.array(losses)}
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def step_and_state():
+    return start()
+
+
+def test_a_step_moves_parameters_average_and_counts(step_and_state):
+    step, before = step_and_state
+    after, metrics = step(before, *create_batch())
+    assert (after.step, after.bad_steps, metrics["bad_steps"]) == (1, 0, 0)
+    for name in before.params:
+        assert (after.params[name] != before.params[name]).any()
+    # The average's first decay is (1 + 0) / (10 + 0); float32.
+    expected = jax.tree.map(lambda e, p: 0.1 * e + 0.9 * p, before.ema, after.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        after.ema,
+        expected,
+    )
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(
+    step_and_state, where
+):
+    step, good = step_and_state
+    good, _ = step(good, *create_batch())  # moments and average are not zero
+    images, labels = create_batch(1)
+    # A NaN makes the loss NaN; 1e18 squared is finite, but not the gradients' norm.
+    broken = jnp.nan if where == "loss" else 1e18
+    params = {**good.params, "kernel": good.params["kernel"].at[0, 0].set(broken)}
+    bad = good._replace(params=params)
+    after, metrics = step(bad, images, labels)
+    assert np.isfinite(metrics["loss"]) == (where == "gradient")
+    assert not np.isfinite(metrics["grad_norm"])
+    assert_same(after, bad._replace(step=bad.step + 1, bad_steps=jnp.int32(1)))
+    again, metrics = step(after, images, labels)
+    assert (again.step, again.bad_steps, metrics["bad_steps"]) == (3, 2, 2)
+    # With the parameters mended, the run goes on and the count starts anew.
+    mended, _ = step(again._replace(params=good.params), images, labels)
+    assert (mended.step, mended.bad_steps) == (4, 0)
+    assert jnp.isfinite(mended.params["kernel"]).all()
+    assert (mended.params["kernel"] != good.params["kernel"]).any()
+
+
+def test_noise_depends_on_the_step_and_the_runs_key_alone(step_and_state):
+    step, state = step_and_state
+    batch = create_batch()
+    after, metrics = step(state, *batch)
+    assert_same((after, metrics), step(state, *batch))
+    # The same parameters at another step, and with another key, meet other noise.
+    _, at_another_step = step(state._replace(step=jnp.int32(1)), *batch)
+    other_step, other_state = start(run_seed=2)
+    _, with_another_key = other_step(other_state, *batch)
+    losses = {float(m["loss"]) for m in (metrics, at_another_step, with_another_key)}
+    assert len(losses) == 3
+
+
+def test_images_are_mirrored_only_where_asked(step_and_state):
+    images, labels = create_batch()
+    symmetric = np.concatenate([images[:, :, :4], images[:, :, :4][:, :, ::-1]], axis=2)
+    plain, state = step_and_state
+    flipping, _ = start(random_flip=True)
+    # Mirroring changes nothing in a symmetric image, and the noise is the same.
+    assert_same(plain(state, symmetric, labels), flipping(state, symmetric, labels))
+    plain_loss = plain(state, images, labels)[1]["loss"]
+    assert plain_loss != flipping(state, images, labels)[1]["loss"]
+
+
+def test_four_devices_take_the_same_steps_as_one(tmp_path):
+    path = tmp_path / "steps.npz"
+    script = (
+        "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
+        "import test_step as t\n"
+        "numpy.savez(sys.argv[2], **t.take_steps(num_devices=4))"
+    )
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    here = Path(__file__).parent
+    subprocess.run(
+        [sys.executable, "-c", script, here, path], check=True, env=environment
+    )
+    one = take_steps(num_devices=1)
+    with np.load(path) as four:
+        assert set(four) == set(one)
+        # Sums over the batch in another order: a few roundings of float32. Other noise
+        # would change the losses by percents.
+        np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-5)
+        for name in four:
+            # AdamW divides by a gradient's own size, which enlarges them where it is
+            # near zero; three steps of 0.1 without that would differ by 0.1.
+            np.testing.assert_allclose(four[name], one[name], rtol=1e-3, atol=1e-3)
+
+
+def test_diversity_is_measured_on_the_same_noise_every_time():
+    experiment = create_linear_experiment()
+    _, state = start()
+    measure = jax.jit(make_measure_diversity(experiment, jax.random.key(1)))
+    images, labels = create_batch()
+    first = measure(state, images, labels)
+    assert first.shape == (1,)
+    assert_same(first, measure(state._replace(step=jnp.int32(9)), images, labels))
