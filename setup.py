@@ -36,12 +36,7 @@ setup(
     ],
     extras_require={
         "prepare": ["importlib_resources>=6", "tensorflow>=2.19,<3"],
-        "test": [
-            "beartype>=0.22,<1",
-            "pyright[nodejs]>=1.1.400,<2",
-            "pytest>=8.3,<10",
-            "pytest-xdist>=3.6,<4",
-            "ruff>=0.12,<1",
-        ],
+        "test": ["beartype>=0.22,<1", "pytest>=8.3,<10", "pytest-xdist>=3.6,<4"],
+        "lint": ["pyright[nodejs]>=1.1.400,<2", "ruff>=0.15,<1"],
     },
 )

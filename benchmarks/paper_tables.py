@@ -16,9 +16,7 @@ PAPER_BATCH = 128
 
 CIFAR10 = dict(image_shape=(32, 32, 3), width=512, depth=12, hops=2)
 SVHN = dict(image_shape=(32, 32, 3), width=448, depth=10, hops=2)
-IMAGENET = dict(
-    image_shape=(64, 64, 3), width=768, depth=16, hops=1, num_classes=1000
-)
+IMAGENET = dict(image_shape=(64, 64, 3), width=768, depth=16, hops=1, num_classes=1000)
 
 
 class PaperRow(NamedTuple):
@@ -67,12 +65,19 @@ def main() -> None:
 def print_table(title: str, rows: tuple[PaperRow, ...]) -> None:
     """A Markdown table of ours, the paper's, and ours over the paper's."""
     print(f"\n**{title}**\n")
-    print("| Images | Backbone | Patch sizes | Parameters (M): ours | paper | residual ", end="")
+    print(
+        "| Images | Backbone | Patch sizes | Parameters (M): ours | paper | residual ",
+        end="",
+    )
     print("| Tera-MACs x 128: ours | paper | residual |", end="\n|")
     print(" --- |" * 3 + " ---: |" * 6)
     for row in rows:
         params, macs = count(row)
-        cells = [row.setting, row.name, "{" + ", ".join(map(str, row.patch_sizes)) + "}"]
+        cells = [
+            row.setting,
+            row.name,
+            "{" + ", ".join(map(str, row.patch_sizes)) + "}",
+        ]
         for ours, paper in ((params, row.params), (macs, row.macs)):
             cells += [f"{ours:.2f}", f"{paper:g}", f"{ours / paper - 1:+.1%}"]
         print(f"| {' | '.join(cells)} |")

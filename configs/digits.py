@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
         remat=False,
     )
     config.sde = dict(name="vp_linear", beta_min=0.1, beta_max=20.0)
-    config.objective = dict(prediction="eps", loss_space="eps", times="stratified")
+    config.objective = dict(prediction="v", loss_space="v", times="stratified")
     config.optimizer = dict(
         learning_rate=3e-3,
         warmup_steps=200,

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, UInt8
 from pydantic import NonNegativeInt, PositiveInt
 
 from dig_jax.config import call_with_section, config_to_json
@@ -124,7 +125,7 @@ def choose_labels(
         choices = tuple(range(num_classes))
     elif isinstance(rule, str):
         try:
-            choices = tuple(int(part) for part in rule.strip("()[] ").split(","))
+            choices = tuple(int(part) for part in rule.strip("()[], ").split(","))
         except ValueError:
             raise InputError(
                 f"sample.labels must be 'balanced', a label, or labels such as '0,3', "
@@ -208,7 +209,7 @@ class Sampler:
         return np.concatenate(drawn)[: self.options.num_images]
 
     def _batch(
-        self, start: int, labels: Int[np.ndarray, "batch"] | None
+        self, start: int, labels: Int[np.ndarray, "image"] | None
     ) -> tuple[Key[Array, "batch"], Int[np.ndarray, "batch"] | None]:
         """Keys and labels of images start, start + 1, ...; past the end they repeat."""
         index = np.arange(start, start + self.batch_size)
@@ -256,7 +257,7 @@ def _image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "ba
 
 def sample_grid(
     images: UInt8Images, labels: Int[np.ndarray, "batch"] | None, columns: int = 10
-) -> UInt8Images:
+) -> UInt8[np.ndarray, "height width 3"]:
     """A picture of samples: a row for each of 2 to 20 equally frequent classes.
 
     Otherwise the first images in the order they have.
@@ -317,7 +318,7 @@ def read_samples(path: Path) -> tuple[LabelledImages, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as arrays:
             images = LabelledImages(arrays["images"], arrays["labels"])
             return images, json.loads(str(arrays["provenance"]))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise InputError(
             f"{path} is no samples.npz with images, labels and provenance: {error}."
         ) from error

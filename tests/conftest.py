@@ -2,18 +2,17 @@
 
 import os
 
+import jaxtyping
+import numpy as np
+import pytest
+from absl import logging as absl_logging
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import jaxtyping
-
 # Before the first import of dig_jax: annotations are checked at every call.
 jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
-
-import numpy as np
-import pytest
-from absl import logging as absl_logging
 
 absl_logging.set_verbosity(absl_logging.WARNING)
 

@@ -81,6 +81,7 @@ def images(experiment):
 def test_labels_of_fewer_images_are_a_prefix(rule):
     rule = tuple(rule) if isinstance(rule, list) else rule
     all_labels = choose_labels(rule, 50, 10)
+    assert all_labels is not None
     for num_images in (1, 2, 13, 50):
         np.testing.assert_array_equal(
             choose_labels(rule, num_images, 10), all_labels[:num_images]
@@ -103,6 +104,7 @@ def test_labels_of_fewer_images_are_a_prefix(rule):
 )
 def test_labels_go_round(rule, cycle):
     labels = choose_labels(rule, 25, 10)
+    assert labels is not None
     assert labels.dtype == np.int32
     assert labels.tolist() == [list(cycle)[i % len(cycle)] for i in range(25)]
 
@@ -213,13 +215,18 @@ def test_images_without_labels_are_saved_with_zeros(images, tmp_path):
     np.testing.assert_array_equal(read_samples(tmp_path / "samples.npz")[0].labels, 0)
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "empty", "other npz", "pickle"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "text", "empty", "cut", "other npz", "pickle"]
+)
 def test_what_is_no_samples_file_is_refused(tmp_path, kind):
     path = tmp_path / "samples.npz"
     if kind == "text":
         path.write_text("no arrays")
     elif kind == "empty":
         path.write_bytes(b"")
+    elif kind == "cut":
+        np.savez(path, images=np.zeros(3))
+        path.write_bytes(path.read_bytes()[:-30])
     elif kind == "other npz":
         np.savez(path, images=np.zeros(3))
     elif kind == "pickle":

@@ -55,7 +55,7 @@ def test_imports_point_down(module):
     assert mine in LEVEL, f"{mine} has no layer yet: add it to LAYERS"
     for name in imported_names(module):
         if is_under(name, "dig_jax"):
-            other = (name.split(".") + ["__init__"])[1]
+            other = [*name.split("."), "__init__"][1]
             other = other if other in LEVEL else "__init__"
             below = LEVEL[other] < LEVEL[mine]
             assert below or other == mine, f"{mine} may not import {name}"

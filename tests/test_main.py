@@ -169,9 +169,7 @@ def test_a_mistake_gets_one_line(refuse, arguments, said):
         ("backbone.num_classes=7", r"num_classes must be 0 .* or 10.*got 7"),
     ],
 )
-def test_training_refuses_before_it_writes(
-    refuse, tmp_path, data_dir, override, said
-):
+def test_training_refuses_before_it_writes(refuse, tmp_path, data_dir, override, said):
     message = refuse(
         *TINY,
         f"--workdir={tmp_path / 'run'}",
@@ -204,7 +202,9 @@ def test_a_batch_that_does_not_spread_over_the_devices_is_refused(
         "--config.mesh.data=-1",
         "--config.training.batch_size=6",
     )
-    assert re.search(r"batch_size must be a multiple of the 4 .*got 6.*1, 2, 3", message)
+    assert re.search(
+        r"batch_size must be a multiple of the 4 .*got 6.*1, 2, 3", message
+    )
 
 
 def test_a_data_set_that_is_not_prepared_is_refused_with_the_command(run, tmp_path):

@@ -1,8 +1,9 @@
 """Between images and rows of patch pixels. NumPy and JAX arrays alike."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-ImageArray = TypeVar("ImageArray")
+# NumPy's and JAX's arrays share the methods used here, but no type that says so.
+ImageArray = TypeVar("ImageArray", bound=Any)
 
 
 def image_to_patches(image: ImageArray, patch_size: int) -> ImageArray:
@@ -10,10 +11,10 @@ def image_to_patches(image: ImageArray, patch_size: int) -> ImageArray:
 
     Patches run row by row, and so do the pixels in each patch.
     """
-    batch, rows, cols, rgb = image.shape  # type: ignore[attr-defined]
+    batch, rows, cols, rgb = image.shape
     p = patch_size
     # [batch, patch row, row in patch, patch col, col in patch, rgb]
-    cut = image.reshape(batch, rows // p, p, cols // p, p, rgb)  # type: ignore[attr-defined]
+    cut = image.reshape(batch, rows // p, p, cols // p, p, rgb)
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, p * p * rgb)
 
 
@@ -23,12 +24,6 @@ def patches_to_image(
     """Undo `image_to_patches`."""
     rows, cols = image_size
     p = patch_size
-    cut = patches.reshape(  # type: ignore[attr-defined]
-        patches.shape[0],
-        rows // p,
-        cols // p,
-        p,
-        p,
-        -1,  # type: ignore[attr-defined]
-    )
-    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(patches.shape[0], rows, cols, -1)  # type: ignore[attr-defined]
+    # [batch, patch row, patch col, row in patch, col in patch, rgb]
+    cut = patches.reshape(len(patches), rows // p, cols // p, p, p, -1)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(patches), rows, cols, -1)

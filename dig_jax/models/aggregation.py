@@ -95,10 +95,9 @@ def stencil_mean(graph: GridGraph) -> Aggregate:
             total = total * _on_grid(inverse, scale)
             totals.append(total.reshape(batch, scale.num_nodes, width))
         if graph.num_hubs:
-            patch_sum = sum(
-                jnp.sum(grid, axis=(1, 2)) * stencil.hub
-                for grid, stencil in zip(grids, graph.stencils, strict=True)
-            )
+            patch_sum = jnp.zeros((batch, width))
+            for grid, stencil in zip(grids, graph.stencils, strict=True):
+                patch_sum = patch_sum + jnp.sum(grid, axis=(1, 2)) * stencil.hub
             hub_mean = patch_sum[:, None] * inverse[graph.hubs]
             totals.append(jnp.broadcast_to(hub_mean, hubs.shape))
         padding = graph.num_padded_nodes - graph.num_nodes

@@ -173,7 +173,7 @@ class DiG(nn.Module):
             remat=self.remat,
             name="blocks",
         )(h.reshape(-1, self.width), return_features)
-        if return_features:
+        if features is not None:
             per_image = features.reshape(
                 len(features), batch, nodes.num_padded_nodes, self.width
             )

@@ -14,7 +14,6 @@ from dig_jax.diffusion.prediction import (
     Prediction,
     per_image,
     prediction_target,
-    prediction_to_x0,
 )
 
 SDE = create_sde("vp_linear")

@@ -36,7 +36,10 @@ def test_drawing_is_a_png_with_every_edge_once(
         assert picture.format == "PNG"
         assert 300 * panels <= picture.width <= 500 * panels
         assert 200 <= picture.height <= 800
-        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 2
+        assert (
+            len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0))
+            > 2
+        )
     (figure,) = figures
     assert len(figure.axes) == panels
     lines = sum(

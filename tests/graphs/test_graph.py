@@ -87,9 +87,7 @@ def test_jraph_sees_the_same_padding():
     assert graphs.nodes is nodes
     np.testing.assert_array_equal(jraph.get_node_padding_mask(graphs), graph.node_mask)
     np.testing.assert_array_equal(jraph.get_edge_padding_mask(graphs), graph.edge_mask)
-    np.testing.assert_array_equal(
-        jraph.get_graph_padding_mask(graphs), [True, False]
-    )
+    np.testing.assert_array_equal(jraph.get_graph_padding_mask(graphs), [True, False])
 
 
 def test_a_batch_of_jraph_graphs_becomes_their_union(rng):

@@ -8,8 +8,8 @@ import pytest
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph
 
-# (image size, patch sizes): one to three scales, uneven factors, rectangles, single rows
-# of patches.
+# (image size, patch sizes): one to three scales, uneven factors, rectangles, a single
+# row of patches, a single patch.
 SHAPES = [
     ((8, 8), (2,)),
     ((8, 12), (2, 4)),
@@ -207,6 +207,4 @@ def test_a_single_side_means_a_square():
 )
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(InputError, match=message):
-        GridGraph.create(
-            **{"image_size": (8, 12), "patch_sizes": (2, 4), **options}
-        )
+        GridGraph.create(**{"image_size": (8, 12), "patch_sizes": (2, 4), **options})

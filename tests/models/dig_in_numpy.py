@@ -108,9 +108,10 @@ def parallel_graph(image_size, patch_sizes, neighbors, num_hubs):
 def mix_graph(image_size, patch_sizes, neighbors, num_hubs):
     """A of App. A.2: a grid for each scale, and each patch with those it covers."""
     sides = [tuple(side // size for side in image_size) for size in patch_sizes]
-    blocks = [[None] * len(sides) for _ in sides]
+    blocks = [[np.empty(0)] * len(sides) for _ in sides]
     for i, j in itertools.combinations(range(len(sides)), 2):
-        blocks[j][i] = covering(*sides[j], patch_sizes[j] // patch_sizes[i])
+        rows, cols = sides[j]
+        blocks[j][i] = covering(rows, cols, patch_sizes[j] // patch_sizes[i])
         blocks[i][j] = blocks[j][i].T
     for i, (rows, cols) in enumerate(sides):
         blocks[i][i] = grid_adjacency(rows, cols, neighbors)

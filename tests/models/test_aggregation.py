@@ -18,8 +18,8 @@ from dig_jax.models.aggregation import (
 # a few roundings (6e-8) of the largest term, about 4 here.
 ROUNDING = 2e-6
 
-# Rectangles, one to three scales, 4 and 8 neighbours, 0 to 2 hubs, padding; each graph is
-# also taken at its coarsest scale, where edges have weights and self-loops.
+# Rectangles, one to three scales, 4 and 8 neighbours, 0 to 2 hubs, padding; each graph
+# also at its coarsest scale, where edges have weights and self-loops.
 GRAPHS = {
     "one scale": GridGraph.create((8, 12), (2,), num_hubs=1),
     "no hub": GridGraph.create((6, 4), (1, 2), num_hubs=0, neighbors=8),
@@ -48,7 +48,7 @@ def normalized(graph: Graph) -> np.ndarray:
 
 
 def per_image(matrix, rows):
-    """A matrix over nodes applied to each image of [batch * node, width], in float64."""
+    """A matrix over nodes, applied to each image of [batch * node, width]."""
     h = np.asarray(rows, np.float64).reshape(-1, len(matrix), rows.shape[-1])
     return np.einsum("vu,bud->bvd", matrix, h).reshape(rows.shape)
 
@@ -143,5 +143,5 @@ def test_auto_resolves_to_an_aggregation_for_every_platform():
 
 
 def test_unknown_aggregation_is_refused():
-    with pytest.raises(InputError, match="'sparse'.*auto, dense, segment, stencil"):
+    with pytest.raises(InputError, match=r"'sparse'.*auto, dense, segment, stencil"):
         create_aggregate("sparse", CASES["two scales"])

@@ -103,5 +103,5 @@ def test_features_are_one_array_of_patch_nodes_for_each_block(name):
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(InputError, match="'resnet'.*dig_mix, dig_parallel"):
+    with pytest.raises(InputError, match=r"'resnet'.*dig_mix, dig_parallel"):
         create_backbone("resnet")

@@ -1,8 +1,8 @@
 """DiG against an independent implementation, and what must not change its result."""
 
+import sys
 from functools import cache, partial
 from pathlib import Path
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from dig_jax.errors import InputError
-from dig_jax.graphs import Graph
+from dig_jax.graphs import Graph, GridGraph
 from dig_jax.models import create_backbone
 from dig_jax.models.aggregation import AGGREGATIONS, segment_mean
-from dig_jax.models.dig import GraphSAGE
+from dig_jax.models.dig import GraphSAGE, pool, unpool
 
 sys.path.insert(0, str(Path(__file__).parent))
 import dig_in_numpy
 
-# Some 30 layers in float32, each wrong by a few 6e-8 of its largest value, and norms that
-# stretch small differences.
+# Some 30 layers in float32, each wrong by a few 6e-8 of its largest value, and norms
+# that stretch small differences.
 ROUNDING = 5e-5
 WIDTH = 16
 
@@ -81,9 +81,7 @@ def in_numpy(kind, case, params):
     _, x, t, label, _ = problem(kind, case)
     options = {
         key: CASES[case].get(key, default)
-        for key, default in dict(
-            patch_sizes=(), hops=0, depth=0, neighbors=4
-        ).items()
+        for key, default in dict(patch_sizes=(), hops=0, depth=0, neighbors=4).items()
     }
     as_float64 = partial(np.asarray, dtype=np.float64)
     images = [
@@ -162,11 +160,15 @@ def test_gradient_equals_finite_differences_in_numpy(kind, case, rng):
         direction = jax.tree.map(
             lambda g: rng.normal(size=g.shape) / np.linalg.norm(g), gradient
         )
-        expected = (along(kind, case, params, direction, 1e-6, cotangent)
-                    - along(kind, case, params, direction, -1e-6, cotangent)) / 2e-6
+        expected = (
+            along(kind, case, params, direction, 1e-6, cotangent)
+            - along(kind, case, params, direction, -1e-6, cotangent)
+        ) / 2e-6
         actual = sum(
             jax.tree.leaves(
-                jax.tree.map(lambda g, d: np.vdot(np.float64(g), d), gradient, direction)
+                jax.tree.map(
+                    lambda g, d: np.vdot(np.float64(g), d), gradient, direction
+                )
             )
         )
         # Each leaf adds a standard normal number, wrong by at most ROUNDING or so.
@@ -193,7 +195,6 @@ def test_features_are_the_patch_nodes_after_each_block(kind):
     [
         ("dig_parallel", dict(unroll=0)),
         ("dig_parallel", dict(remat=True)),
-        ("dig_parallel", dict(node_multiple=16)),
         ("dig_mix", dict(remat=True, unroll=0)),
     ],
     ids=str,
@@ -214,7 +215,7 @@ def test_low_precision_stays_close_to_float32(kind, dtype):
     )
     assert output.dtype == jnp.float32
     # Operands are rounded to 2^-9; over some 30 products in a row that is
-    # sqrt(30) * 2^-9 = 1% in size, and in the worst of some 400 values three times that.
+    # sqrt(30) * 2^-9 = 1% in size, and three times that in the worst of 400 values.
     assert_close(output, expected, 0.05)
     assert np.abs(output - expected).max() > 1e-4
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
@@ -237,6 +238,35 @@ def test_parameters_are_float32_in_one_tree_for_all_options(kind, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize(
+    ("image_size", "patch_sizes"), [((8, 12), (2, 4)), ((12, 6), (1, 3, 6))]
+)
+def test_pooling_is_the_normalized_mask_and_unpooling_copies(
+    rng, image_size, patch_sizes
+):
+    graph = GridGraph.create(image_size, patch_sizes, node_multiple=4)
+    fine = graph.at_scale(0)
+    for i in range(1, len(patch_sizes)):
+        coarse, mask = graph.at_scale(i), graph.pooling_mask(i)
+        h = rng.normal(size=(2, fine.num_padded_nodes, 3))
+        z = rng.normal(size=(2, coarse.num_padded_nodes, 3))
+        h, z = (v.astype(np.float32) for v in (h, z))
+        rows = [jnp.asarray(v.reshape(-1, 3)) for v in (h, z)]
+        pooled = pool(rows[0], graph, i).reshape(z.shape)
+        copied = unpool(rows[1], graph, i)
+        real = slice(coarse.num_nodes)
+        mean = mask / mask.sum(1, keepdims=True)
+        # The mean of up to 36 values in float32.
+        np.testing.assert_allclose(
+            pooled[:, real], mean @ np.float64(h[:, : fine.num_nodes]), atol=1e-6
+        )
+        np.testing.assert_array_equal(
+            copied.reshape(h.shape)[:, : fine.num_nodes], mask.T @ z[:, real]
+        )
+        back = pool(copied, graph, i).reshape(z.shape)
+        np.testing.assert_allclose(back[:, real], z[:, real], atol=1e-6)
+
+
 def test_graph_sage_is_its_formula():
     """A path 0 - 1 - 2, with 2 joined to itself by weight 3."""
     graph = Graph.create(
@@ -250,8 +280,10 @@ def test_graph_sage_is_its_formula():
     w_neigh = np.array([[5.0, 6], [7, 8]])
     kernel = jnp.asarray(np.concatenate([w_self, w_neigh], axis=1), jnp.float32)
     out = GraphSAGE(segment_mean(graph)).apply({"params": {"kernel": kernel}}, h)
-    means = np.array([[3, 5], [(1 + 7) / 2, (2 + 11) / 2], [(3 + 21) / 4, (5 + 33) / 4]])
-    np.testing.assert_allclose(out, h @ w_self + means @ w_neigh, rtol=1e-6)
+    means = np.array(
+        [[3, 5], [(1 + 7) / 2, (2 + 11) / 2], [(3 + 21) / 4, (5 + 33) / 4]]
+    )
+    np.testing.assert_allclose(np.asarray(out), h @ w_self + means @ w_neigh, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

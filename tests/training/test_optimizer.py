@@ -1,5 +1,6 @@
 """AdamW, its schedule and its mask, and the average of parameters, against NumPy."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -105,11 +106,15 @@ def test_without_warm_up_the_first_step_has_the_full_rate():
 
 
 def test_a_long_gradient_is_clipped_to_the_norm_and_a_short_one_is_not():
-    options = dict(
-        num_steps=10, learning_rate=1.0, warmup_steps=0, weight_decay=0.0, betas=(0.0, 0.0)
+    create = partial(
+        create_optimizer,
+        num_steps=10,
+        learning_rate=1.0,
+        warmup_steps=0,
+        weight_decay=0.0,
+        betas=(0.0, 0.0),
     )
-    clipped = create_optimizer(max_grad_norm=5.0, **options)
-    free = create_optimizer(**options)
+    clipped, free = create(max_grad_norm=5.0), create()
     params = {"a": jnp.zeros(()), "b": jnp.zeros(())}
     # AdamW forgets a gradient's length, but its state holds the square.
     long, short = ({"a": 30.0 * s, "b": 40.0 * s} for s in (1.0, 0.05))

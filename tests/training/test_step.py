@@ -26,10 +26,11 @@ def create_linear_backbone():
 
     def init(key):
         kernel = jax.random.normal(key, (64, 64)) / 8
-        return {"kernel": kernel, "label": jnp.zeros(10), "time": jnp.zeros(())}
+        return {"kernel": kernel, "label": jnp.zeros(10), "time": jnp.ones(())}
 
     def apply(params, x, t, label):
-        shift = params["label"][label] + params["time"] * t
+        # The absolute value so that at 0 the gradient alone is NaN.
+        shift = params["label"][label] + jnp.sqrt(params["time"] ** 2) * t
         return (x.reshape(len(x), -1) @ params["kernel"] + shift[:, None]).reshape(
             x.shape
         )
@@ -109,10 +110,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(
     step, good = step_and_state
     good, _ = step(good, *create_batch())  # moments and average are not zero
     images, labels = create_batch(1)
-    # A NaN makes the loss NaN; 1e18 squared is finite, but not the gradients' norm.
-    broken = jnp.nan if where == "loss" else 1e18
-    params = {**good.params, "kernel": good.params["kernel"].at[0, 0].set(broken)}
-    bad = good._replace(params=params)
+    broken = jnp.float32(jnp.nan if where == "loss" else 0)
+    bad = good._replace(params={**good.params, "time": broken})
     after, metrics = step(bad, images, labels)
     assert np.isfinite(metrics["loss"]) == (where == "gradient")
     assert not np.isfinite(metrics["grad_norm"])
@@ -144,10 +143,16 @@ def test_images_are_mirrored_only_where_asked(step_and_state):
     symmetric = np.concatenate([images[:, :, :4], images[:, :, :4][:, :, ::-1]], axis=2)
     plain, state = step_and_state
     flipping, _ = start(random_flip=True)
-    # Mirroring changes nothing in a symmetric image, and the noise is the same.
-    assert_same(plain(state, symmetric, labels), flipping(state, symmetric, labels))
-    plain_loss = plain(state, images, labels)[1]["loss"]
-    assert plain_loss != flipping(state, images, labels)[1]["loss"]
+
+    def losses_of(images):
+        return [float(f(state, images, labels)[1]["loss"]) for f in (plain, flipping)]
+
+    # Mirroring changes nothing in a symmetric image, and the noise is the same; two
+    # programs round a float32 sum differently.
+    without, with_flips = losses_of(symmetric)
+    assert with_flips == pytest.approx(without, rel=1e-5)
+    without, with_flips = losses_of(images)
+    assert with_flips != pytest.approx(without, rel=1e-3)
 
 
 def test_four_devices_take_the_same_steps_as_one(tmp_path):
