@@ -1,4 +1,4 @@
-"""Package metadata of dig_jax. The bounds on dependencies are versions that were tried."""
+"""Package metadata. The bounds on dependencies are versions that were tried."""
 
 from pathlib import Path
 

@@ -2,8 +2,8 @@
 
     python -m dig_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-DiG-mix by one override: --config.backbone.name=dig_mix. 57.88M parameters, 13.49 GMACs an
-image.
+DiG-mix by one override: --config.backbone.name=dig_mix. 57.88M parameters, 11.55 GMACs
+an image.
 """
 
 from ml_collections import ConfigDict

@@ -17,11 +17,14 @@ def get_config() -> ConfigDict:
         depth=4,
         patch_sizes=(2, 4),
         hops=2,
+        mlp_ratio=3.0,
+        neighbors=4,
         num_classes=10,
         aggregation="auto",
         dtype="float32",
         unroll=0,
         remat=False,
+        node_multiple=1,
     )
     config.sde = dict(name="vp_linear", beta_min=0.1, beta_max=20.0)
     config.objective = dict(prediction="v", loss_space="v", times="stratified")

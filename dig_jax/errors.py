@@ -18,3 +18,11 @@ class InputError(ValueError):
 
 class NonFiniteError(ArithmeticError):
     """Numbers that are not finite where only finite ones mean anything."""
+
+
+class CheckpointCorruptError(ValueError):
+    """No checkpoint can be read: what is wrong with each step."""
+
+
+class CheckpointSaveError(OSError):
+    """A checkpoint could not be written; the finished ones are as they were."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ from dig_jax.metrics import METRICS, score
 from dig_jax.samplers import SOLVERS, create_solver, sample, uniform_times
 from dig_jax.sharding import DATA_AXIS
 
-LabelRule: TypeAlias = str | int | tuple[int, ...]
+LabelRule: TypeAlias = str | int | Sequence[int]
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.

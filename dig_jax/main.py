@@ -46,6 +46,7 @@ from dig_jax.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_NON_FINITE,
+    CheckpointCorruptError,
     InputError,
     NonFiniteError,
 )
@@ -123,17 +124,8 @@ def main(arguments: list[str]) -> int:
     try:
         mode, config, options = parse(arguments)
         return MODES[mode](config, options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except ValueError as error:
-        from dig_jax.training.checkpoints import CheckpointCorruptError
-
-        if not isinstance(error, CheckpointCorruptError):
-            raise
+    except (InputError, CheckpointCorruptError, OSError) as error:
+        # OSError: a full disk, a folder that may not be written.
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except NonFiniteError as error:

@@ -63,7 +63,7 @@ class Run(NamedTuple):
             **self.config.sample.to_dict(),
             **options,
             "num_images": num_images,
-            "labels": tuple(labels) if isinstance(labels, list) else labels,
+            "labels": labels if isinstance(labels, str | int) else tuple(labels),
             "seed": seed,
         }
         checked = call_with_section("sample", SampleOptions, section)
@@ -94,7 +94,9 @@ def load(
     if config is None:
         config = load_run_config(workdir)
     experiment = create_experiment(config)
-    mesh = create_mesh(call_with_section("mesh", MeshOptions, config.mesh.to_dict()))
+    mesh = create_mesh(
+        call_with_section("mesh", MeshOptions, experiment.config.mesh.to_dict())
+    )
     abstract = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)),
         jax.eval_shape(experiment.backbone.init, jax.random.key(0)),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dig_jax import main as command_line
-from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
-from dig_jax.training.checkpoints import Checkpoints, CheckpointSaveError
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, CheckpointSaveError
+from dig_jax.training.checkpoints import Checkpoints
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DIGITS = f"--config={CONFIGS / 'digits.py'}"

@@ -71,6 +71,7 @@ def create_synthetic(
     num_classes: int = 10,
     length: int = 1000,
     seed: int = 0,
+    data_dir: str = "",
 ) -> SyntheticSource:
     """Random images and labels, made on the fly.
 
@@ -81,6 +82,7 @@ def create_synthetic(
         num_classes: Number of labels; 0 for images without.
         length: Number of images.
         seed: Another seed gives other images.
+        data_dir: Of no effect: nothing is stored.
 
     Raises:
         InputError: An option is out of its range.

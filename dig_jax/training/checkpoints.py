@@ -18,7 +18,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from dig_jax.errors import InputError
+from dig_jax.errors import CheckpointCorruptError, CheckpointSaveError, InputError
 from dig_jax.interfaces import Params
 from dig_jax.training.checkpoint_record import (
     SCHEMA,
@@ -38,14 +38,6 @@ STEP_FILES = {"train", "ema", "meta", "_CHECKPOINT_METADATA", COMMIT_FILE}
 MB = 10**6
 
 T = TypeVar("T")
-
-
-class CheckpointCorruptError(ValueError):
-    """No checkpoint can be read: what is wrong with each step."""
-
-
-class CheckpointSaveError(OSError):
-    """A checkpoint could not be written; the finished ones are as they were."""
 
 
 class _DamagedError(Exception):

@@ -1,6 +1,6 @@
 """AdamW with the paper's warm-up (Table 4), and the average of parameters."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def create_optimizer(
 def decay_mask(params: Params) -> Params:
     """True for the parameters that weight decay applies to, by their names."""
 
-    def decays(path: tuple, _: Array) -> bool:
+    def decays(path: tuple, _: Any) -> bool:
         return not str(path[-1].key).endswith(NO_DECAY)
 
     return jax.tree_util.tree_map_with_path(decays, params)

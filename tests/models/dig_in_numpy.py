@@ -5,6 +5,7 @@ One image at a time; H is [node, width].
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 from scipy.special import erf
@@ -108,7 +109,7 @@ def parallel_graph(image_size, patch_sizes, neighbors, num_hubs):
 def mix_graph(image_size, patch_sizes, neighbors, num_hubs):
     """A of App. A.2: a grid for each scale, and each patch with those it covers."""
     sides = [tuple(side // size for side in image_size) for size in patch_sizes]
-    blocks = [[np.empty(0)] * len(sides) for _ in sides]
+    blocks: list[list[Any]] = [[None] * len(sides) for _ in sides]
     for i, j in itertools.combinations(range(len(sides)), 2):
         rows, cols = sides[j]
         blocks[j][i] = covering(rows, cols, patch_sizes[j] // patch_sizes[i])

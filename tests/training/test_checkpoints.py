@@ -16,12 +16,10 @@ import optax
 import pytest
 from absl import logging as absl_logging
 
-from dig_jax.errors import InputError
+from dig_jax.errors import CheckpointCorruptError, CheckpointSaveError, InputError
 from dig_jax.training import checkpoint_record
 from dig_jax.training.checkpoints import (
-    CheckpointCorruptError,
     Checkpoints,
-    CheckpointSaveError,
 )
 from dig_jax.training.state import TrainState
 
