@@ -54,9 +54,11 @@ from dig_jax.errors import (
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=train."""
+    workdir = _workdir(options)
+    print(f"Training {config.backbone.name} in {workdir}", flush=True)
     from dig_jax.training.loop import train
 
-    return train(config, _workdir(options))
+    return train(config, workdir)
 
 
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:

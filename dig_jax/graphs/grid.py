@@ -3,7 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -238,6 +238,7 @@ class GridGraph:
             mask[target.num_nodes + hub, fine.num_nodes + hub] = 1
         return mask
 
+    @lru_cache(maxsize=64)  # noqa: B019 -- few, small, and asked for in every block
     def at_scale(self, index: int) -> "GridGraph":
         """The graph of DiG-parallel at one scale.
 
