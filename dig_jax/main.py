@@ -54,11 +54,15 @@ from dig_jax.errors import (
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=train."""
-    workdir = _workdir(options)
-    print(f"Training {config.backbone.name} in {workdir}", flush=True)
-    from dig_jax.training.loop import train
+    from dig_jax.training.progress import Progress
 
-    return train(config, workdir)
+    workdir = _workdir(options)
+    with Progress(config.training.get("num_steps", 0)) as progress:
+        with progress.busy("starting"):  # the imports take seconds
+            from dig_jax.training.loop import prepare_training
+
+            run = prepare_training(config, workdir)
+        return run.train(progress)
 
 
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:

@@ -386,7 +386,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_without_a_traceback(
     def fail(*_):
         raise CheckpointSaveError("The checkpoint of step 2 could not be saved.")
 
-    monkeypatch.setattr("dig_jax.training.loop.train", fail)
+    monkeypatch.setattr("dig_jax.training.loop.TrainingRun.train", fail)
     assert "could not be saved" in refuse(*TINY, f"--workdir={tmp_path}")
 
 

@@ -112,13 +112,18 @@ def train(config: ConfigDict, workdir: str | Path) -> int:
         InputError: What cannot work, before anything is written.
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
-    run = _Run(config, Path(workdir))
-    with StopSignal() as stop:
-        return run.train(stop)
+    run = prepare_training(config, workdir)
+    with Progress(run.options.num_steps) as progress:
+        return run.train(progress)
 
 
-class _Run:
-    """What one call of `train` holds together."""
+def prepare_training(config: ConfigDict, workdir: str | Path) -> "TrainingRun":
+    """All of `train` that can be refused, and nothing that is written."""
+    return TrainingRun(config, Path(workdir))
+
+
+class TrainingRun:
+    """A configuration and its workdir, ready to train."""
 
     def __init__(self, config: ConfigDict, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
@@ -142,7 +147,12 @@ class _Run:
         # Parameters, noise: the run's. The order of records follows the seed by itself.
         self.init_key, self.run_key = jax.random.split(jax.random.key(config.seed))
 
-    def train(self, stop: StopSignal) -> int:
+    def train(self, progress: Progress) -> int:
+        """Train to the end or until a signal; returns the exit code (see `train`)."""
+        with StopSignal() as stop:
+            return self._train(progress, stop)
+
+    def _train(self, progress: Progress, stop: StopSignal) -> int:
         self.workdir.mkdir(parents=True, exist_ok=True)
         options, workdir = self.options, self.workdir
         with Checkpoints(
@@ -152,26 +162,26 @@ class _Run:
             checkpoints.check_free_space(state)
             start = int(state.step)
             save_run_config(self.config, workdir)
-            print(self._describe(start, state), flush=True)
+            progress.message(self._describe(start, state))
+            progress.go_on_from(start)
             if start >= options.num_steps:
-                print(f"Nothing to do: step {start} of {options.num_steps} is done.")
+                progress.message(
+                    f"Nothing to do: step {start} of {options.num_steps} is done."
+                )
                 return EXIT_DONE
             self._draw_graph()
-            with (
-                Progress(options.num_steps, start) as progress,
-                MetricWriter(workdir, resume_step=start or None) as writer,
-            ):
+            with MetricWriter(workdir, resume_step=start or None) as writer:
                 state = self._train_steps(state, checkpoints, writer, progress, stop)
         done = int(state.step)
         plot_loss(workdir)
         if done < options.num_steps:
             assert stop.received is not None
-            print(
+            progress.message(
                 f"Stopped by {stop.received.name} at step {done}, which is saved. The "
                 f"same command goes on from there."
             )
             return EXIT_INTERRUPTED if stop.received.name == "SIGINT" else EXIT_DONE
-        print(
+        progress.message(
             f"Trained {done} steps.\n"
             f"  pictures    {workdir}/samples/\n"
             f"  curves      {workdir}/loss.png, metrics.jsonl, TensorBoard events\n"

@@ -65,7 +65,7 @@ class Progress:
         self._loss: float | None = None
         self._images_per_second: float | None = None
         self._start_time = clock()
-        self._compile_time: float | None = None
+        self._busy: tuple[str, float] | None = None  # with what, and since when
         self._origin: tuple[float, int] | None = None
         self._line_time: float | None = None
         self._line_due = False
@@ -81,6 +81,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
+            self._live.transient = self._busy is not None  # it never came to a step
             self._live.stop()
             self._live = None
         elif self._line_due:
@@ -113,16 +114,25 @@ class Progress:
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
         """Shows for how long the block has been compiling, then the time it took."""
-        start = self._compile_time = self._clock()
+        start = self._clock()
         if self._live is None:
             _print(self._bar_stream, "compiling ...")
-        try:
+        with self.busy("compiling"):
             yield
-        finally:
-            self._compile_time = None
         now = self._clock()
         self._origin = (now, self._step)
         self._write_above(self._bar_stream, f"compiled in {now - start:.1f} s")
+
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Shows in a terminal for how long the block has been doing something."""
+        self._busy = (what, self._clock())
+        yield
+        self._busy = None
+
+    def go_on_from(self, step: int) -> None:
+        """Counts from a step that was done before."""
+        self._step = step
 
     def message(self, text: str) -> None:
         """Prints a line on stdout, above the bar where there is one."""
@@ -195,10 +205,11 @@ class Progress:
         from rich.table import Table
         from rich.text import Text
 
-        compile_time = self._compile_time
-        if compile_time is not None:
-            seconds = self._clock() - compile_time
-            text = f"{self._description}  compiling ... {seconds:.0f} s"
+        busy = self._busy
+        if busy is not None:
+            what, since = busy
+            seconds = self._clock() - since
+            text = f"{self._description}  {what} ... {seconds:.0f} s"
             return Text(text, no_wrap=True, overflow="ellipsis")
         elapsed = _format_seconds(self._clock() - self._start_time)
         fields = {

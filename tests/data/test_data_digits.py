@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_another_size_or_split_is_refused(data_dir):
-    with pytest.raises(InputError, match="8x8x1 .* got image_size=16"):
+    with pytest.raises(InputError, match=r"8x8x1 .* got image_size=16"):
         create_dataset("digits", image_size=16, data_dir=data_dir)
     with pytest.raises(InputError, match=r"no split 'valid'. Available: test, train\."):
         create_dataset("digits", split="valid", data_dir=data_dir)

@@ -192,7 +192,7 @@ def test_another_file_format_is_named(data_dir, tmp_path):
 
 
 def test_another_size_or_split_is_refused(data_dir):
-    with pytest.raises(InputError, match="32x32x3 .* got image_size=64"):
+    with pytest.raises(InputError, match=r"32x32x3 .* got image_size=64"):
         create_dataset("cifar10", image_size=64, data_dir=data_dir)
     for split in ("valid", "train[", "train+valid"):
         with pytest.raises(InputError, match=r"Available: extra, test, train\."):
