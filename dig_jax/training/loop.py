@@ -158,8 +158,9 @@ class TrainingRun:
         with Checkpoints(
             workdir / "checkpoints", keep=options.keep_checkpoints
         ) as checkpoints:
-            state = self._restore_or_create(checkpoints)
-            checkpoints.check_free_space(state)
+            with progress.busy("starting"):
+                state = self._restore_or_create(checkpoints)
+                checkpoints.check_free_space(state)
             start = int(state.step)
             save_run_config(self.config, workdir)
             progress.message(self._describe(start, state))
