@@ -5,8 +5,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import jraph
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from dig_jax.errors import InputError
 from dig_jax.graphs.graph import Graph
@@ -265,6 +266,12 @@ class GridGraph:
             across=False,
             node_multiple=self.node_multiple,
         )
+
+    def to_graphs_tuple(
+        self, nodes: Shaped[np.ndarray, "node ..."] | None = None
+    ) -> jraph.GraphsTuple:
+        """A `jraph.GraphsTuple`; `Graph.from_graphs_tuple` reads any of them back."""
+        return self.graph.to_graphs_tuple(nodes)
 
     def summary(self) -> dict:
         """Counts of nodes and edges (each direction counted), in all and by kind."""

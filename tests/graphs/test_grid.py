@@ -208,3 +208,11 @@ def test_a_single_side_means_a_square():
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         GridGraph.create(**{"image_size": (8, 12), "patch_sizes": (2, 4), **options})
+
+
+def test_graphs_tuple_of_a_grid_counts_its_nodes_and_edges():
+    grid = GridGraph.create((8, 12), (2, 4), node_multiple=8)
+    tuple_ = grid.to_graphs_tuple()
+    assert tuple_.n_node[0] == grid.num_nodes
+    assert tuple_.n_edge[0] == grid.graph.num_edges
+    assert tuple_.n_node.sum() == grid.num_padded_nodes
