@@ -4,7 +4,8 @@ import jax
 import pytest
 
 
-@pytest.fixture(scope="package", autouse=True)
+# Not for a whole package: without an __init__.py that lasts into other folders.
+@pytest.fixture(scope="module", autouse=True)
 def compile_quickly():
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
