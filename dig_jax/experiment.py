@@ -103,15 +103,16 @@ def open_dataset(experiment: Experiment, split: str) -> ImageSource:
     Raises:
         InputError: Unknown, not prepared, or of another shape or number of classes.
     """
-    backbone = experiment.backbone
+    options, backbone = experiment.data, experiment.backbone
     loader_keys = ("random_flip", "num_threads", "num_workers")
-    section = experiment.config.data.to_dict()
-    source = create_named(
-        "data",
-        DATASETS,
-        {k: v for k, v in section.items() if k not in loader_keys},
-        split=split,
-    )
+    section = {
+        key: value
+        for key, value in experiment.config.data.to_dict().items()
+        if key not in loader_keys
+    }
+    if options.name == "synthetic":  # as many classes as are wanted
+        section.setdefault("num_classes", backbone.num_classes)
+    source = create_named("data", DATASETS, section, split=split)
     if backbone.num_classes not in (0, source.num_classes):
         raise InputError(
             f"config.backbone.num_classes must be 0 (unconditional) or "

@@ -402,3 +402,20 @@ def test_a_workdir_that_cannot_be_made_is_told_without_a_traceback(
     assert code == EXIT_BAD_INPUT
     assert "Traceback" not in err
     assert str(tmp_path / "file") in err
+
+
+def test_a_paper_config_runs_a_step_on_synthetic_images_of_its_shape(run, tmp_path):
+    code, _, err = run(
+        f"--config={CONFIGS / 'imagenet64.py'}",
+        f"--workdir={tmp_path}",
+        "--config.data.name=synthetic",
+        "--config.backbone.width=16",
+        "--config.backbone.depth=2",
+        "--config.training.batch_size=2",
+        "--config.training.num_steps=1",
+        "--config.training.samples_per_class=1",
+        "--config.training.diversity_every=0",
+        "--config.sample.num_steps=1",
+    )
+    assert code == EXIT_DONE, err
+    assert (tmp_path / "samples" / "step_1.png").exists()

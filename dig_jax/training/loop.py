@@ -362,9 +362,10 @@ class _Log:
         if values["bad_steps"] >= MAX_BAD_STEPS:
             raise NonFiniteError(
                 f"{MAX_BAD_STEPS} steps in a row were not finite; at step {step} the "
-                f"loss is {values['loss']} and the gradient's norm "
-                f"{values['grad_norm']}. Parameters and checkpoints from before are "
-                f"untouched. A smaller optimizer.learning_rate, a longer warm-up or "
+                f"loss is {values['loss']:.4g}, the gradient's norm "
+                f"{values['grad_norm']:.4g}, the update's norm "
+                f"{values['update_norm']:.4g}. Parameters and checkpoints from before "
+                f"are untouched. A smaller optimizer.learning_rate, a longer warm-up or "
                 f"optimizer.max_grad_norm may help."
             )
         self._since.append(values)
@@ -384,7 +385,7 @@ class _Log:
         if step % self._options.log_every == 0 or step == self._options.num_steps:
             means = {
                 name: float(np.mean([values[name] for values in self._since]))
-                for name in ("loss", "grad_norm")
+                for name in ("loss", "grad_norm", "update_norm")
             }
             skipped = sum(values["bad_steps"] > 0 for values in self._since)
             self._writer.write(

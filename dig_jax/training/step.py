@@ -78,7 +78,8 @@ def make_train_step(
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(updates))
+        update_norm = optax.tree.norm(updates)
+        finite = jnp.isfinite(loss + grad_norm + update_norm)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema, params, state.step, ema_decay)
         new = TrainState(
@@ -90,7 +91,12 @@ def make_train_step(
         )
         unchanged = state._replace(step=new.step, bad_steps=state.bad_steps + 1)
         state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, unchanged)
-        metrics = {"loss": loss, "grad_norm": grad_norm, "bad_steps": state.bad_steps}
+        metrics = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "update_norm": update_norm,
+            "bad_steps": state.bad_steps,
+        }
         return state, metrics
 
     return train_step
