@@ -365,8 +365,8 @@ class _Log:
                 f"loss is {values['loss']:.4g}, the gradient's norm "
                 f"{values['grad_norm']:.4g}, the update's norm "
                 f"{values['update_norm']:.4g}. Parameters and checkpoints from before "
-                f"are untouched. A smaller optimizer.learning_rate, a longer warm-up or "
-                f"optimizer.max_grad_norm may help."
+                f"are untouched. A smaller optimizer.learning_rate, a longer warm-up or"
+                f" optimizer.max_grad_norm may help."
             )
         self._since.append(values)
         if step in self._diversity:

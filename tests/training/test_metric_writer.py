@@ -141,7 +141,8 @@ def test_the_plot_is_drawn_with_and_without_its_optional_panels(tmp_path):
         writer.write(100, {"loss": float("nan"), **diversity})
     wide = Image.open(plot_loss(tmp_path))
     assert (tmp_path / "loss.png").exists()
-    assert wide.width * 2 == narrow.width * 3
+    # Three panels for two; matplotlib rounds a figure to whole pixels as it likes.
+    assert abs(wide.width * 2 - narrow.width * 3) <= 3
 
 
 def test_a_plot_of_a_single_step_is_drawn(tmp_path):
