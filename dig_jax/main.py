@@ -59,9 +59,9 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     workdir = _workdir(options)
     with Progress(config.training.get("num_steps", 0)) as progress:
         with progress.busy("starting"):  # the imports take seconds
-            from dig_jax.training.loop import prepare_training
+            from dig_jax.training.loop import TrainingRun
 
-            run = prepare_training(config, workdir)
+            run = TrainingRun(config, workdir)
         return run.train(progress)
 
 

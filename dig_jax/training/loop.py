@@ -1,5 +1,6 @@
 """The training of a run, from its configuration to its pictures."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -112,18 +113,13 @@ def train(config: ConfigDict, workdir: str | Path) -> int:
         InputError: What cannot work, before anything is written.
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
-    run = prepare_training(config, workdir)
+    run = TrainingRun(config, Path(workdir))
     with Progress(run.options.num_steps) as progress:
         return run.train(progress)
 
 
-def prepare_training(config: ConfigDict, workdir: str | Path) -> "TrainingRun":
-    """All of `train` that can be refused, and nothing that is written."""
-    return TrainingRun(config, Path(workdir))
-
-
 class TrainingRun:
-    """A configuration and its workdir, ready to train."""
+    """A configuration and its workdir, checked and ready; nothing is written yet."""
 
     def __init__(self, config: ConfigDict, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
@@ -174,9 +170,10 @@ class TrainingRun:
             with MetricWriter(workdir, resume_step=start or None) as writer:
                 state = self._train_steps(state, checkpoints, writer, progress, stop)
         done = int(state.step)
-        plot_loss(workdir)
         if done < options.num_steps:
             assert stop.received is not None
+            with contextlib.suppress(InputError):  # no loss has been logged yet
+                plot_loss(workdir)
             progress.message(
                 f"Stopped by {stop.received.name} at step {done}, which is saved. The "
                 f"same command goes on from there."

@@ -144,6 +144,19 @@ def test_interrupted_and_killed_run_ends_bitwise_equal(finished, tmp_path, data_
     assert steps == list(range(10, 241, 10))
 
 
+def test_run_stopped_before_its_first_logged_loss_is_saved(
+    tmp_path, data_dir, monkeypatch, capsys
+):
+    def signalled(stop):
+        stop.received = signal.SIGTERM
+        return stop
+
+    monkeypatch.setattr("dig_jax.training.stop.StopSignal.__enter__", signalled)
+    assert train(tiny_config(data_dir), tmp_path) == 0
+    assert "Stopped by SIGTERM at step 1" in capsys.readouterr().out
+    assert load(tmp_path).step == 1
+
+
 def test_finished_run_has_nothing_to_do(finished, data_dir, capsys):
     assert train(tiny_config(data_dir), finished) == 0
     assert "Nothing to do" in capsys.readouterr().out
