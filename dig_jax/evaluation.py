@@ -24,7 +24,7 @@ from dig_jax.experiment import Experiment, open_dataset
 from dig_jax.images import choose_scale, image_grid
 from dig_jax.interfaces import Images, LabelledImages, Params, UInt8Images
 from dig_jax.metrics import METRICS, score
-from dig_jax.samplers import SOLVERS, create_solver, sample, uniform_times
+from dig_jax.samplers import create_solver, sample, uniform_times
 from dig_jax.sharding import DATA_AXIS
 
 LabelRule: TypeAlias = str | int | Sequence[int]
@@ -81,7 +81,7 @@ def check_sample_options(
     experiment: Experiment, options: SampleOptions
 ) -> SampleOptions:
     """Raise InputError for a solver, times or labels that do not work."""
-    create_solver(options.solver, experiment.sde)
+    create_solver(options.solver, experiment.sde, options.num_steps)
     uniform_times(options.num_steps, t_end=options.t_end)
     choose_labels(options.labels, options.num_images, experiment.backbone.num_classes)
     return options
@@ -226,7 +226,7 @@ class Sampler:
     ) -> Images:
         """One device's share of a batch, one group after the other."""
         experiment, options = self._experiment, self.options
-        solver = create_solver(options.solver, experiment.sde)
+        solver = create_solver(options.solver, experiment.sde, options.num_steps)
         times = uniform_times(options.num_steps, t_end=options.t_end)
 
         def draw_group(
@@ -276,11 +276,11 @@ def describe_samples(
 ) -> dict[str, Any]:
     """Where images come from: all that they depend on, for the record."""
     config = experiment.config
-    evaluations = SOLVERS[options.solver](experiment.sde).evaluations_per_step
+    solver = create_solver(options.solver, experiment.sde, options.num_steps)
     return {
         "checkpoint_step": step,
         "parameters": f"ema {config.training.ema_decay}",
-        "function_evaluations": evaluations * options.num_steps,
+        "function_evaluations": sum(solver.evaluations),
         "dtype": config.backbone.get("dtype", "float32"),
         "platform": jax.default_backend(),
         "config": hashlib.sha256(config_to_json(config).encode()).hexdigest()[:16],

@@ -8,10 +8,10 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from dig_jax.config import call_with_section
 from dig_jax.data import DATASETS
-from dig_jax.diffusion import SDES, VPLinear
+from dig_jax.diffusion import SDES
 from dig_jax.diffusion.prediction import Prediction
 from dig_jax.errors import InputError
-from dig_jax.interfaces import Backbone, ImageSource
+from dig_jax.interfaces import SDE, Backbone, ImageSource
 from dig_jax.models import BACKBONES
 
 ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
@@ -65,7 +65,7 @@ class Experiment(NamedTuple):
 
     config: ConfigDict
     backbone: Backbone
-    sde: VPLinear
+    sde: SDE
     objective: Objective
     data: DataOptions
 

@@ -1,8 +1,8 @@
 """The design on a page: everything in dig_jax meets at these signatures.
 
-A `Backbone` predicts, a `Denoiser` estimates the clean image, a `Solver` steps a
-sampler, an `ImageSource` hands out real images, a `Metric` compares images. A new
-backbone, solver, data set or metric is one file that makes one of these, and one line
+A `Backbone` predicts, an `SDE` says how images are noised, a `Denoiser` estimates the
+clean image, a `Solver` steps a sampler, an `ImageSource` hands out real images, a `Metric` compares images. A new
+backbone, SDE, solver, data set or metric is one file that makes one of these, and one line
 in its folder's table.
 
 Images are [batch, row, col, rgb] (one channel or three), in [-1, 1] inside and uint8
@@ -54,6 +54,8 @@ class Backbone(NamedTuple):
         image_shape: (row, col, rgb) of the images it was made for.
         num_classes: Number of labels, or 0 for an unconditional network.
         graph: The graph it passes messages on; None for networks without one.
+        null_label: Whether the label `num_classes` stands for "no class", as
+            classifier-free guidance needs.
     """
 
     init: Callable[[PRNGKeyArray], Params]
@@ -62,6 +64,42 @@ class Backbone(NamedTuple):
     image_shape: tuple[int, int, int]
     num_classes: int
     graph: GridGraph | None
+    null_label: bool = False
+
+
+@runtime_checkable
+class SDE(Protocol):
+    """The forward process: x_t = alpha(t) x0 + sigma(t) eps, dx = f x dt + g dw.
+
+    Attributes:
+        prior_std: Standard deviation of the noise that sampling starts from at t = 1.
+    """
+
+    prior_std: float
+
+    def alpha(self, t: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Weight of x0 in x_t."""
+        ...
+
+    def sigma(self, t: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Weight of the noise in x_t."""
+        ...
+
+    def logsnr(self, t: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """log(alpha^2 / sigma^2), strictly decreasing in t."""
+        ...
+
+    def time_of_logsnr(self, logsnr: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """The inverse of `logsnr`."""
+        ...
+
+    def drift(self, t: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """f(t) = d log(alpha) / dt, the factor of x in the drift."""
+        ...
+
+    def diffusion(self, t: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """g(t), with g^2 = d sigma^2 / dt - 2 f sigma^2."""
+        ...
 
 
 @runtime_checkable
@@ -88,7 +126,7 @@ class Solver(NamedTuple):
     Attributes:
         init: `x -> state`: what the solver carries along, a tree of arrays.
         step: `(denoise, x, state, t, s, noise) -> (x, state)`, from time t down to s.
-        evaluations_per_step: Calls of the denoiser in each step.
+        evaluations: Calls of the denoiser in each step; as many entries as steps.
     """
 
     init: Callable[[Images], Any]
@@ -96,7 +134,7 @@ class Solver(NamedTuple):
         [Denoiser, Images, Any, Float[Array, ""], Float[Array, ""], Noise],
         tuple[Images, Any],
     ]
-    evaluations_per_step: int
+    evaluations: tuple[int, ...]
 
 
 @runtime_checkable

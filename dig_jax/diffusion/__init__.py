@@ -7,11 +7,12 @@ from dig_jax.diffusion.loss import simple_loss
 from dig_jax.diffusion.prediction import make_denoiser
 from dig_jax.diffusion.sde import VPLinear, create_vp_linear
 from dig_jax.errors import InputError
+from dig_jax.interfaces import SDE
 
-SDES: dict[str, Callable[..., VPLinear]] = {"vp_linear": create_vp_linear}
+SDES: dict[str, Callable[..., SDE]] = {"vp_linear": create_vp_linear}
 
 
-def create_sde(name: str, **options: Any) -> VPLinear:
+def create_sde(name: str, **options: Any) -> SDE:
     """The SDE of that name; options are keywords of its entry in SDES.
 
     Raises:

@@ -12,8 +12,7 @@ from dig_jax.diffusion.prediction import (
     per_image,
     prediction_target,
 )
-from dig_jax.diffusion.sde import VPLinear
-from dig_jax.interfaces import ApplyFn, Images, Labels, Params
+from dig_jax.interfaces import SDE, ApplyFn, Images, Labels, Params
 
 
 def sample_times(
@@ -33,7 +32,7 @@ def sample_times(
 def simple_loss(
     apply: ApplyFn,
     params: Params,
-    sde: VPLinear,
+    sde: SDE,
     key: PRNGKeyArray,
     x0: Images,
     label: Labels | None,

@@ -10,8 +10,7 @@ from typing import Literal, TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dig_jax.diffusion.sde import VPLinear
-from dig_jax.interfaces import ApplyFn, Denoiser, Images, Labels, Params
+from dig_jax.interfaces import SDE, ApplyFn, Denoiser, Images, Labels, Params
 
 Prediction: TypeAlias = Literal["eps", "x0", "v"]
 
@@ -22,7 +21,7 @@ def per_image(values: Float[Array, "*batch"]) -> Float[Array, "*batch 1 1 1"]:
 
 
 def prediction_target(
-    prediction: Prediction, sde: VPLinear, x0: Images, eps: Images, t: Array
+    prediction: Prediction, sde: SDE, x0: Images, eps: Images, t: Array
 ) -> Images:
     """What the network should predict for x_t = alpha x0 + sigma eps."""
     if prediction == "eps":
@@ -33,7 +32,7 @@ def prediction_target(
 
 
 def prediction_to_x0(
-    prediction: Prediction, sde: VPLinear, output: Images, x: Images, t: Array
+    prediction: Prediction, sde: SDE, output: Images, x: Images, t: Array
 ) -> Images:
     """The estimate of x0 that a network's output at x = x_t amounts to."""
     alpha, sigma = per_image(sde.alpha(t)), per_image(sde.sigma(t))
@@ -44,7 +43,7 @@ def prediction_to_x0(
     return alpha * x - sigma * output
 
 
-def error_scale(prediction: Prediction, sde: VPLinear, t: Array) -> Array:
+def error_scale(prediction: Prediction, sde: SDE, t: Array) -> Array:
     """Error in x0 for a unit error in the prediction: sigma/alpha, 1 or sigma."""
     if prediction == "eps":
         return sde.sigma(t) / sde.alpha(t)
@@ -56,7 +55,7 @@ def error_scale(prediction: Prediction, sde: VPLinear, t: Array) -> Array:
 def make_denoiser(
     apply: ApplyFn,
     params: Params,
-    sde: VPLinear,
+    sde: SDE,
     prediction: Prediction,
     label: Labels | None = None,
 ) -> Denoiser:

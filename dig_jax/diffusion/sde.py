@@ -3,7 +3,7 @@
 Closed forms throughout, stable near t = 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -27,6 +27,7 @@ class VPLinear:
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+    prior_std: float = field(default=1.0, init=False)
 
     def beta(self, t: Time) -> Time:
         """Noise rate beta(t)."""
@@ -49,6 +50,13 @@ class VPLinear:
         """Log signal-to-noise ratio log(alpha^2 / sigma^2); infinite at t = 0."""
         log_alpha_squared = 2 * self.log_alpha(t)
         return log_alpha_squared - jnp.log(-jnp.expm1(log_alpha_squared))
+
+    def time_of_logsnr(self, logsnr: Time) -> Time:
+        """The inverse of `logsnr`: a root of a quadratic, without cancellation."""
+        minus_log_alpha = 0.5 * jnp.logaddexp(0.0, -logsnr)
+        slope = self.beta_max - self.beta_min
+        root = jnp.sqrt(jnp.square(self.beta_min) + 4 * slope * minus_log_alpha)
+        return 4 * minus_log_alpha / (self.beta_min + root)
 
     def drift(self, t: Time) -> Time:
         """f(t) = -beta / 2, the factor of x in the drift."""

@@ -1,16 +1,15 @@
-"""From options to a `Backbone`: Flax modules end here, pure functions begin."""
+"""From options to the DiG backbones."""
 
 from typing import Literal
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph
-from dig_jax.interfaces import Backbone, Params
+from dig_jax.interfaces import Backbone
 from dig_jax.models.aggregation import Aggregation, choose_aggregation
+from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.dig import DiG, MixBlock, ParallelBlock
 from dig_jax.models.layers import DType
 
@@ -19,6 +18,7 @@ def create_dig_parallel(
     *,
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
     num_classes: NonNegativeInt = 0,
+    null_label: bool = False,
     width: PositiveInt = 512,
     depth: PositiveInt = 12,
     patch_sizes: tuple[PositiveInt, ...] = (2, 4),
@@ -36,6 +36,7 @@ def create_dig_parallel(
     Args:
         image_shape: (row, col, rgb) of the images.
         num_classes: Number of labels; 0 for an unconditional network.
+        null_label: Give "no class" an embedding of its own, for guidance.
         width: Size d of the node features.
         depth: Number of blocks besides the middle one; even.
         patch_sizes: Sides of the patches, ascending.
@@ -61,19 +62,22 @@ def create_dig_parallel(
         depth=_even(depth),
         hops=hops,
         mlp_ratio=mlp_ratio,
-        num_classes=num_classes,
+        num_labels=num_classes + null_label,
         aggregation=_resolve(aggregation, graph.at_scale(0)),
         dtype=dtype,
         unroll=unroll,
         remat=remat,
     )
-    return _as_backbone(network, image_shape, num_classes, graph)
+    return as_backbone(
+        network, image_shape, num_classes, graph=graph, null_label=null_label
+    )
 
 
 def create_dig_mix(
     *,
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
     num_classes: NonNegativeInt = 0,
+    null_label: bool = False,
     width: PositiveInt = 512,
     depth: PositiveInt = 12,
     patch_sizes: tuple[PositiveInt, ...] = (2, 4),
@@ -100,13 +104,15 @@ def create_dig_mix(
         depth=_even(depth),
         hops=hops,
         mlp_ratio=mlp_ratio,
-        num_classes=num_classes,
+        num_labels=num_classes + null_label,
         aggregation=_resolve(aggregation, graph),
         dtype=dtype,
         unroll=unroll,
         remat=remat,
     )
-    return _as_backbone(network, image_shape, num_classes, graph)
+    return as_backbone(
+        network, image_shape, num_classes, graph=graph, null_label=null_label
+    )
 
 
 def _create_graph(
@@ -142,40 +148,3 @@ def _even(depth: int) -> int:
             f" of the middle one), got {depth}."
         )
     return depth
-
-
-def _as_backbone(
-    network: nn.Module,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    graph: GridGraph | None,
-) -> Backbone:
-    """Turn a module whose call is (x, t, label, return_features) into functions."""
-
-    def init(key: jax.Array) -> Params:
-        x = jnp.zeros((1, *image_shape))
-        label = jnp.zeros(1, jnp.int32) if num_classes else None
-        return network.init(key, x, jnp.zeros(1), label)["params"]
-
-    def apply(
-        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
-    ) -> jax.Array:
-        _check_label(label, num_classes)
-        return network.apply({"params": params}, x, t, label)  # type: ignore[return-value]
-
-    def features(
-        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
-    ) -> jax.Array:
-        _check_label(label, num_classes)
-        return network.apply({"params": params}, x, t, label, return_features=True)  # type: ignore[return-value]
-
-    return Backbone(init, apply, features, image_shape, num_classes, graph)
-
-
-def _check_label(label: jax.Array | None, num_classes: int) -> None:
-    if (label is None) != (num_classes == 0):
-        raise InputError(
-            f"A backbone with num_classes={num_classes} needs "
-            f"{'labels' if num_classes else 'label=None'}, got "
-            f"{'None' if label is None else 'labels'}."
-        )

@@ -131,7 +131,7 @@ class DiG(nn.Module):
         graph: Graph of the nodes: the finest scale alone is embedded and stacked for
             parallel blocks, every scale for mix blocks.
         block: ParallelBlock or MixBlock.
-        num_classes: Number of labels; 0 for none, and then no context node.
+        num_labels: Rows of the label table; 0 for none, and then no context node.
     """
 
     graph: GridGraph
@@ -140,7 +140,7 @@ class DiG(nn.Module):
     depth: int
     hops: int
     mlp_ratio: float
-    num_classes: int
+    num_labels: int
     aggregation: str
     dtype: DType
     unroll: int
@@ -196,9 +196,9 @@ class DiG(nn.Module):
             for size in nodes.patch_sizes
         ]
         parts.append(sinusoidal_embedding(999.0 * t, self.width)[:, None])
-        if self.num_classes:
+        if self.num_labels:
             table = self.param(
-                "label_embedding", truncated_normal, (self.num_classes, self.width)
+                "label_embedding", truncated_normal, (self.num_labels, self.width)
             )
             parts.append(table[label][:, None])
         h = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)

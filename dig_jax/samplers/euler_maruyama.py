@@ -3,11 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dig_jax.diffusion import VPLinear
-from dig_jax.interfaces import Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
 
 
-def euler_maruyama(sde: VPLinear) -> Solver:
+def euler_maruyama(sde: SDE, num_steps: int) -> Solver:
     """dx = [f x - g^2 score] dt + g dw, backwards in time; weak order 1.
 
     The score is (alpha E[x0 | x] - x) / sigma^2.
@@ -26,4 +25,4 @@ def euler_maruyama(sde: VPLinear) -> Solver:
         x = x + (s - t) * reverse_drift
         return x + jnp.sqrt(t - s) * sde.diffusion(t) * noise(), state
 
-    return Solver(init=lambda x: (), step=step, evaluations_per_step=1)
+    return Solver(init=lambda x: (), step=step, evaluations=(1,) * num_steps)
