@@ -1,9 +1,9 @@
 """The design on a page: everything in dig_jax meets at these signatures.
 
 A `Backbone` predicts, an `SDE` says how images are noised, a `Denoiser` estimates the
-clean image, a `Solver` steps a sampler, an `ImageSource` hands out real images, a `Metric` compares images. A new
-backbone, SDE, solver, data set or metric is one file that makes one of these, and one line
-in its folder's table.
+clean image, a `Solver` steps a sampler, an `ImageSource` hands out real images, a
+`Metric` compares images. A new backbone, SDE, solver, data set or metric is one file
+that makes one of these, and one line in its folder's table.
 
 Images are [batch, row, col, rgb] (one channel or three), in [-1, 1] inside and uint8
 outside. Time t is in [0, 1]: 0 is data, 1 is noise.
