@@ -8,28 +8,12 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from dig_jax.config import call_with_section
 from dig_jax.data import DATASETS
-from dig_jax.diffusion import SDES
-from dig_jax.diffusion.prediction import Prediction
+from dig_jax.diffusion import SDES, Objective, check_objective
 from dig_jax.errors import InputError
 from dig_jax.interfaces import SDE, Backbone, ImageSource
 from dig_jax.models import BACKBONES
 
 ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is learned, and how its error is measured.
-
-    Attributes:
-        prediction: What the network predicts.
-        loss_space: What the squared error is measured in; L_simple is that of eps.
-        times: Independent uniform times, or stratified over each batch.
-    """
-
-    prediction: Prediction = "eps"
-    loss_space: Prediction = "eps"
-    times: Literal["uniform", "stratified"] = "uniform"
 
 
 @dataclass(frozen=True)
@@ -77,15 +61,20 @@ def create_experiment(config: ConfigDict) -> Experiment:
         InputError: Anything in the configuration that does not work.
     """
     data = create_data_options(config.data)
-    section = config.backbone.to_dict()
+    objective = call_with_section("objective", Objective, config.objective.to_dict())
+    sde = create_named("sde", SDES, config.sde.to_dict())
     backbone = create_named(
-        "backbone", BACKBONES, section, image_shape=data.image_shape
+        "backbone",
+        BACKBONES,
+        config.backbone.to_dict(),
+        image_shape=data.image_shape,
+        null_label=objective.label_dropout > 0,
     )
     return Experiment(
         config=config,
         backbone=backbone,
-        sde=create_named("sde", SDES, config.sde.to_dict()),
-        objective=call_with_section("objective", Objective, config.objective.to_dict()),
+        sde=sde,
+        objective=check_objective(objective, sde),
         data=data,
     )
 

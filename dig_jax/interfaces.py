@@ -69,13 +69,12 @@ class Backbone(NamedTuple):
 
 @runtime_checkable
 class SDE(Protocol):
-    """The forward process: x_t = alpha(t) x0 + sigma(t) eps, dx = f x dt + g dw.
+    """The forward process: x_t = alpha(t) x0 + sigma(t) eps, dx = f x dt + g dw."""
 
-    Attributes:
-        prior_std: Standard deviation of the noise that sampling starts from at t = 1.
-    """
-
-    prior_std: float
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of the noise that sampling starts from at t = 1."""
+        ...
 
     def alpha(self, t: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Weight of x0 in x_t."""

@@ -1,15 +1,43 @@
-"""Pure functions of diffusion: SDEs, prediction targets, losses."""
+"""Pure functions of diffusion: SDEs, predictions, objectives, losses, guidance."""
 
 from collections.abc import Callable
 from typing import Any
 
-from dig_jax.diffusion.loss import simple_loss
-from dig_jax.diffusion.prediction import make_denoiser
-from dig_jax.diffusion.sde import VPLinear, create_vp_linear
+from dig_jax.diffusion.guidance import (
+    Guidance,
+    check_guidance,
+    make_autoguided_denoiser,
+    make_guided_denoiser,
+)
+from dig_jax.diffusion.loss import (
+    PerImage,
+    denoising_loss,
+    drop_labels,
+    loss_by_noise_level,
+    noise_level_losses,
+    simple_loss,
+)
+from dig_jax.diffusion.objective import Objective, check_objective
+from dig_jax.diffusion.prediction import make_denoiser, network_input
+from dig_jax.diffusion.sde import (
+    EDM,
+    Flow,
+    VPCosine,
+    VPLinear,
+    create_edm,
+    create_flow,
+    create_vp_cosine,
+    create_vp_linear,
+)
 from dig_jax.errors import InputError
 from dig_jax.interfaces import SDE
 
-SDES: dict[str, Callable[..., SDE]] = {"vp_linear": create_vp_linear}
+SDES: dict[str, Callable[..., SDE]] = {
+    "vp_linear": create_vp_linear,
+    "vp_cosine": create_vp_cosine,
+    "flow": create_flow,
+    "edm": create_edm,
+}
 
 
 def create_sde(name: str, **options: Any) -> SDE:
@@ -24,10 +52,28 @@ def create_sde(name: str, **options: Any) -> SDE:
 
 
 __all__ = [
+    "EDM",
     "SDES",
+    "Flow",
+    "Guidance",
+    "Objective",
+    "PerImage",
+    "VPCosine",
     "VPLinear",
+    "check_guidance",
+    "check_objective",
+    "create_edm",
+    "create_flow",
     "create_sde",
+    "create_vp_cosine",
     "create_vp_linear",
+    "denoising_loss",
+    "drop_labels",
+    "loss_by_noise_level",
+    "make_autoguided_denoiser",
     "make_denoiser",
+    "make_guided_denoiser",
+    "network_input",
+    "noise_level_losses",
     "simple_loss",
 ]

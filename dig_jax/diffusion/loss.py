@@ -1,32 +1,86 @@
-"""The training objective L_simple, in the space that it is measured in."""
+"""Denoising losses: in training at random times, held out on a grid of noise levels."""
 
-from typing import Literal
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from dig_jax.diffusion.objective import LossSpace, Objective, Prediction, TimeSampling
 from dig_jax.diffusion.prediction import (
-    Prediction,
-    error_scale,
+    error_factor,
+    network_input,
     per_image,
     prediction_target,
 )
-from dig_jax.interfaces import SDE, ApplyFn, Images, Labels, Params
+from dig_jax.errors import InputError
+from dig_jax.interfaces import SDE, ApplyFn, Images, Labels, Params, Times
+
+
+class PerImage(NamedTuple):
+    """A batch's losses before their mean, each with its time."""
+
+    loss: Float[Array, "batch"]
+    t: Float[Array, "batch"]
 
 
 def sample_times(
-    key: PRNGKeyArray, batch: int, times: Literal["uniform", "stratified"]
+    key: PRNGKeyArray, batch: int, sde: SDE, objective: Objective
 ) -> Float[Array, "batch"]:
-    """Diffusion times on [0, 1), one for each image of a batch.
+    """Diffusion times in [0, 1], one for each image of a batch.
 
-    uniform: independent. stratified: one uniform offset and equal spacing
-    (arXiv:2107.00630, App. I.1), so that each batch covers all noise levels: the same
-    expectation with less variance.
+    stratified: one uniform offset and equal spacing (arXiv:2107.00630, App. I.1), so
+    that each batch covers all noise levels: the same expectation with less variance.
+    The others are independent; see `Objective`.
     """
-    if times == "uniform":
-        return jax.random.uniform(key, (batch,))
-    return (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1.0
+    match objective.times:
+        case "uniform":
+            return jax.random.uniform(key, (batch,))
+        case "stratified":
+            return (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1.0
+        case "log_normal":
+            normal = jax.random.normal(key, (batch,))
+            log_sigma = objective.log_sigma_mean + objective.log_sigma_std * normal
+            return jnp.clip(sde.time_of_logsnr(-2 * log_sigma), 0.0, 1.0)
+        case "logit_normal":
+            return jax.nn.sigmoid(jax.random.normal(key, (batch,)))
+
+
+def denoising_loss(
+    apply: ApplyFn,
+    params: Params,
+    sde: SDE,
+    key: PRNGKeyArray,
+    x0: Images,
+    label: Labels | None,
+    *,
+    objective: Objective,
+) -> tuple[Float[Array, ""], PerImage]:
+    """Mean squared error at random times; by default L_simple (arXiv:2006.11239).
+
+    Args:
+        apply: The network.
+        params: Its parameters.
+        sde: The forward process.
+        key: Draws times and noise.
+        x0: Clean images in [-1, 1].
+        label: Their labels, or None.
+        objective: Prediction, loss space and times.
+
+    Returns:
+        The mean, and the loss of each image with its time.
+    """
+    time_key, noise_key = jax.random.split(key)
+    t = sample_times(time_key, len(x0), sde, objective)
+    eps = jax.random.normal(noise_key, x0.shape)
+    error = _prediction_error(
+        apply, params, sde, objective, x0=x0, eps=eps, t=t, label=label
+    )
+    if objective.loss_space != objective.prediction:
+        factor = error_factor(objective.loss_space, objective, sde, t)
+        error = error * per_image(factor)
+    squared = jnp.square(error)
+    return jnp.mean(squared), PerImage(jnp.mean(squared, axis=(1, 2, 3)), t)
 
 
 def simple_loss(
@@ -38,31 +92,114 @@ def simple_loss(
     label: Labels | None,
     *,
     prediction: Prediction = "eps",
-    loss_space: Prediction = "eps",
-    times: Literal["uniform", "stratified"] = "uniform",
+    loss_space: LossSpace = "eps",
+    times: TimeSampling = "uniform",
 ) -> Float[Array, ""]:
-    """Mean squared error at random times, L_simple (arXiv:2006.11239, Eq. 14).
+    """`denoising_loss` alone, by the objective's keywords."""
+    objective = Objective(prediction=prediction, loss_space=loss_space, times=times)
+    return denoising_loss(apply, params, sde, key, x0, label, objective=objective)[0]
+
+
+def loss_by_noise_level(
+    loss: Float[Array, "batch"], t: Float[Array, "batch"], num_bins: int = 10
+) -> tuple[Float[Array, "bin"], Float[Array, "bin"]]:
+    """Sum and number of losses in each of num_bins equal parts of [0, 1], by time.
+
+    Sums add up over steps and devices; a mean is their quotient where there are any.
+    """
+    bin_of = jnp.clip(jnp.floor(t * num_bins), 0, num_bins - 1)
+    inside = bin_of == jnp.arange(num_bins)[:, None]  # [bin, batch]
+    # Not a product: a loss that is not finite would be so in every bin.
+    sums = jnp.where(inside, loss, 0.0).sum(axis=1, dtype=jnp.float32)
+    return sums, inside.sum(axis=1, dtype=jnp.float32)
+
+
+def noise_level_losses(
+    apply: ApplyFn,
+    params: Params,
+    sde: SDE,
+    key: PRNGKeyArray,
+    x0: Images,
+    label: Labels | None,
+    *,
+    objective: Objective,
+    num_bins: int = 10,
+    loss_spaces: tuple[LossSpace, ...] = ("x0", "eps"),
+) -> dict[str, Float[Array, "bin batch"]]:
+    """Squared error of each held-out image at each noise level, in several spaces.
+
+    In each of num_bins equal parts of [0, 1] every image is noised once, at times
+    stratified over that part. Times and noise come from the key alone, so networks
+    under one SDE are measured on the same noised images whatever they predict, and can
+    be compared image by image.
 
     Args:
         apply: The network.
         params: Its parameters.
         sde: The forward process.
-        key: Draws times and noise.
+        key: Draws times and noise, other ones for each batch of images.
         x0: Clean images in [-1, 1].
         label: Their labels, or None.
-        prediction: What the network predicts.
-        loss_space: What the squared error is measured in; L_simple is that of eps.
-        times: How times are drawn.
+        objective: What the network predicts.
+        num_bins: Number of noise levels, from data to noise.
+        loss_spaces: What the error is measured in.
+
+    Returns:
+        For each space the mean over pixels of the squared error, [bin, batch].
     """
-    time_key, noise_key = jax.random.split(key)
-    t = sample_times(time_key, len(x0), times)
-    eps = jax.random.normal(noise_key, x0.shape)
+    stratified = Objective(times="stratified")
+
+    def at_level(level: Array) -> dict[str, Float[Array, "batch"]]:
+        time_key, noise_key = jax.random.split(jax.random.fold_in(key, level))
+        t = (level + sample_times(time_key, len(x0), sde, stratified)) / num_bins
+        eps = jax.random.normal(noise_key, x0.shape)
+        error = _prediction_error(
+            apply, params, sde, objective, x0=x0, eps=eps, t=t, label=label
+        )
+        squared = jnp.mean(jnp.square(error), axis=(1, 2, 3))
+        return {
+            space: squared * jnp.square(error_factor(space, objective, sde, t))
+            for space in loss_spaces
+        }
+
+    return jax.lax.map(at_level, jnp.arange(num_bins))
+
+
+def drop_labels(
+    key: PRNGKeyArray, label: Labels, null_label: int, rate: float
+) -> Labels:
+    """Replace each label by that for "no class" with probability rate.
+
+    This is how a network learns both sides of classifier-free guidance at once
+    (arXiv:2207.12598, Alg. 1).
+
+    Args:
+        key: Draws what is dropped.
+        label: Labels below null_label.
+        null_label: The label for "no class": the number of classes.
+        rate: In [0, 1).
+
+    Raises:
+        InputError: The rate is no probability below 1.
+    """
+    if not 0 <= rate < 1:
+        raise InputError(f"Labels are dropped at a rate in [0, 1), got {rate}.")
+    dropped = jax.random.bernoulli(key, rate, label.shape)
+    return jnp.where(dropped, null_label, label).astype(label.dtype)
+
+
+def _prediction_error(
+    apply: ApplyFn,
+    params: Params,
+    sde: SDE,
+    objective: Objective,
+    *,
+    x0: Images,
+    eps: Images,
+    t: Times,
+    label: Labels | None,
+) -> Images:
+    """The network's output less what it should be, for x0 noised by eps to time t."""
     x = per_image(sde.alpha(t)) * x0 + per_image(sde.sigma(t)) * eps
-    output = apply(params, x, t, label)
-    error = output - prediction_target(prediction, sde, x0, eps, t)
-    if loss_space != prediction:
-        # Where sigma = 0, an error in x0 would weigh infinitely in eps.
-        t = jnp.maximum(t, 1e-5)
-        scale = error_scale(prediction, sde, t) / error_scale(loss_space, sde, t)
-        error = error * per_image(scale)
-    return jnp.mean(jnp.square(error))
+    output = apply(params, network_input(objective, sde, x, t), t, label)
+    return output - prediction_target(objective, sde, x0, eps, t)

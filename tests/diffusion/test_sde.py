@@ -1,36 +1,112 @@
-"""The VP-SDE's closed forms against the equations that define them."""
+"""The SDEs' closed forms against the equations that define them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.integrate import quad
+from scipy.optimize import brentq
 
+from dig_jax.config import call_with_section
 from dig_jax.diffusion import SDES, create_sde
 from dig_jax.errors import InputError
+from dig_jax.interfaces import SDE
 
-BETAS = [(0.1, 20.0), (0.5, 0.5), (1e-3, 4.0)]
+VPS = [
+    create_sde("vp_linear"),
+    create_sde("vp_linear", beta_min=0.5, beta_max=0.5),
+    create_sde("vp_linear", beta_min=1e-3, beta_max=4.0),
+    create_sde("vp_cosine"),
+    create_sde("vp_cosine", offset=0.05, logsnr_min=-18.0),
+]
+OTHERS = [
+    create_sde("flow"),
+    create_sde("edm"),
+    create_sde("edm", sigma_min=0.02, sigma_max=5.0, rho=3.0),
+]
 NEAR_DATA = np.concatenate([[0.0], np.logspace(-12, -2, 21)])
 TIMES = np.concatenate([NEAR_DATA, np.linspace(0.02, 1, 99)])
+INSIDE = TIMES[1:-1]
 # Four roundings, of exp, expm1, the squares and their sum.
 ROUNDINGS = 4
 
-
-@pytest.fixture(params=BETAS, ids=str)
-def sde(request):
-    beta_min, beta_max = request.param
-    return create_sde("vp_linear", beta_min=beta_min, beta_max=beta_max)
+each_sde = pytest.mark.parametrize("sde", VPS + OTHERS, ids=str)
+each_vp = pytest.mark.parametrize("sde", VPS, ids=str)
 
 
-def integrate_log_alpha_squared(sde, t):
-    """-int_0^t beta by adaptive quadrature in float64."""
-
-    def beta(u):
-        return sde.beta_min + u * (sde.beta_max - sde.beta_min)
-
-    return -quad(beta, 0, t, epsabs=0)[0]
+def in_float64(function, t):
+    with jax.enable_x64(True):
+        return np.asarray(function(jnp.asarray(t, jnp.float64)))
 
 
+def published_vp_linear(sde, t):
+    log_alpha = -(t**2) * (sde.beta_max - sde.beta_min) / 4 - t * sde.beta_min / 2
+    return np.exp(log_alpha), np.sqrt(-np.expm1(2 * log_alpha))
+
+
+def published_vp_cosine(sde, t):
+    """arXiv:2102.09672, Eq. 17, cut where the ratio is logsnr_min."""
+
+    def alpha_bar(u):
+        s = sde.offset
+        angle, start = (np.pi / 2 * (v + s) / (1 + s) for v in (u, 0.0))
+        return (np.cos(angle) / np.cos(start)) ** 2
+
+    def logsnr(u):
+        return np.log(alpha_bar(u) / (1 - alpha_bar(u)))
+
+    end = brentq(lambda u: logsnr(u) - sde.logsnr_min, 0.5, 1 - 1e-9, xtol=1e-15)
+    return np.sqrt(alpha_bar(t * end)), np.sqrt(1 - alpha_bar(t * end))
+
+
+def published_flow(sde, t):
+    return 1 - t, t
+
+
+def published_edm(sde, t):
+    """arXiv:2206.00364, Eq. 5, with the step's number from the other end."""
+    low, high = sde.sigma_min ** (1 / sde.rho), sde.sigma_max ** (1 / sde.rho)
+    return np.ones_like(t), (high + (1 - t) * (low - high)) ** sde.rho
+
+
+PUBLISHED = {
+    "VPLinear": published_vp_linear,
+    "VPCosine": published_vp_cosine,
+    "Flow": published_flow,
+    "EDM": published_edm,
+}
+
+
+@each_sde
+def test_alpha_and_sigma_are_the_published_ones(sde):
+    alpha, sigma = PUBLISHED[type(sde).__name__](sde, TIMES)
+    # brentq's 1e-15 in time is 1e-11 of alpha where that is 1e-4; sqrt(1 - alpha^2)
+    # loses all digits that the closed form keeps near data, hence the times from 0.01.
+    np.testing.assert_allclose(in_float64(sde.alpha, TIMES), alpha, rtol=1e-10)
+    far = TIMES >= 0.01
+    np.testing.assert_allclose(in_float64(sde.sigma, TIMES)[far], sigma[far], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_sampling_starts_from_the_noise_that_training_ends_in(name):
+    sde = create_sde(name)
+    assert isinstance(sde, SDE)
+    # What is left of the image, with pixels in [-1, 1], is under 1% of the noise.
+    assert in_float64(sde.sigma, 1.0) == pytest.approx(sde.prior_std, rel=1e-4)
+    if sde.prior_std == 1:
+        assert in_float64(sde.alpha, 1.0) < 0.01
+
+
+@each_sde
+def test_float32_keeps_its_digits_at_both_ends(sde):
+    t = np.concatenate([NEAR_DATA[1:], 1 - NEAR_DATA[1:][::-1]]).astype(np.float32)
+    for function in (sde.alpha, sde.sigma):
+        # Seven roundings in the exponent of EDM's seventh power, or of alpha(1) =
+        # exp(-5) and exp(-9); 1 - alpha^2 written out would be wrong by 100% here.
+        exact = in_float64(function, t)
+        np.testing.assert_allclose(function(jnp.asarray(t)), exact, rtol=2e-6)
+
+
+@each_vp
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_variance_is_preserved(sde, dtype):
     with jax.enable_x64(dtype == "float64"):
@@ -40,79 +116,87 @@ def test_variance_is_preserved(sde, dtype):
     np.testing.assert_allclose(total, 1, rtol=0, atol=ROUNDINGS * np.finfo(dtype).eps)
 
 
-def test_closed_forms_are_the_integrals_of_beta(sde):
-    with jax.enable_x64(True):
-        t = jnp.asarray(TIMES)
-        ours = [np.asarray(f(t)) for f in (sde.log_alpha, sde.alpha, sde.sigma)]
-    log_alpha_squared = np.array([integrate_log_alpha_squared(sde, t) for t in TIMES])
-    expected = (
-        log_alpha_squared / 2,
-        np.exp(log_alpha_squared / 2),
-        np.sqrt(-np.expm1(log_alpha_squared)),
-    )
-    for got, want in zip(ours, expected, strict=True):
-        # quad's own estimate is 1e-14 on a polynomial of degree one.
-        np.testing.assert_allclose(got, want, rtol=1e-12, atol=0)
-
-
-def test_sigma_keeps_its_digits_near_data(sde):
-    t = NEAR_DATA[1:].astype(np.float32)
-    exact = np.sqrt(
-        -np.expm1([integrate_log_alpha_squared(sde, t) for t in t.astype(np.float64)])
-    )
-    # sqrt(1 - alpha^2) written out would be wrong by 100% below t = 1e-6 here; float32
-    # has 6e-8 a rounding.
-    np.testing.assert_allclose(sde.sigma(jnp.asarray(t)), exact, rtol=1e-6)
-
-
+@each_sde
 def test_logsnr_is_the_log_of_the_ratio_and_falls_strictly(sde):
-    with jax.enable_x64(True):
-        t = jnp.asarray(TIMES[1:])
-        logsnr = np.asarray(sde.logsnr(t))
-        ratio = np.asarray(sde.alpha(t) ** 2 / sde.sigma(t) ** 2)
+    logsnr = in_float64(sde.logsnr, INSIDE)
+    ratio = in_float64(lambda t: sde.alpha(t) ** 2 / sde.sigma(t) ** 2, INSIDE)
     assert (np.diff(logsnr) < 0).all()
     # Around 0 the logarithm keeps the absolute, not the relative, error of the ratio.
     np.testing.assert_allclose(logsnr, np.log(ratio), rtol=1e-12, atol=1e-13)
 
 
-def test_logsnr_is_infinite_at_data(sde):
-    assert sde.logsnr(jnp.zeros(())) == jnp.inf
+@pytest.mark.parametrize(("dtype", "atol"), [("float64", 1e-13), ("float32", 1e-6)])
+@each_sde
+def test_time_of_logsnr_is_the_inverse(sde, dtype, atol):
+    with jax.enable_x64(dtype == "float64"):
+        t = jnp.asarray(TIMES[1:] if sde in VPS else INSIDE, dtype)
+        back = np.asarray(sde.time_of_logsnr(sde.logsnr(t)))
+    assert back.dtype == dtype
+    # A rounding of logsnr, about 10, moves t by a tenth of it or less.
+    np.testing.assert_allclose(back, np.asarray(t), rtol=0, atol=atol)
 
 
-def test_drift_and_diffusion_move_the_marginals(sde):
-    """d log(alpha)/dt = f, and d sigma^2/dt = 2 f sigma^2 + g^2 (Fokker-Planck)."""
+@each_sde
+def test_drift_and_diffusion_are_the_derivatives(sde):
+    """alpha' = f alpha, and (sigma^2)' = 2 f sigma^2 + g^2 (Fokker-Planck)."""
     with jax.enable_x64(True):
-        t = jnp.asarray(TIMES)
-        d_log_alpha = jax.vmap(jax.grad(lambda t: sde.log_alpha(t)))(t)
-        # sigma^2, not sigma: the square root has no derivative at t = 0.
-        d_variance = jax.vmap(jax.grad(lambda t: -jnp.expm1(2 * sde.log_alpha(t))))(t)
-        variance, f, g = sde.sigma(t) ** 2, sde.drift(t), sde.diffusion(t)
+        t = jnp.asarray(INSIDE)
+        alpha, d_alpha = jax.jvp(sde.alpha, (t,), (jnp.ones_like(t),))
+        sigma, d_sigma = jax.jvp(sde.sigma, (t,), (jnp.ones_like(t),))
+        f, g = sde.drift(t), sde.diffusion(t)
         # Derivatives by automatic differentiation: rounding alone.
-        np.testing.assert_allclose(d_log_alpha, f, rtol=1e-13)
+        np.testing.assert_allclose(d_alpha, f * alpha, rtol=1e-11, atol=1e-14)
         np.testing.assert_allclose(
-            d_variance, 2 * f * variance + g**2, rtol=1e-12, atol=1e-13
+            2 * sigma * d_sigma, 2 * f * sigma**2 + g**2, rtol=1e-9, atol=1e-12
         )
 
 
-def test_simulated_forward_process_has_the_stated_moments():
-    sde = create_sde("vp_linear")
-    x0, num_paths, num_steps = 0.8, 20_000, 400
-    rng = np.random.default_rng(0)
-    times = np.linspace(0, 1, num_steps + 1)
-    x = np.full(num_paths, x0)
-    for index, (t, dt) in enumerate(zip(times, np.diff(times), strict=False), 1):
-        # Drift and diffusion in the middle of a step: an error of dt^2, 1e-5 here.
-        middle = jnp.float32(t + dt / 2)
-        f, g = float(sde.drift(middle)), float(sde.diffusion(middle))
-        noise = rng.standard_normal(num_paths)
-        x = x * np.exp(f * dt) + g * np.sqrt(dt) * noise * np.exp(f * dt / 2)
-        if index % 100 == 0:
-            now = jnp.float32(times[index])
-            alpha, sigma = float(sde.alpha(now)), float(sde.sigma(now))
-            # Four standard errors of a mean and of a variance.
-            tolerance = 4 / np.sqrt(num_paths)
-            assert abs(x.mean() - alpha * x0) < tolerance * sigma
-            assert abs(x.var() / sigma**2 - 1) < tolerance * np.sqrt(2)
+@each_sde
+def test_the_moment_equations_lead_to_alpha_and_sigma(sde):
+    """m' = f m and V' = 2 f V + g^2, solved by quadrature from t = 0."""
+    nodes, weights = np.polynomial.legendre.leggauss(80)
+    ends = np.array([0.1, 0.5, 0.9, 0.99])
+    u = ends[:, None] * (nodes + 1) / 2  # [end, node]
+    weights = ends[:, None] * weights / 2
+    with jax.enable_x64(True):
+        f, g = (np.asarray(rate(jnp.asarray(u))) for rate in (sde.drift, sde.diffusion))
+        alpha_at_u = np.asarray(sde.alpha(jnp.asarray(u)))
+    start = in_float64(sde.sigma, 0.0) ** 2
+    alpha = np.exp((weights * f).sum(1))
+    variance = alpha**2 * (start + (weights * (g / alpha_at_u) ** 2).sum(1))
+    # 80 Gauss points on smooth functions, whose steepest rises as e^10 t^2 or is the
+    # pole of 1 / (1 - t) a hundredth of the interval outside.
+    np.testing.assert_allclose(in_float64(sde.alpha, ends), alpha, rtol=1e-9)
+    np.testing.assert_allclose(in_float64(sde.sigma, ends) ** 2, variance, rtol=1e-8)
+
+
+@pytest.mark.parametrize("sde", [*VPS, create_sde("flow")], ids=str)
+def test_at_data_there_is_no_noise(sde):
+    zero = jnp.zeros(())
+    assert sde.alpha(zero) == pytest.approx(1, abs=1e-7)  # one rounding
+    assert sde.sigma(zero) == 0
+    assert sde.logsnr(zero) == jnp.inf
+    assert sde.time_of_logsnr(jnp.float32(jnp.inf)) == 0
+
+
+def test_at_noise_a_straight_path_has_no_signal():
+    flow, one = create_sde("flow"), jnp.ones(())
+    assert (flow.alpha(one), flow.sigma(one)) == (0, 1)
+    assert flow.logsnr(one) == -jnp.inf
+    assert flow.time_of_logsnr(jnp.float32(-jnp.inf)) == 1
+
+
+@pytest.mark.parametrize("logsnr_min", [-10.0, -3.0])
+def test_cosine_ends_at_its_least_ratio(logsnr_min):
+    sde = create_sde("vp_cosine", logsnr_min=logsnr_min)
+    assert sde.logsnr(jnp.ones(())) == pytest.approx(logsnr_min, rel=1e-6)
+
+
+def test_edm_times_are_the_papers_noise_levels():
+    """The first noise levels of the paper's 18 steps, as its code prints them."""
+    t = 1 - np.arange(5) / 17
+    sigma = in_float64(create_sde("edm").sigma, t)
+    np.testing.assert_allclose(sigma, [80, 57.586, 40.786, 28.375, 19.352], atol=1e-3)
 
 
 def test_an_unknown_name_is_refused_with_the_choices():
@@ -120,7 +204,17 @@ def test_an_unknown_name_is_refused_with_the_choices():
         create_sde("vp_linaer")
 
 
-@pytest.mark.parametrize("name", SDES)
-def test_betas_that_fall_are_refused_with_both_values(name):
-    with pytest.raises(InputError, match=r"beta_max .*0\.2.*got 0\.1"):
-        create_sde(name, beta_min=0.2, beta_max=0.1)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vp_linear", {"beta_min": 0.2, "beta_max": 0.1}, r"beta_max .*0\.2.*got 0\.1"),
+        ("vp_cosine", {"logsnr_min": 1.0}, r"logsnr_min must be less than 0, got 1\.0"),
+        ("vp_cosine", {"logsnr_min": -40.0}, r"logsnr_min must be .* -18, got -40"),
+        ("edm", {"sigma_min": 2.0, "sigma_max": 1.0}, r"sigma_max .*2\.0, got 1\.0"),
+        ("edm", {"rho": 0.5}, r"rho must be greater than or equal to 1, got 0\.5"),
+        ("flow", {"beta_min": 0.1}, r"Unknown key config\.sde\.beta_min"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options, message):
+    with pytest.raises(InputError, match=message):
+        call_with_section("sde", SDES[name], options)
