@@ -1,6 +1,6 @@
 """Train-step time of each aggregation over the same step with none.
 
-    python benchmarks/aggregation.py [--depth=4] [--batch=8] [--repeats=15]
+    python benchmarks/aggregation.py [--conv=sage] [--depth=4] [--batch=8] [--repeats=15]
 
 Forward, backward, AdamW and EMA at CIFAR-10 sizes (width 512, K = 2). "none" hands the
 features on unchanged: what is left is the matrix products' step.
@@ -29,7 +29,7 @@ def make_step(config: ConfigDict, kind: str, batch: int):
     config.backbone.aggregation = "stencil"
     aggregation_of = aggregation.AGGREGATIONS["stencil"]
     aggregation.AGGREGATIONS["stencil"] = (
-        (lambda graph: lambda h: h)
+        (lambda graph, normalization: lambda h: h)
         if kind == "none"
         else aggregation.AGGREGATIONS[kind]
     )
@@ -53,17 +53,21 @@ def make_step(config: ConfigDict, kind: str, batch: int):
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--conv", default="sage")
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
-    print(f"{describe_machine()}; depth {options.depth}, batch {options.batch}\n")
+    print(
+        f"{describe_machine()}; {options.conv}, depth {options.depth}, batch "
+        f"{options.batch}\n"
+    )
     print("| backbone | dtype | none, ms | " + " | ".join(KINDS[1:]) + " |")
     print("|---|---|---|" + "---|" * len(KINDS[1:]))
     for name in ("dig_parallel", "dig_mix"):
         for dtype in ("float32", "mixed"):
-            config = load_config_file("configs/cifar10.py")
-            config.backbone.update(name=name, dtype=dtype, depth=options.depth)
+            config = load_config_file(f"configs/cifar10.py:{name}_2_4")
+            config.backbone.update(dtype=dtype, depth=options.depth)
             make = partial(make_step, config, batch=options.batch)
             seconds = median_seconds(
                 {kind: make(kind) for kind in KINDS}, repeats=options.repeats

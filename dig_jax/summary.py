@@ -12,13 +12,40 @@ from jax.extend import core
 from dig_jax.interfaces import Backbone
 
 
+class Costs(NamedTuple):
+    """What a network has and does for one image.
+
+    Attributes:
+        params: Number of parameters.
+        macs: Multiply-accumulates of linear layers and convolutions: what papers on
+            U-ViT and DiG count, but for norms.
+        attention_macs: Those of attention's products, Q K^T and its weights times V:
+            papers on DiT count both together.
+    """
+
+    params: int
+    macs: int
+    attention_macs: int
+
+
 class Row(NamedTuple):
-    """One module: its parameters' shapes, their number, MACs for one image."""
+    """One module: its parameters' shapes, and its costs for one image."""
 
     module: str
     shapes: str
     params: int
     macs: int
+    attention_macs: int
+
+
+def count_costs(backbone: Backbone) -> Costs:
+    """Parameters and multiply-accumulates of a whole network."""
+    rows = summarize(backbone)
+    return Costs(
+        params=sum(row.params for row in rows),
+        macs=sum(row.macs for row in rows),
+        attention_macs=sum(row.attention_macs for row in rows),
+    )
 
 
 def summarize(backbone: Backbone) -> list[Row]:
@@ -26,8 +53,8 @@ def summarize(backbone: Backbone) -> list[Row]:
 
     Multiply-accumulates are those of the matrix products and convolutions in the
     network's own computation for one image, loops counted in full. Aggregations that
-    are matrix products themselves (`dense`) count too; sums (`stencil`, `segment`) do
-    not.
+    are matrix products themselves (`dense`) count as linear layers do; sums (`stencil`,
+    `segment`) do not count. Norms, softmax and activations do not count either.
     """
     params = jax.eval_shape(backbone.init, jax.random.key(0))
     x = jax.ShapeDtypeStruct((1, *backbone.image_shape), jnp.float32)
@@ -35,9 +62,10 @@ def summarize(backbone: Backbone) -> list[Row]:
     label = jax.ShapeDtypeStruct((1,), jnp.int32) if backbone.num_classes else None
     program = jax.make_jaxpr(backbone.apply)(params, x, t, label)
 
-    macs: dict[str, int] = defaultdict(int)
-    for module, count in _count_macs(program.jaxpr):
-        macs[module] += count
+    macs, attention_macs = defaultdict(int), defaultdict(int)
+    for module, linear, attention in _count_macs(program.jaxpr):
+        macs[module] += linear
+        attention_macs[module] += attention
     shapes, sizes = defaultdict(list), defaultdict(int)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         module = "/".join(str(part.key) for part in path[:-1])
@@ -45,14 +73,23 @@ def summarize(backbone: Backbone) -> list[Row]:
         sizes[module] += math.prod(leaf.shape)
     in_order_of_use = [*macs, *(name for name in shapes if name not in macs)]
     return [
-        Row(name or "(top)", ", ".join(shapes[name]), sizes[name], macs[name])
+        Row(
+            name or "(top)",
+            ", ".join(shapes[name]),
+            sizes[name],
+            macs[name],
+            attention_macs[name],
+        )
         for name in in_order_of_use
-        if shapes[name] or macs[name]
+        if shapes[name] or macs[name] or attention_macs[name]
     ]
 
 
 def summary_record(name: str, backbone: Backbone) -> dict[str, Any]:
-    """Totals, the graph and the table, as one JSON object."""
+    """Totals, the graph and the table, as one JSON object.
+
+    `macs_per_image` is `Costs.macs`, without attention's products.
+    """
     rows = summarize(backbone)
     graph = backbone.graph.summary() if backbone.graph is not None else None
     return {
@@ -61,6 +98,7 @@ def summary_record(name: str, backbone: Backbone) -> dict[str, Any]:
         "num_classes": backbone.num_classes,
         "params": sum(row.params for row in rows),
         "macs_per_image": sum(row.macs for row in rows),
+        "attention_macs_per_image": sum(row.attention_macs for row in rows),
         "num_nodes": graph["num_nodes"] if graph else None,
         "num_edges": graph["num_edges"] if graph else None,
         "graph": graph,
@@ -70,16 +108,28 @@ def summary_record(name: str, backbone: Backbone) -> dict[str, Any]:
 
 def format_summary(record: dict[str, Any]) -> str:
     """The record as text for a terminal."""
-    head = ("module", "shapes", "parameters", "MACs / image")
-    body = [
-        (row["module"], row["shapes"], f"{row['params']:,}", f"{row['macs']:,}")
-        for row in record["modules"]
-    ]
-    total = (
-        "total",
-        "",
-        f"{record['params']:,}",
-        f"{record['macs_per_image']:,}",
+    has_attention = record["attention_macs_per_image"] > 0
+    columns = {
+        "module": "module",
+        "shapes": "shapes",
+        "params": "parameters",
+        "macs": "MACs / image",
+        **({"attention_macs": "in attention"} if has_attention else {}),
+    }
+    head = tuple(columns.values())
+    totals = {
+        "module": "total",
+        "shapes": "",
+        "params": record["params"],
+        "macs": record["macs_per_image"],
+        "attention_macs": record["attention_macs_per_image"],
+    }
+    *body, total = (
+        tuple(
+            f"{row[key]:,}" if isinstance(row[key], int) else row[key]
+            for key in columns
+        )
+        for row in (*record["modules"], totals)
     )
     widths = [max(map(len, column)) for column in zip(head, *body, total, strict=True)]
 
@@ -105,12 +155,23 @@ def format_summary(record: dict[str, Any]) -> str:
         *map(line, body),
         rule,
         line(total),
-        f"{record['params'] / 1e6:.2f}M parameters, "
-        f"{record['macs_per_image'] / 1e9:.3f} GMACs an image",
+        _format_totals(record),
     ]
     if record["graph"]:
         lines += ["", *_format_graph(record["graph"])]
     return "\n".join(lines)
+
+
+def _format_totals(record: dict[str, Any]) -> str:
+    macs, attention = record["macs_per_image"], record["attention_macs_per_image"]
+    text = f"{record['params'] / 1e6:.2f}M parameters, {macs / 1e9:.3f} GMACs an image"
+    if not attention:
+        return text
+    return (
+        f"{text} in linear layers and convolutions,\n"
+        f"{attention / 1e9:.3f} in attention's products: "
+        f"{(macs + attention) / 1e9:.3f} in all"
+    )
 
 
 def _format_graph(graph: dict[str, Any]) -> list[str]:
@@ -135,11 +196,11 @@ def _format_graph(graph: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _count_macs(jaxpr: core.Jaxpr, outer: str = "") -> Iterator[tuple[str, int]]:
-    """(module, MACs) of every operation in a program, inner programs included."""
+def _count_macs(jaxpr: core.Jaxpr, outer: str = "") -> Iterator[tuple[str, int, int]]:
+    """(module, MACs, attention's MACs) of every operation, inner programs included."""
     for equation in jaxpr.eqns:
         stack = f"{outer}/{equation.source_info.name_stack}"
-        yield _module_name(stack), _macs_of(equation)
+        yield _module_name(stack), *_macs_of(equation)
         repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in jax.tree.leaves(
             list(equation.params.values()),
@@ -148,28 +209,38 @@ def _count_macs(jaxpr: core.Jaxpr, outer: str = "") -> Iterator[tuple[str, int]]
             if isinstance(inner, core.ClosedJaxpr):
                 inner = inner.jaxpr
             if isinstance(inner, core.Jaxpr):
-                for name, count in _count_macs(inner, stack):
-                    yield name, count * repeats
+                for name, linear, attention in _count_macs(inner, stack):
+                    yield name, linear * repeats, attention * repeats
 
 
-def _macs_of(equation: core.JaxprEqn) -> int:
-    if equation.primitive.name == "dot_general":
-        (contract, _), _ = equation.params["dimension_numbers"]
+def _macs_of(equation: core.JaxprEqn) -> tuple[int, int]:
+    """(MACs, attention's MACs) of one operation."""
+    name = equation.primitive.name
+    if name == "dot_general":
+        (contract, _), (batch, _) = equation.params["dimension_numbers"]
         sides = [_shape_of(equation.invars[0])[axis] for axis in contract]
-        return math.prod(_shape_of(equation.outvars[0])) * math.prod(sides)
-    if equation.primitive.name == "conv_general_dilated":
+        macs = math.prod(_shape_of(equation.outvars[0])) * math.prod(sides)
+        # A linear layer has one matrix for all images and tokens; attention multiplies
+        # matrices of each image and head, which are batch dimensions of the product.
+        return (0, macs) if batch else (macs, 0)
+    if name == "conv_general_dilated":
         # Each output value sums over a kernel's window and input channels.
         kernel = _shape_of(equation.invars[1])
         out_axis = equation.params["dimension_numbers"].rhs_spec[0]
         window = math.prod(kernel) // kernel[out_axis]
-        return math.prod(_shape_of(equation.outvars[0])) * window
-    return 0
+        return math.prod(_shape_of(equation.outvars[0])) * window, 0
+    if name.startswith("dot_product_attention_fwd"):
+        # cuDNN's: both products of q and k, v, each [batch, token, head, channel].
+        q, k = (_shape_of(variable) for variable in equation.invars[:2])
+        return 0, 2 * math.prod(q) * k[1]
+    return 0, 0
 
 
 def _module_name(stack: str) -> str:
     """Path of a module among the parameters: without the top's name and its methods."""
     parts = [part for part in stack.split("/") if part]
-    return "/".join(part for part in parts[1:] if "." not in part)
+    # Methods have dots; transformations and einsums have parentheses and arrows.
+    return "/".join(part for part in parts[1:] if part.isidentifier())
 
 
 def _shape_of(variable: Any) -> tuple[int, ...]:

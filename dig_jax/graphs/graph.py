@@ -105,6 +105,17 @@ class Graph:
         positive = self.in_weight > 0
         return np.where(positive, 1 / np.where(positive, self.in_weight, 1), 0.0)
 
+    @cached_property
+    def self_weight(self) -> Float[np.ndarray, "node"]:
+        """Sum of the weights of each node's self-loops: the diagonal of A."""
+        loops = self.senders == self.receivers
+        sums = np.bincount(
+            self.receivers[loops],
+            weights=self.weights[loops],
+            minlength=self.num_padded_nodes,
+        )
+        return sums.astype(np.float64)
+
     def adjacency(self) -> Float[np.ndarray, "node node"]:
         """Dense matrix A with A[receiver, sender] = weight, padding included."""
         matrix = np.zeros((self.num_padded_nodes, self.num_padded_nodes))

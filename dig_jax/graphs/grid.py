@@ -1,7 +1,5 @@
 """The multiscale grid of image patches with hub nodes (DiG, Sec. 3 and App. A)."""
 
-import itertools
-import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -11,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 
 from dig_jax.errors import InputError
 from dig_jax.graphs.graph import Graph
+from dig_jax.graphs.patches import check_patch_sizes
 
 HUB_NAMES = ("time", "context")
 
@@ -69,6 +68,7 @@ class GridGraph:
     num_hubs: int
     across: bool
     node_multiple: int = 1
+    coarse: str = "product"
 
     @classmethod
     def create(
@@ -80,6 +80,7 @@ class GridGraph:
         neighbors: int = 4,
         across: bool = True,
         node_multiple: int = 1,
+        coarse: str = "product",
     ) -> "GridGraph":
         """The graph of an image.
 
@@ -91,6 +92,8 @@ class GridGraph:
             neighbors: 4 (patches that share a side) or 8 (or a corner).
             across: Join the patches of different scales (DiG-mix).
             node_multiple: Nodes and edges are padded to a multiple of this.
+            coarse: Edges of a coarser scale's own graph (`at_scale`): product (C A C^T)
+                or grid (weights 1).
 
         Raises:
             InputError: A size that does not fit, with what would.
@@ -105,6 +108,8 @@ class GridGraph:
             raise InputError(f"num_hubs must be 0, 1 or 2, got {num_hubs}.")
         if node_multiple < 1:
             raise InputError(f"node_multiple must be at least 1, got {node_multiple}.")
+        if coarse not in ("product", "grid"):
+            raise InputError(f"coarse must be product or grid, got {coarse!r}.")
         scales, start = [], 0
         for size in patch_sizes:
             scales.append(Scale(size, rows // size, cols // size, start))
@@ -117,6 +122,7 @@ class GridGraph:
             num_hubs=num_hubs,
             across=across and len(scales) > 1,
             node_multiple=node_multiple,
+            coarse=coarse,
         )
 
     @property
@@ -243,21 +249,23 @@ class GridGraph:
     def at_scale(self, index: int) -> "GridGraph":
         """The graph of DiG-parallel at one scale.
 
-        For the finest it is the grid with its hubs; for a coarser one the weighted
-        graph C A C^T (Eq. 3), in closed form: with f fine patches along a coarse side,
-        f fine edges cross a side (and 2(f-1) diagonal ones), 4f(f-1) (and 4(f-1)^2)
-        stay inside a coarse patch and become its self-weight, and f^2 join it to a hub.
+        For the finest it is the grid with its hubs. For a coarser one with
+        `coarse="grid"` too; else the weighted graph C A C^T (Eq. 3), in closed form:
+        with f fine patches along a coarse side, f fine edges cross a side (and 2(f-1)
+        diagonal ones), 4f(f-1) (and 4(f-1)^2) stay inside a coarse patch and become its
+        self-weight, and f^2 join it to a hub.
         """
-        fine, f = self.stencils[0], self.factor(0, index)
-        stencil = Stencil(
-            centre=fine.centre * f**2
-            + fine.side * 4 * f * (f - 1)
-            + fine.corner * 4 * (f - 1) ** 2,
-            side=fine.side * f + fine.corner * 2 * (f - 1),
-            corner=fine.corner,
-            hub=fine.hub * f**2,
-        )
-        scale = self.scales[index]
+        scale, stencil = self.scales[index], self.stencils[index]
+        if self.coarse == "product":
+            fine, f = self.stencils[0], self.factor(0, index)
+            stencil = Stencil(
+                centre=fine.centre * f**2
+                + fine.side * 4 * f * (f - 1)
+                + fine.corner * 4 * (f - 1) ** 2,
+                side=fine.side * f + fine.corner * 2 * (f - 1),
+                corner=fine.corner,
+                hub=fine.hub * f**2,
+            )
         return GridGraph(
             image_size=self.image_size,
             scales=(Scale(scale.patch_size, scale.rows, scale.cols, start=0),),
@@ -265,6 +273,7 @@ class GridGraph:
             num_hubs=self.num_hubs,
             across=False,
             node_multiple=self.node_multiple,
+            coarse=self.coarse,
         )
 
     def to_graphs_tuple(
@@ -293,37 +302,6 @@ class GridGraph:
             ],
             "edges": {kind: e.shape[1] for kind, e in self.edges_by_kind.items()},
         }
-
-
-def check_patch_sizes(
-    image_size: tuple[int, int], patch_sizes: tuple[int, ...]
-) -> None:
-    """Raise InputError unless the patch sizes tile the image and nest in each other."""
-    rows, cols = image_size
-    if not patch_sizes:
-        raise InputError("patch_sizes must name at least one patch size, got none.")
-    if rows < 1 or cols < 1:
-        raise InputError(f"An image needs positive sides, got {rows}x{cols}.")
-    divisors = [
-        d for d in range(1, math.gcd(rows, cols) + 1) if rows % d + cols % d == 0
-    ]
-    for size in patch_sizes:
-        if size not in divisors:
-            raise InputError(
-                f"{size}-pixel patches need an image size divisible by {size}, got "
-                f"{rows}x{cols}. Patch sizes that fit: {', '.join(map(str, divisors))}."
-            )
-    for fine, coarse in itertools.pairwise(patch_sizes):
-        if coarse <= fine:
-            raise InputError(
-                f"patch_sizes must be ascending, got {tuple(patch_sizes)}."
-            )
-        if coarse % fine:
-            raise InputError(
-                f"Each patch size must be a multiple of the one before, so that patches"
-                f" cover whole patches; {coarse} is no multiple of {fine} in "
-                f"{tuple(patch_sizes)}."
-            )
 
 
 def _offsets(stencil: Stencil) -> list[tuple[int, int]]:

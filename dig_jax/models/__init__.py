@@ -6,10 +6,14 @@ from typing import Any
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Backbone
 from dig_jax.models.create import create_dig_mix, create_dig_parallel
+from dig_jax.models.dit import create_dit
+from dig_jax.models.uvit import create_uvit
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "dig_parallel": create_dig_parallel,
     "dig_mix": create_dig_mix,
+    "dit": create_dit,
+    "uvit": create_uvit,
 }
 
 

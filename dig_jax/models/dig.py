@@ -12,66 +12,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dig_jax.graphs import GridGraph, image_to_patches, patches_to_image
-from dig_jax.models.aggregation import (
-    Aggregate,
-    create_aggregate,
-    pool_sum,
-    repeat_patches,
-)
+from dig_jax.models.aggregation import pool_sum, repeat_patches
+from dig_jax.models.convolutions import Hops
 from dig_jax.models.layers import (
     MLP,
     DType,
     LayerNorm,
     Linear,
     activation_dtype,
-    gelu,
-    matmul,
     sinusoidal_embedding,
     truncated_normal,
     uniform_fan_in,
 )
-from dig_jax.models.skeleton import LongSkipStack
+from dig_jax.models.skeleton import LongSkipStack, MakeBlock
 
 Rows = Float[Array, "rows width"]
 
 
-class GraphSAGE(nn.Module):
-    """GraphSAGE with mean aggregation, no bias: W_self h_v + W_neigh mean_u h_u.
-
-    The kernel is [W_self | W_neigh], [width, 2 width]: one product, aggregated after it
-    (mean_u (W h_u) = W mean_u h_u).
-    """
-
-    aggregate: Aggregate
-    dtype: DType = "float32"
-
-    @nn.compact
-    def __call__(self, h: Rows) -> Rows:
-        width = h.shape[-1]
-        kernel = self.param("kernel", uniform_fan_in, (width, 2 * width))
-        both = matmul(h, kernel, self.dtype)
-        return both[:, :width] + self.aggregate(both[:, width:])
-
-
-class Hops(nn.Module):
-    """K hops of message passing, each with its own weights and a GELU (Eq. 1, 4)."""
-
-    num_hops: int
-    aggregate: Aggregate
-    dtype: DType = "float32"
-
-    @nn.compact
-    def __call__(self, h: Rows) -> Rows:
-        for k in range(self.num_hops):
-            h = gelu(GraphSAGE(self.aggregate, self.dtype, name=f"hop_{k}")(h))
-        return h
-
-
 class ParallelBlock(nn.Module):
-    """One DiG-parallel block (Eq. 2-6) on the finest graph."""
+    """One DiG-parallel block (Eq. 2-6) on the finest graph.
+
+    Attributes:
+        fusion: concat: the scales' features concatenated and taken back to the width
+            by a linear layer (Eq. 5); sum: added up (Sec. 4.2).
+    """
 
     graph: GridGraph
     hops: int
+    conv: str
+    fusion: str
     mlp_ratio: float
     aggregation: str
     dtype: DType = "float32"
@@ -79,31 +48,40 @@ class ParallelBlock(nn.Module):
     @nn.compact
     def __call__(self, h: Rows) -> Rows:
         finest = LayerNorm(name="norm")(h)
-        num_scales = len(self.graph.scales)
-        if num_scales == 1:
-            fused = self._hops(0)(finest)
-        else:
-            # Eq. 5: W [H_1; up(H_2); ...] as a sum of products, each taken before the
-            # copy to the finest scale, where it is cheapest.
+        fused = self._scale(finest, 0)
+        if self._fuses:
             bias = self.param("fuse_bias", nn.initializers.zeros, (h.shape[-1],))
-            fused = bias.astype(h.dtype)
-            for i in range(num_scales):
-                z = finest if i == 0 else pool(finest, self.graph, i)
-                z = self._hops(i)(z)
-                z = Linear(
-                    h.shape[-1],
-                    self.dtype,
-                    use_bias=False,
-                    name=f"fuse_{self.graph.patch_sizes[i]}",
-                )(z)
-                fused = fused + (z if i == 0 else unpool(z, self.graph, i))
+            fused = fused + bias.astype(h.dtype)
+        for i in range(1, len(self.graph.scales)):
+            pooled = pool(finest, self.graph, i)
+            fused = fused + unpool(self._scale(pooled, i), self.graph, i)
         update = LayerNorm(name="mlp_norm")(fused)
         return h + MLP(self.mlp_ratio, self.dtype, name="mlp")(update)
 
-    def _hops(self, index: int) -> Hops:
-        aggregate = create_aggregate(self.aggregation, self.graph.at_scale(index))
-        name = f"hops_{self.graph.patch_sizes[index]}"
-        return Hops(self.hops, aggregate, self.dtype, name=name)
+    @property
+    def _fuses(self) -> bool:
+        return self.fusion == "concat" and len(self.graph.scales) > 1
+
+    def _scale(self, h: Rows, index: int) -> Rows:
+        """The hops at one scale, and its part of Eq. 5.
+
+        W [H_1; up(H_2); ...] is a sum of products, each taken before the copy to the
+        finest scale, where it is cheapest.
+        """
+        size = self.graph.patch_sizes[index]
+        graph = self.graph.at_scale(index)
+        h = Hops(
+            self.hops,
+            graph,
+            self.conv,
+            self.aggregation,
+            self.dtype,
+            name=f"hops_{size}",
+        )(h)
+        if not self._fuses:
+            return h
+        fuse = Linear(h.shape[-1], self.dtype, use_bias=False, name=f"fuse_{size}")
+        return fuse(h)
 
 
 class MixBlock(nn.Module):
@@ -111,6 +89,7 @@ class MixBlock(nn.Module):
 
     graph: GridGraph
     hops: int
+    conv: str
     mlp_ratio: float
     aggregation: str
     dtype: DType = "float32"
@@ -118,8 +97,9 @@ class MixBlock(nn.Module):
     @nn.compact
     def __call__(self, h: Rows) -> Rows:
         h = LayerNorm(name="norm")(h)
-        aggregate = create_aggregate(self.aggregation, self.graph)
-        h = h + Hops(self.hops, aggregate, self.dtype, name="hops")(h)
+        h = h + Hops(
+            self.hops, self.graph, self.conv, self.aggregation, self.dtype, name="hops"
+        )(h)
         update = LayerNorm(name="mlp_norm")(h)
         return h + MLP(self.mlp_ratio, self.dtype, name="mlp")(update)
 
@@ -128,23 +108,25 @@ class DiG(nn.Module):
     """The network around the blocks: image to nodes, blocks, nodes to prediction.
 
     Attributes:
-        graph: Graph of the nodes: the finest scale alone is embedded and stacked for
-            parallel blocks, every scale for mix blocks.
-        block: ParallelBlock or MixBlock.
-        num_labels: Rows of the label table; 0 for none, and then no context node.
+        graph: Graph of the nodes that are embedded: the finest scale alone for parallel
+            blocks, every scale for mix blocks.
+        block: Makes a block of `name`.
+        num_labels: Rows of the label table; 0 for none, and then no context.
+        conditioning: How the patches know time and label (Sec. 3.3): node (by the hubs
+            alone), add (H + v_t + v_c) or concat ([H, v_t, v_c] W + b).
+        position: 1d (a row for each node) or 2d (for each row and column of a scale).
     """
 
     graph: GridGraph
-    block: type[ParallelBlock] | type[MixBlock]
+    block: MakeBlock
     width: int
     depth: int
-    hops: int
-    mlp_ratio: float
     num_labels: int
-    aggregation: str
-    dtype: DType
-    unroll: int
-    remat: bool
+    conditioning: str = "node"
+    position: str = "1d"
+    dtype: DType = "float32"
+    unroll: int = 0
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -154,19 +136,10 @@ class DiG(nn.Module):
         label: Int[Array, "batch"] | None,
         return_features: bool = False,
     ) -> Array:
-        batch = x.shape[0]
-        nodes = self.graph if self.block is MixBlock else self.graph.at_scale(0)
-        h = self._embed(x, t, label, nodes)
-        h = h.astype(activation_dtype(self.dtype))
+        batch, nodes = x.shape[0], self.graph
+        h = self._embed(x, t, label).astype(activation_dtype(self.dtype))
         h, features = LongSkipStack(
-            block=partial(
-                self.block,
-                graph=self.graph,
-                hops=self.hops,
-                mlp_ratio=self.mlp_ratio,
-                aggregation=self.aggregation,
-                dtype=self.dtype,
-            ),
+            block=self.block,
             depth=self.depth,
             dtype=self.dtype,
             unroll=self.unroll,
@@ -186,25 +159,62 @@ class DiG(nn.Module):
         x: Float[Array, "batch row col rgb"],
         t: Float[Array, "batch"],
         label: Int[Array, "batch"] | None,
-        nodes: GridGraph,
     ) -> Float[Array, "batch node width"]:
-        """Features of every node: patches and class linear, time sinusoidal."""
-        parts = [
+        """Features of every node in float32: patches, then hubs, then padding."""
+        nodes = self.graph
+        patches = [
             Linear(self.width, self.dtype, name=f"patch_{size}")(
                 image_to_patches(x, size)
             )
             for size in nodes.patch_sizes
         ]
-        parts.append(sinusoidal_embedding(999.0 * t, self.width)[:, None])
+        conditions = {"time": sinusoidal_embedding(999.0 * t, self.width)}
         if self.num_labels:
-            table = self.param(
-                "label_embedding", truncated_normal, (self.num_labels, self.width)
-            )
-            parts.append(table[label][:, None])
-        h = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
-        h = h + self.param("position", truncated_normal, (nodes.num_nodes, self.width))
+            table = self._table("label_embedding", self.num_labels)
+            conditions["context"] = table[label]
+        position = self._position()
+        h = jnp.concatenate([patch.astype(jnp.float32) for patch in patches], axis=1)
+        h = self._condition(h + position[: nodes.num_patches], conditions)
+        if nodes.num_hubs:
+            hubs = jnp.stack(list(conditions.values()), axis=1)
+            h = jnp.concatenate([h, hubs + position[nodes.hubs]], axis=1)
         padding = nodes.num_padded_nodes - nodes.num_nodes
         return jnp.pad(h, ((0, 0), (0, padding), (0, 0)))
+
+    def _position(self) -> Float[Array, "node width"]:
+        """Learned position embeddings of patches and hubs."""
+        nodes = self.graph
+        if self.position == "1d":
+            return self._table("position", nodes.num_nodes)
+        parts = []
+        for scale in nodes.scales:
+            row = self._table(f"position_row_{scale.patch_size}", scale.rows)
+            col = self._table(f"position_col_{scale.patch_size}", scale.cols)
+            parts.append((row[:, None] + col[None]).reshape(-1, self.width))
+        if nodes.num_hubs:
+            parts.append(self._table("position_hubs", nodes.num_hubs))
+        return jnp.concatenate(parts)
+
+    def _table(self, name: str, length: int) -> Float[Array, "length width"]:
+        return self.param(name, truncated_normal, (length, self.width))
+
+    def _condition(
+        self,
+        h: Float[Array, "batch node width"],
+        conditions: dict[str, Float[Array, "batch width"]],
+    ) -> Float[Array, "batch node width"]:
+        """Tell each patch node the time and the label."""
+        if self.conditioning == "add":
+            for v in conditions.values():
+                h = h + v[:, None]
+        if self.conditioning == "concat":
+            # [H, v_t, v_c] W + b as a sum of products, two of them for whole images.
+            linear = partial(Linear, self.width, self.dtype)
+            h = linear(name="concat_h")(h).astype(jnp.float32)
+            for name, v in conditions.items():
+                v = linear(use_bias=False, name=f"concat_{name}")(v)
+                h = h + v.astype(jnp.float32)[:, None]
+        return h
 
     def _to_image(
         self, h: Float[Array, "batch node width"], shape: tuple[int, ...]

@@ -1,5 +1,6 @@
 """Layers that the backbones share: matrix products, norms, embeddings."""
 
+from functools import partial
 from typing import Literal, TypeAlias
 
 import flax.linen as nn
@@ -61,32 +62,46 @@ class Linear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalization over the last axis, in float32 (epsilon as in torch)."""
+    """Layer normalization over the last axis, in float32 (epsilon as in torch).
+
+    Attributes:
+        affine: Whether a learned scale and bias follow.
+    """
 
     epsilon: float = 1e-5
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         y = x.astype(jnp.float32)
         y = y - jnp.mean(y, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(variance + self.epsilon) * scale + bias
+        y = y * jax.lax.rsqrt(variance + self.epsilon)
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+            y = y * scale + self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return y.astype(x.dtype)
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear, with a hidden width of `ratio` times the width."""
+    """Linear, GELU, linear, with a hidden width of `ratio` times the width.
+
+    Attributes:
+        tanh_gelu: GELU in its tanh approximation instead of its exact form.
+    """
 
     ratio: float
     dtype: DType = "float32"
+    tanh_gelu: bool = False
+    kernel_init: nn.initializers.Initializer = truncated_normal
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         width = x.shape[-1]
-        x = Linear(round(width * self.ratio), self.dtype, name="expand")(x)
-        return Linear(width, self.dtype, name="project")(gelu(x))
+        linear = partial(Linear, dtype=self.dtype, kernel_init=self.kernel_init)
+        x = linear(round(width * self.ratio), name="expand")(x)
+        x = nn.gelu(x, approximate=self.tanh_gelu)
+        return linear(width, name="project")(x)
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -16,6 +16,7 @@ from dig_jax.graphs.drawing import draw_graph
         ((8, 8), (2, 4), 2, 1, 4),
         ((8, 12), (1, 2, 4), 1, 3, 5),
         ((4, 4), (4,), 0, None, 1),  # a single node without an edge
+        ((8, 12), (2, 4), 0, 3, 3),  # no hub beside the image
     ],
 )
 def test_drawing_is_a_png_with_every_edge_once(

@@ -148,6 +148,33 @@ def test_graph_at_a_scale_is_c_a_ct(image_size, patch_sizes, neighbors, num_hubs
         )
 
 
+@pytest.mark.parametrize("num_hubs", [0, 2])
+@pytest.mark.parametrize("neighbors", [4, 8])
+@shapes
+def test_coarse_grids_are_the_grids_of_their_scale_alone(
+    image_size, patch_sizes, neighbors, num_hubs
+):
+    graph = GridGraph.create(
+        image_size,
+        patch_sizes,
+        neighbors=neighbors,
+        num_hubs=num_hubs,
+        coarse="grid",
+        node_multiple=4,
+    )
+    for i, size in enumerate(patch_sizes):
+        alone = GridGraph.create(
+            image_size,
+            (size,),
+            neighbors=neighbors,
+            num_hubs=num_hubs,
+            node_multiple=4,
+        )
+        np.testing.assert_array_equal(
+            graph.at_scale(i).graph.adjacency(), alone.graph.adjacency()
+        )
+
+
 @shapes
 def test_pooling_mask_follows_the_pixels_and_keeps_hubs(image_size, patch_sizes):
     graph = GridGraph.create(image_size, patch_sizes, num_hubs=2)
@@ -203,6 +230,7 @@ def test_a_single_side_means_a_square():
         (dict(num_hubs=3), "0, 1 or 2, got 3"),
         (dict(num_hubs=-1), "0, 1 or 2, got -1"),
         (dict(node_multiple=0), "at least 1, got 0"),
+        (dict(coarse="mean"), "product or grid, got 'mean'"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

@@ -58,101 +58,179 @@ def mlp(params, x):
     return linear(params["project"], gelu(linear(params["expand"], x)))
 
 
-def gnn(params, h, adjacency, hops):
-    """K hops of GraphSAGE: H <- gelu(H W_self + mean(H) W_neigh)."""
-    width = h.shape[-1]
+def gcn_matrix(adjacency):
+    """D^-1/2 (A + I) D^-1/2; a node with a self-loop keeps its weight instead."""
+    looped = adjacency + np.diag(np.diag(adjacency) == 0)
+    root = 1 / np.sqrt(looped.sum(1))
+    return root[:, None] * looped * root
+
+
+def sage(params, h, adjacency):
+    w_self, w_neigh = np.split(params["kernel"], 2, axis=1)
+    return h @ w_self + mean_matrix(adjacency) @ h @ w_neigh
+
+
+def gcn(params, h, adjacency):
+    return gcn_matrix(adjacency) @ h @ params["kernel"] + params.get("bias", 0)
+
+
+def gin(params, h, adjacency):
+    return mlp(params["mlp"], (1 + params.get("eps", 0)) * h + adjacency @ h)
+
+
+CONVOLUTIONS = {"sage": sage, "gcn": gcn, "gin": gin}
+
+
+def gnn(params, h, adjacency, conv, hops):
+    """K hops: H <- gelu(conv(H))."""
     for k in range(hops):
-        w_self, w_neigh = np.split(params[f"hop_{k}"]["kernel"], [width], axis=1)
-        h = gelu(h @ w_self + mean_matrix(adjacency) @ h @ w_neigh)
+        h = gelu(CONVOLUTIONS[conv](params[f"hop_{k}"], h, adjacency))
     return h
 
 
-def parallel_block(params, h, graph, hops):
-    """Eq. 2-6 on the finest graph; graph: adjacency there and masks to each scale."""
-    adjacency, masks = graph
+def parallel_block(params, h, graph, conv, hops, fusion):
+    """Eq. 2-6 on the finest graph; graph: adjacency and mask from it of each scale."""
     normed = layer_norm(params["norm"], h)
     parts, kernels = [], []
-    for size, mask in masks.items():
+    for size, (adjacency, mask) in graph.items():
         pooled = mask @ normed / mask.sum(1, keepdims=True)
-        pooled_adjacency = mask @ adjacency @ mask.T
-        features = gnn(params[f"hops_{size}"], pooled, pooled_adjacency, hops)
-        parts.append(mask.T @ features)
-        if len(masks) > 1:
+        parts.append(
+            mask.T @ gnn(params[f"hops_{size}"], pooled, adjacency, conv, hops)
+        )
+        if len(graph) > 1 and fusion == "concat":
             kernels.append(params[f"fuse_{size}"]["kernel"])
-    fused = np.concatenate(parts, axis=1)
-    if len(masks) > 1:
-        fused = fused @ np.concatenate(kernels) + params["fuse_bias"]
+    if kernels:
+        fused = np.concatenate(parts, axis=1) @ np.concatenate(kernels)
+        fused = fused + params["fuse_bias"]
+    else:
+        fused = np.sum(parts, axis=0)
     return h + mlp(params["mlp"], layer_norm(params["mlp_norm"], fused))
 
 
-def mix_block(params, h, graph, hops):
+def mix_block(params, h, graph, conv, hops, fusion):
     """Eq. 7-8."""
     h0 = layer_norm(params["norm"], h)
-    h = h0 + gnn(params["hops"], h0, graph, hops)
+    h = h0 + gnn(params["hops"], h0, graph, conv, hops)
     return h + mlp(params["mlp"], layer_norm(params["mlp_norm"], h))
 
 
-def parallel_graph(image_size, patch_sizes, neighbors, num_hubs):
-    """(A of the finest scale with hubs, {patch size: C}); the finest C is I."""
-    rows, cols = (side // patch_sizes[0] for side in image_size)
-    masks = {}
-    for size in patch_sizes:
-        factor = size // patch_sizes[0]
-        c = covering(rows // factor, cols // factor, factor)
+def parallel_graph(sides, factors, neighbors, num_hubs, coarse):
+    """A and C of each scale, with hubs: C A C^T, or the coarser grid's own A."""
+    graph = {}
+    rows, cols = sides[0]
+    finest = with_hubs(grid_adjacency(rows, cols, neighbors), num_hubs)
+    for (rows, cols), (size, factor) in zip(sides, factors.items(), strict=True):
+        c = covering(rows, cols, factor)
         mask = np.zeros((len(c) + num_hubs, c.shape[1] + num_hubs))
         mask[: len(c), : c.shape[1]] = c
         mask[len(c) :, c.shape[1] :] = np.eye(num_hubs)
-        masks[size] = mask
-    return with_hubs(grid_adjacency(rows, cols, neighbors), num_hubs), masks
+        adjacency = mask @ finest @ mask.T
+        if coarse == "grid":
+            adjacency = with_hubs(grid_adjacency(rows, cols, neighbors), num_hubs)
+        graph[size] = adjacency, mask
+    return graph
 
 
-def mix_graph(image_size, patch_sizes, neighbors, num_hubs):
+def mix_graph(sides, factors, neighbors, num_hubs, across):
     """A of App. A.2: a grid for each scale, and each patch with those it covers."""
-    sides = [tuple(side // size for side in image_size) for size in patch_sizes]
+    factors = list(factors.values())
     blocks: list[list[Any]] = [[None] * len(sides) for _ in sides]
     for i, j in itertools.combinations(range(len(sides)), 2):
         rows, cols = sides[j]
-        blocks[j][i] = covering(rows, cols, patch_sizes[j] // patch_sizes[i])
+        blocks[j][i] = across * covering(rows, cols, factors[j] // factors[i])
         blocks[i][j] = blocks[j][i].T
     for i, (rows, cols) in enumerate(sides):
         blocks[i][i] = grid_adjacency(rows, cols, neighbors)
     return with_hubs(np.block(blocks), num_hubs)
 
 
-def dig(params, x, t, label, *, kind, patch_sizes, hops, neighbors, depth):
+def dig(
+    params,
+    x,
+    t,
+    label,
+    *,
+    kind,
+    patch_sizes,
+    hops,
+    depth,
+    neighbors=4,
+    conv="sage",
+    conditioning="node",
+    hubs=None,
+    position="1d",
+    coarse="product",
+    across=True,
+    fusion="concat",
+):
     """(prediction, features of the patch nodes after each block) for one image."""
-    num_hubs = 1 if label is None else 2
-    graph_of, block = {
-        "dig_parallel": (parallel_graph, parallel_block),
-        "dig_mix": (mix_graph, mix_block),
-    }[kind]
-    graph = graph_of(x.shape[:2], patch_sizes, neighbors, num_hubs)
-    embedded = patch_sizes if kind == "dig_mix" else patch_sizes[:1]
+    hubs = conditioning == "node" if hubs is None else hubs
+    num_hubs = 0 if not hubs else 1 if label is None else 2
+    sides = [tuple(side // size for side in x.shape[:2]) for size in patch_sizes]
+    factors = {size: size // patch_sizes[0] for size in patch_sizes}
+    if kind == "dig_mix":
+        graph = mix_graph(sides, factors, neighbors, num_hubs, across)
+    else:
+        graph = parallel_graph(sides, factors, neighbors, num_hubs, coarse)
+        patch_sizes, sides = patch_sizes[:1], sides[:1]
 
-    patches = [linear(params[f"patch_{s}"], cut(x, s)) for s in embedded]
-    width = patches[0].shape[-1]
-    hubs = [time_embedding(999 * t, width)]
+    def block(params, h):
+        run = mix_block if kind == "dig_mix" else parallel_block
+        return run(params, h, graph, conv, hops, fusion)
+
+    patches = [linear(params[f"patch_{s}"], cut(x, s)) for s in patch_sizes]
+    num_finest, width = patches[0].shape
+    h = np.concatenate(patches)
+    num_patches = len(h)
+    conditions = [time_embedding(999 * t, width)]
     if label is not None:
-        hubs.append(params["label_embedding"][label])
-    h = np.concatenate([*patches, np.stack(hubs)]) + params["position"]
+        conditions.append(params["label_embedding"][label])
+    e = positions(params, patch_sizes, sides, num_hubs, position)
+    h = condition(params, h + e[:num_patches], conditions, conditioning)
+    if num_hubs:
+        h = np.concatenate([h, np.stack(conditions) + e[num_patches:]])
 
     stack, skips, features = params["blocks"], [], []
     for i in range(depth // 2):
-        h = block(layer(stack["in_blocks"], i)["block"], h, graph, hops)
+        h = block(layer(stack["in_blocks"], i)["block"], h)
         skips.append(h)
         features.append(h)
-    h = block(stack["middle_block"]["block"], h, graph, hops)
+    h = block(stack["middle_block"]["block"], h)
     features.append(h)
     for i in reversed(range(depth // 2)):
         out = layer(stack["out_blocks"], i)
         fuse = np.concatenate([out["fuse_h"]["kernel"], out["fuse_skip"]["kernel"]])
         h = np.concatenate([h, skips[i]], axis=1) @ fuse + out["fuse_skip"]["bias"]
-        h = block(out["block"], h, graph, hops)
+        h = block(out["block"], h)
         features.append(h)
 
-    num_finest = len(patches[0])
     image = to_image(params, h[:num_finest], x.shape, patch_sizes[0])
-    return image, np.stack(features)[:, :-num_hubs]
+    return image, np.stack(features)[:, :num_patches]
+
+
+def positions(params, patch_sizes, sides, num_hubs, position):
+    """e: a row for each patch and hub, or a sum of one for its row and its column."""
+    if position == "1d":
+        return params["position"]
+    rows = [
+        params[f"position_row_{size}"][row] + params[f"position_col_{size}"][col]
+        for size, side in zip(patch_sizes, sides, strict=True)
+        for row, col in itertools.product(*map(range, side))
+    ]
+    return np.stack([*rows, *params["position_hubs"]] if num_hubs else rows)
+
+
+def condition(params, h, conditions, conditioning):
+    """Sec. 3.3: H, H + v_t + v_c, or [H, v_t, v_c] W + b."""
+    if conditioning == "add":
+        return h + np.sum(conditions, axis=0)
+    if conditioning == "concat":
+        names = ["h", "time", "context"][: 1 + len(conditions)]
+        parts = [params[f"concat_{name}"] for name in names]
+        kernel = np.concatenate([part["kernel"] for part in parts])
+        copies = [np.tile(v, (len(h), 1)) for v in conditions]
+        return np.concatenate([h, *copies], axis=1) @ kernel + parts[0]["bias"]
+    return h
 
 
 def layer(params, index):

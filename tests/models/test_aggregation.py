@@ -1,5 +1,7 @@
 """Every aggregation is a product with the normalized adjacency matrix."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,15 +9,15 @@ import pytest
 
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph
+from dig_jax.graphs.normalization import NORMALIZATIONS
 from dig_jax.models.aggregation import (
     AGGREGATIONS,
     choose_aggregation,
     create_aggregate,
-    segment_mean,
 )
 
-# Sums of at most some 200 terms in float32, divided by their number: errors stay within
-# a few roundings (6e-8) of the largest term, about 4 here.
+# Sums of at most some 200 terms in float32: errors stay within a few roundings (6e-8)
+# of the largest term, about 4 here, times the largest sum of the weights.
 ROUNDING = 2e-6
 
 # Rectangles, one to three scales, 4 and 8 neighbours, 0 to 2 hubs, padding; each graph
@@ -37,14 +39,29 @@ CASES = {
         if len(graph.scales) > 1
     },
 }
-cases = pytest.mark.parametrize("graph", CASES.values(), ids=CASES)
 aggregations = pytest.mark.parametrize("name", AGGREGATIONS)
 
 
-def normalized(graph: Graph) -> np.ndarray:
-    adjacency = graph.adjacency()
+def mean_matrix(adjacency):
     sums = adjacency.sum(1, keepdims=True)
     return np.divide(adjacency, sums, out=np.zeros_like(adjacency), where=sums > 0)
+
+
+def symmetric_matrix(adjacency, num_nodes):
+    """D^-1/2 (A + I) D^-1/2 on the real nodes, with the self-loops that there are."""
+    loops = np.diag(adjacency) == 0
+    loops[num_nodes:] = False
+    looped = adjacency + np.diag(loops)
+    sums = looped.sum(1)
+    root = np.divide(1, np.sqrt(sums), out=np.zeros_like(sums), where=sums > 0)
+    return root[:, None] * looped * root
+
+
+def normalized(graph: Graph, normalization: str = "mean") -> np.ndarray:
+    adjacency = graph.adjacency()
+    if normalization == "symmetric":
+        return symmetric_matrix(adjacency, graph.num_nodes)
+    return mean_matrix(adjacency) if normalization == "mean" else adjacency
 
 
 def per_image(matrix, rows):
@@ -57,32 +74,49 @@ def random_rows(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
+# The mean on every graph, the others on those where they may differ in kind: with and
+# without hubs, edges across scales, padding, weights and self-loops, edges.
+NORMALIZED = [
+    *((case, "mean") for case in CASES),
+    *itertools.product(
+        ("no hub", "one patch", "padded", "three scales", "padded, coarse"),
+        ("sum", "symmetric"),
+    ),
+]
+
+
 @aggregations
-@cases
-def test_every_aggregation_equals_the_dense_adjacency(rng, graph, name):
-    aggregate = create_aggregate(name, graph)
-    matrix = normalized(graph.graph)
+@pytest.mark.parametrize(("case", "normalization"), NORMALIZED)
+def test_every_aggregation_equals_the_dense_adjacency(rng, case, normalization, name):
+    graph = CASES[case]
+    aggregate = create_aggregate(name, graph, normalization)
+    matrix = normalized(graph.graph, normalization)
     h, g = random_rows(rng, 2, 2 * graph.num_padded_nodes, 3)
 
     @jax.jit
-    def mean_and_derivatives(h, g):
-        mean, vjp = jax.vjp(aggregate, h)
-        return mean, vjp(g)[0], jax.jvp(aggregate, (h,), (g,))[1]
+    def out_and_derivatives(h, g):
+        out, vjp = jax.vjp(aggregate, h)
+        return out, vjp(g)[0], jax.jvp(aggregate, (h,), (g,))[1]
 
-    mean, cotangent, tangent = mean_and_derivatives(h, g)
-    np.testing.assert_allclose(mean, per_image(matrix, h), atol=ROUNDING)
-    np.testing.assert_allclose(cotangent, per_image(matrix.T, g), atol=ROUNDING)
-    np.testing.assert_allclose(tangent, per_image(matrix, g), atol=ROUNDING)
+    out, cotangent, tangent = out_and_derivatives(h, g)
+    tolerance = ROUNDING * max(1, matrix.sum(0).max(), matrix.sum(1).max())
+    np.testing.assert_allclose(out, per_image(matrix, h), atol=tolerance)
+    np.testing.assert_allclose(cotangent, per_image(matrix.T, g), atol=tolerance)
+    np.testing.assert_allclose(tangent, per_image(matrix, g), atol=tolerance)
 
 
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @aggregations
-def test_sums_are_float32_for_bfloat16_features(name):
+def test_sums_are_float32_for_bfloat16_features(name, normalization):
     """In bfloat16 a sum of ones stops at 256; a hub here has 1024 neighbours."""
     graph = GridGraph.create(32, (1,), num_hubs=1)
     h = jnp.ones((graph.num_padded_nodes, 1), jnp.bfloat16)
-    mean = jax.jit(create_aggregate(name, graph))(h)
-    assert mean.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(np.asarray(mean, np.float32), 1)
+    out = jax.jit(create_aggregate(name, graph, normalization))(h)
+    assert out.dtype == jnp.bfloat16
+    expected = normalized(graph.graph, normalization).sum(1, keepdims=True)
+    # The result is rounded once (2^-9), symmetric factors of features once more.
+    rounding = 2**-8 if normalization == "symmetric" else 0
+    np.testing.assert_allclose(np.asarray(out, np.float64), expected, rtol=rounding)
 
 
 @aggregations
@@ -96,7 +130,8 @@ def test_padding_reaches_no_node(rng, name):
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_segment_takes_any_graph(rng, multiple):
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_any_graph_can_be_aggregated_on(rng, normalization, multiple):
     """Directed, weighted, with self-loops, double edges and nodes that hear nothing."""
     senders, receivers = rng.integers(0, 21, (2, 40))
     weights = rng.uniform(0.5, 2, 40)
@@ -105,9 +140,18 @@ def test_segment_takes_any_graph(rng, multiple):
         graph.to_graphs_tuple(), num_padding_graphs=int(multiple > 1)
     )
     h = random_rows(rng, 3 * graph.num_padded_nodes, 4)
-    expected = per_image(normalized(graph), h)
-    assert np.any(np.all(expected == 0, axis=1))
-    np.testing.assert_allclose(segment_mean(graph)(h), expected, atol=ROUNDING)
+    expected = per_image(normalized(graph, normalization), h)
+    assert np.any(graph.self_weight > 0)
+    assert np.any(graph.in_weight[:21] == 0)
+    for name in ("auto", "segment", "dense"):
+        out = jax.jit(create_aggregate(name, graph, normalization))(h)
+        np.testing.assert_allclose(out, expected, atol=10 * ROUNDING)
+
+
+def test_a_stencil_without_a_grid_is_refused():
+    graph = Graph.create(np.array([0]), np.array([1]), num_nodes=2)
+    with pytest.raises(InputError, match=r"needs a GridGraph.*auto, dense, segment"):
+        create_aggregate("stencil", graph)
 
 
 @pytest.mark.parametrize("case", ["three scales", "three scales, coarse"])
@@ -137,11 +181,19 @@ def test_auto_resolves_to_an_aggregation_for_every_platform():
     for platform in ("cpu", "gpu", "tpu"):
         for num_nodes in (10, 1024, 1025, 5000):
             assert choose_aggregation(platform, num_nodes) in AGGREGATIONS
+            any_graph = choose_aggregation(platform, num_nodes, is_grid=False)
+            assert any_graph in ("segment", "dense")
     graph = CASES["two scales"]
     h = jnp.ones((graph.num_padded_nodes, 2))
-    np.testing.assert_allclose(create_aggregate("auto", graph)(h), 1, rtol=1e-6)
+    mean = jax.jit(create_aggregate("auto", graph))(h)
+    np.testing.assert_allclose(mean, 1, rtol=1e-6)
 
 
 def test_unknown_aggregation_is_refused():
     with pytest.raises(InputError, match=r"'sparse'.*auto, dense, segment, stencil"):
         create_aggregate("sparse", CASES["two scales"])
+
+
+def test_unknown_normalization_is_refused():
+    with pytest.raises(InputError, match=r"'max'.*mean, sum, symmetric"):
+        create_aggregate("dense", CASES["two scales"], "max")

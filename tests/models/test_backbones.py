@@ -11,16 +11,31 @@ from dig_jax.errors import InputError
 from dig_jax.models import BACKBONES, create_backbone
 
 backbones = pytest.mark.parametrize("name", sorted(BACKBONES))
+HEADS = {"dit": dict(num_heads=4)}
 
 
 @cache
 def tiny(name):
-    """(backbone, parameters, jitted apply): one compilation for all tests."""
+    """(backbone, jitted init, parameters, jitted apply): compiled once for all tests.
+
+    The parameters are away from their start, where some are zero so that others have
+    no effect yet.
+    """
     backbone = create_backbone(
-        name, image_shape=(8, 8, 1), num_classes=3, width=16, depth=2
+        name,
+        image_shape=(8, 8, 1),
+        num_classes=3,
+        width=16,
+        depth=2,
+        **HEADS.get(name, {}),
     )
     init = jax.jit(backbone.init)
-    return backbone, init, init(jax.random.key(0)), jax.jit(backbone.apply)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: leaf + np.float32(0.1 * rng.normal(size=leaf.shape)),
+        init(jax.random.key(0)),
+    )
+    return backbone, init, params, jax.jit(backbone.apply)
 
 
 def batch(seed=0):
@@ -31,7 +46,8 @@ def batch(seed=0):
 
 @backbones
 def test_init_is_a_function_of_its_key(name):
-    _, init, params, _ = tiny(name)
+    _, init, _, _ = tiny(name)
+    params = init(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, init(jax.random.key(0)), params)
     other = init(jax.random.key(1))
     assert any(
@@ -98,10 +114,11 @@ def test_features_are_one_array_of_patch_nodes_for_each_block(name):
     x, t, label = batch()
     features = jax.eval_shape(backbone.features, params, x, t, label)
     blocks, images, nodes, width = features.shape
-    assert (blocks, images, width) == (3, 3, 16)
+    assert blocks in (2, 3)  # with a middle block or without
+    assert (images, width) == (3, 16)
     assert nodes >= 1
 
 
 def test_unknown_backbone_is_refused():
-    with pytest.raises(InputError, match=r"'resnet'.*dig_mix, dig_parallel"):
+    with pytest.raises(InputError, match=r"'resnet'.*dig_mix, dig_parallel, dit, uvit"):
         create_backbone("resnet")

@@ -1,7 +1,6 @@
 """DiG against an independent implementation, and what must not change its result."""
 
 import sys
-from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -10,119 +9,23 @@ import numpy as np
 import pytest
 
 from dig_jax.errors import InputError
-from dig_jax.graphs import Graph, GridGraph
-from dig_jax.models import create_backbone
-from dig_jax.models.aggregation import AGGREGATIONS, segment_mean
-from dig_jax.models.dig import GraphSAGE, pool, unpool
+from dig_jax.graphs import GridGraph
+from dig_jax.models.aggregation import AGGREGATIONS
+from dig_jax.models.dig import pool, unpool
 
 sys.path.insert(0, str(Path(__file__).parent))
-import dig_in_numpy
+from dig_cases import (
+    CASES,
+    KINDS,
+    assert_close,
+    backbone_of,
+    in_numpy,
+    output_and_gradient,
+    problem,
+)
 
-# Some 30 layers in float32, each wrong by a few 6e-8 of its largest value, and norms
-# that stretch small differences.
-ROUNDING = 5e-5
-WIDTH = 16
-
-# Over both kinds: 1 to 3 scales, 1 to 3 hops, 4 and 8 neighbours, with and without
-# labels, a rectangle, 1 and 3 channels, padding.
-CASES = {
-    "one scale": dict(
-        image_shape=(8, 8, 3), patch_sizes=(2,), hops=3, depth=4, num_classes=0
-    ),
-    "two scales": dict(
-        image_shape=(8, 12, 3), patch_sizes=(2, 4), hops=2, depth=4, num_classes=5
-    ),
-    "three scales": dict(
-        image_shape=(8, 8, 1),
-        patch_sizes=(1, 2, 4),
-        hops=1,
-        depth=2,
-        num_classes=0,
-        neighbors=8,
-        node_multiple=8,
-    ),
-}
-KINDS = ("dig_parallel", "dig_mix")
 kinds = pytest.mark.parametrize("kind", KINDS)
 cases = pytest.mark.parametrize("case", CASES)
-
-
-def backbone_of(kind, case, **options):
-    # A loop over blocks compiles faster than its unrolling.
-    return create_backbone(
-        kind, **{**dict(width=WIDTH, unroll=1), **CASES[case], **options}
-    )
-
-
-@cache
-def problem(kind, case):
-    """Parameters, a batch, and a direction in the space of predictions.
-
-    The parameters are random, biases and norms too: mistakes hide behind 0 and 1.
-    """
-    backbone = backbone_of(kind, case)
-    rng = np.random.default_rng(1)
-
-    def draw(path, leaf):
-        noise = rng.normal(size=leaf.shape)
-        return 1 + 0.2 * noise if path[-1].key == "scale" else 0.15 * noise
-
-    shapes = jax.eval_shape(backbone.init, jax.random.key(0))
-    params = jax.tree_util.tree_map_with_path(draw, shapes)
-    params = jax.tree.map(np.float32, params)
-    x, cotangent = rng.normal(size=(2, 2, *backbone.image_shape)).astype(np.float32)
-    t = np.array([0.013, 0.77], np.float32)
-    label = np.array([4, 0]) if backbone.num_classes else None
-    return jax.tree.map(jnp.asarray, (params, x, t, label, cotangent))
-
-
-def in_numpy(kind, case, params):
-    """Predictions and features of the batch in float64."""
-    _, x, t, label, _ = problem(kind, case)
-    options = {
-        key: CASES[case].get(key, default)
-        for key, default in dict(patch_sizes=(), hops=0, depth=0, neighbors=4).items()
-    }
-    as_float64 = partial(np.asarray, dtype=np.float64)
-    images = [
-        dig_in_numpy.dig(
-            jax.tree.map(as_float64, params),
-            as_float64(x[i]),
-            as_float64(t[i]),
-            None if label is None else int(label[i]),
-            kind=kind,
-            **options,
-        )
-        for i in range(len(x))
-    ]
-    outputs, features = zip(*images, strict=True)
-    return np.stack(outputs), np.stack(features, axis=1)
-
-
-@cache
-def output_and_gradient(kind, case, **options):
-    """Prediction, and the gradient of its product with the cotangent."""
-    apply = backbone_of(kind, case, **options).apply
-    params, x, t, label, cotangent = problem(kind, case)
-
-    @jax.jit
-    def run(params):
-        output, vjp = jax.vjp(lambda p: apply(p, x, t, label), params)
-        return output, vjp(cotangent)[0]
-
-    return run(params)
-
-
-def assert_close(actual, expected, tolerance=ROUNDING):
-    """Leaf by leaf, to a fraction of each leaf's largest value."""
-
-    def compare(path, a, b):
-        a, b = (np.asarray(v, np.float64) for v in (a, b))
-        assert a.shape == b.shape
-        error = np.abs(a - b).max() / np.abs(b).max()
-        assert error < tolerance, f"{jax.tree_util.keystr(path)}: {error:.2g}"
-
-    jax.tree_util.tree_map_with_path(compare, actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -265,25 +168,6 @@ def test_pooling_is_the_normalized_mask_and_unpooling_copies(
         )
         back = pool(copied, graph, i).reshape(z.shape)
         np.testing.assert_allclose(back[:, real], z[:, real], atol=1e-6)
-
-
-def test_graph_sage_is_its_formula():
-    """A path 0 - 1 - 2, with 2 joined to itself by weight 3."""
-    graph = Graph.create(
-        np.array([0, 1, 1, 2, 2]),
-        np.array([1, 0, 2, 1, 2]),
-        np.array([1.0, 1, 1, 1, 3]),
-        num_nodes=3,
-    )
-    h = jnp.array([[1.0, 2], [3, 5], [7, 11]])
-    w_self = np.array([[1.0, 2], [3, 4]])
-    w_neigh = np.array([[5.0, 6], [7, 8]])
-    kernel = jnp.asarray(np.concatenate([w_self, w_neigh], axis=1), jnp.float32)
-    out = GraphSAGE(segment_mean(graph)).apply({"params": {"kernel": kernel}}, h)
-    means = np.array(
-        [[3, 5], [(1 + 7) / 2, (2 + 11) / 2], [(3 + 21) / 4, (5 + 33) / 4]]
-    )
-    np.testing.assert_allclose(np.asarray(out), h @ w_self + means @ w_neigh, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

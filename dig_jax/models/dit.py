@@ -1,0 +1,259 @@
+"""DiT with adaLN-Zero in pixel space (arXiv:2212.09748).
+
+As in the authors' code (facebookresearch/DiT), with a fixed variance: the network
+predicts as many channels as the image has. Tokens are the patches; time (as 999 t) and
+label modulate the norms of each block. Tokens inside the network are
+[batch * token, width], for one image after the other.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from dig_jax.errors import InputError
+from dig_jax.graphs import image_to_patches, patches_to_image
+from dig_jax.graphs.patches import check_patch_sizes
+from dig_jax.interfaces import Backbone
+from dig_jax.models.as_backbone import as_backbone
+from dig_jax.models.attention import AttentionKernel, SelfAttention, choose_attention
+from dig_jax.models.layers import (
+    MLP,
+    DType,
+    LayerNorm,
+    Linear,
+    activation_dtype,
+    sinusoidal_embedding,
+)
+
+Rows = Float[Array, "rows width"]
+PerImage = Float[Array, "batch width"]
+
+TIME_CHANNELS = 256
+xavier_uniform = nn.initializers.xavier_uniform()
+small_normal = nn.initializers.normal(0.02)
+zeros = nn.initializers.zeros
+
+
+def create_dit(
+    *,
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+    num_classes: NonNegativeInt = 0,
+    null_label: bool = False,
+    width: PositiveInt = 384,
+    depth: PositiveInt = 12,
+    patch_size: PositiveInt = 2,
+    num_heads: PositiveInt = 6,
+    mlp_ratio: PositiveFloat = 4.0,
+    attention: AttentionKernel = "auto",
+    dtype: DType = "float32",
+    unroll: NonNegativeInt = 0,
+    remat: bool = False,
+) -> Backbone:
+    """DiT: a transformer whose norms are modulated by time and label (adaLN-Zero).
+
+    Counts in the literature include the fixed table of positions, (patches x width);
+    here it is no parameter.
+
+    Args:
+        image_shape: (row, col, rgb) of the images.
+        num_classes: Number of labels; 0 for an unconditional network.
+        null_label: Give "no class" an embedding of its own, for guidance.
+        width: Size d of the tokens; a multiple of 4.
+        depth: Number of blocks.
+        patch_size: Side of the patches.
+        num_heads: Attention heads; a divisor of the width.
+        mlp_ratio: Hidden width of the MLPs over the width.
+        attention: How attention is computed; no effect on the result.
+        dtype: float32, mixed (bfloat16 products) or bfloat16.
+        unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
+        remat: Recompute activations in the backward pass: less memory, more time.
+
+    Raises:
+        InputError: Options that do not fit the image or each other.
+    """
+    check_patch_sizes(image_shape[:2], (patch_size,))
+    if width % 4:
+        raise InputError(
+            f"The width of a DiT must be a multiple of 4 (sines and cosines of rows and"
+            f" columns), got {width}; {-(-width // 4) * 4} would do."
+        )
+    network = DiT(
+        patch_size=patch_size,
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        num_labels=num_classes + null_label,
+        attention=choose_attention(attention, dtype, width, num_heads),
+        dtype=dtype,
+        unroll=unroll,
+        remat=remat,
+    )
+    return as_backbone(network, image_shape, num_classes, null_label=null_label)
+
+
+def grid_positions(
+    rows: int, cols: int, width: int
+) -> Float[np.ndarray, "token width"]:
+    """Fixed 2-D position embedding: sin(col), cos(col), sin(row), cos(row).
+
+    Each has width / 4 frequencies 10000^(-i / (width / 4)); tokens run row by row.
+    """
+    frequencies = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    angles = np.stack([col, row])[:, :, None] * frequencies
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    return np.concatenate([*waves], axis=-1)
+
+
+class ModulatedNorm(nn.Module):
+    """LayerNorm(h) * (1 + scale) + shift, with a scale and a shift for each image."""
+
+    @nn.compact
+    def __call__(self, h: Rows, shift: PerImage, scale: PerImage) -> Rows:
+        y = LayerNorm(epsilon=1e-6, affine=False)(h.astype(jnp.float32))
+        y = y.reshape(len(shift), -1, h.shape[-1])
+        y = y * (1 + scale[:, None]) + shift[:, None]
+        return y.reshape(h.shape).astype(h.dtype)
+
+
+class DiTBlock(nn.Module):
+    """h + gate * Attention(Norm(h)), then h + gate * MLP(Norm(h)), norms modulated."""
+
+    num_heads: int
+    mlp_ratio: float
+    attention: AttentionKernel
+    return_features: bool
+    dtype: DType = "float32"
+
+    @nn.compact
+    def __call__(self, h: Rows, condition: PerImage) -> tuple[Rows, Rows | None]:
+        batch, width = condition.shape
+        num_tokens = len(h) // batch
+        modulation = Linear(
+            6 * width, self.dtype, kernel_init=zeros, name="modulation"
+        )(nn.silu(condition))
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = jnp.split(
+            modulation, 6, axis=-1
+        )
+        update = SelfAttention(
+            num_tokens,
+            self.num_heads,
+            qkv_bias=True,
+            dtype=self.dtype,
+            kernel=self.attention,
+            kernel_init=xavier_uniform,
+            name="attention",
+        )(ModulatedNorm()(h, shift, scale))
+        h = h + _per_token(gate, num_tokens) * update
+        update = MLP(
+            self.mlp_ratio,
+            self.dtype,
+            tanh_gelu=True,
+            kernel_init=xavier_uniform,
+            name="mlp",
+        )(ModulatedNorm()(h, mlp_shift, mlp_scale))
+        h = h + _per_token(mlp_gate, num_tokens) * update
+        return h, h if self.return_features else None
+
+
+class DiT(nn.Module):
+    """The network around the blocks: image to tokens, blocks, tokens to prediction.
+
+    The blocks are one `lax.scan` over parameters stacked on a leading axis, whatever
+    `unroll` and `remat` say.
+
+    Attributes:
+        num_labels: Rows of the label table; 0 for none.
+        attention: xla or cudnn.
+    """
+
+    patch_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    num_labels: int
+    attention: AttentionKernel
+    dtype: DType
+    unroll: int
+    remat: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch row col rgb"],
+        t: Float[Array, "batch"],
+        label: Int[Array, "batch"] | None,
+        return_features: bool = False,
+    ) -> Array:
+        batch, rows, cols, _ = x.shape
+        condition = self._condition(t, label)
+        patches = image_to_patches(x, self.patch_size)
+        h = Linear(self.width, self.dtype, kernel_init=xavier_uniform, name="patch")(
+            patches
+        )
+        size = self.patch_size
+        h = h + grid_positions(rows // size, cols // size, self.width).astype("float32")
+        h = h.astype(activation_dtype(self.dtype)).reshape(-1, self.width)
+        h, features = self._blocks(return_features)(h, condition)
+        if return_features:
+            return features.reshape(self.depth, batch, -1, self.width)
+
+        shift, scale = jnp.split(
+            Linear(2 * self.width, self.dtype, kernel_init=zeros, name="modulation")(
+                nn.silu(condition)
+            ),
+            2,
+            axis=-1,
+        )
+        pixels = Linear(
+            patches.shape[-1], self.dtype, kernel_init=zeros, name="to_pixels"
+        )(ModulatedNorm()(h, shift, scale))
+        pixels = pixels.reshape(patches.shape).astype(jnp.float32)
+        return patches_to_image(pixels, (rows, cols), size)
+
+    def _condition(
+        self, t: Float[Array, "batch"], label: Int[Array, "batch"] | None
+    ) -> PerImage:
+        """An MLP of the sinusoidal embedding of 999 t, plus the label's embedding."""
+        linear = partial(Linear, self.width, self.dtype, kernel_init=small_normal)
+        h = linear(name="time_expand")(sinusoidal_embedding(999.0 * t, TIME_CHANNELS))
+        h = linear(name="time_project")(nn.silu(h)).astype(jnp.float32)
+        if not self.num_labels:
+            return h
+        table = self.param(
+            "label_embedding", small_normal, (self.num_labels, self.width)
+        )
+        return h + table[label]
+
+    def _blocks(self, return_features: bool) -> nn.Module:
+        block = DiTBlock
+        if self.remat:
+            # A scan's body is not merged with another, so CSE needs no guard there.
+            block = nn.remat(block, prevent_cse=self.unroll != 1)
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,  # type: ignore[arg-type]  # Flax says int only
+            length=self.depth,
+            unroll=self.unroll or self.depth,
+        )
+        return stack(
+            self.num_heads,
+            self.mlp_ratio,
+            self.attention,
+            return_features,
+            self.dtype,
+            name="blocks",
+        )
+
+
+def _per_token(gate: PerImage, num_tokens: int) -> Rows:
+    """Each image's row for each of its tokens."""
+    return jnp.repeat(gate, num_tokens, axis=0)

@@ -1,0 +1,210 @@
+"""U-ViT in pixel space (arXiv:2209.12152).
+
+Tokens inside the network are [batch * token, width]: label, time, then patches, for one
+image after the other. As in the authors' code (baofff/U-ViT), t goes into a sinusoidal
+embedding as 999 t, with no MLP after it, and a 3x3 convolution ends the network.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from dig_jax.errors import InputError
+from dig_jax.graphs import image_to_patches, patches_to_image
+from dig_jax.graphs.patches import check_patch_sizes
+from dig_jax.interfaces import Backbone
+from dig_jax.models.as_backbone import as_backbone
+from dig_jax.models.attention import AttentionKernel, SelfAttention, choose_attention
+from dig_jax.models.layers import (
+    MLP,
+    DType,
+    LayerNorm,
+    Linear,
+    activation_dtype,
+    sinusoidal_embedding,
+    truncated_normal,
+    uniform_fan_in,
+)
+from dig_jax.models.skeleton import LongSkipStack
+
+Rows = Float[Array, "rows width"]
+
+
+def create_uvit(
+    *,
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+    num_classes: NonNegativeInt = 0,
+    null_label: bool = False,
+    width: PositiveInt = 512,
+    depth: PositiveInt = 12,
+    patch_size: PositiveInt = 2,
+    num_heads: PositiveInt = 8,
+    mlp_ratio: PositiveFloat = 4.0,
+    qkv_bias: bool = False,
+    attention: AttentionKernel = "auto",
+    dtype: DType = "float32",
+    unroll: NonNegativeInt = 0,
+    remat: bool = False,
+) -> Backbone:
+    """U-ViT: a transformer with long skips, time and label as tokens.
+
+    Args:
+        image_shape: (row, col, rgb) of the images.
+        num_classes: Number of labels; 0 for an unconditional network.
+        null_label: Give "no class" an embedding of its own, for guidance.
+        width: Size d of the tokens.
+        depth: Number of blocks besides the middle one; even.
+        patch_size: Side of the patches.
+        num_heads: Attention heads; a divisor of the width.
+        mlp_ratio: Hidden width of the MLPs over the width.
+        qkv_bias: Whether queries, keys and values have biases.
+        attention: How attention is computed; no effect on the result.
+        dtype: float32, mixed (bfloat16 products) or bfloat16.
+        unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
+        remat: Recompute activations in the backward pass: less memory, more time.
+
+    Raises:
+        InputError: Options that do not fit the image or each other.
+    """
+    check_patch_sizes(image_shape[:2], (patch_size,))
+    if depth % 2 or depth < 2:
+        raise InputError(
+            f"depth must be even and at least 2 (half of the blocks lie on each side"
+            f" of the middle one), got {depth}."
+        )
+    network = UViT(
+        patch_size=patch_size,
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        qkv_bias=qkv_bias,
+        num_labels=num_classes + null_label,
+        attention=choose_attention(attention, dtype, width, num_heads),
+        dtype=dtype,
+        unroll=unroll,
+        remat=remat,
+    )
+    return as_backbone(network, image_shape, num_classes, null_label=null_label)
+
+
+class TransformerBlock(nn.Module):
+    """h + Attention(Norm(h)), then h + MLP(Norm(h))."""
+
+    num_tokens: int
+    num_heads: int
+    mlp_ratio: float
+    qkv_bias: bool
+    attention: AttentionKernel
+    dtype: DType = "float32"
+
+    @nn.compact
+    def __call__(self, h: Rows) -> Rows:
+        h = h + SelfAttention(
+            self.num_tokens,
+            self.num_heads,
+            self.qkv_bias,
+            self.dtype,
+            self.attention,
+            name="attention",
+        )(LayerNorm(name="norm")(h))
+        update = LayerNorm(name="mlp_norm")(h)
+        return h + MLP(self.mlp_ratio, self.dtype, name="mlp")(update)
+
+
+class UViT(nn.Module):
+    """The network around the blocks: image to tokens, blocks, tokens to prediction.
+
+    Attributes:
+        num_labels: Rows of the label table; 0 for none, and then no label token.
+        attention: xla or cudnn.
+    """
+
+    patch_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    qkv_bias: bool
+    num_labels: int
+    attention: AttentionKernel
+    dtype: DType
+    unroll: int
+    remat: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch row col rgb"],
+        t: Float[Array, "batch"],
+        label: Int[Array, "batch"] | None,
+        return_features: bool = False,
+    ) -> Array:
+        h = self._embed(x, t, label).astype(activation_dtype(self.dtype))
+        batch, num_tokens, _ = h.shape
+        h, features = LongSkipStack(
+            block=partial(
+                TransformerBlock,
+                num_tokens=num_tokens,
+                num_heads=self.num_heads,
+                mlp_ratio=self.mlp_ratio,
+                qkv_bias=self.qkv_bias,
+                attention=self.attention,
+                dtype=self.dtype,
+            ),
+            depth=self.depth,
+            dtype=self.dtype,
+            unroll=self.unroll,
+            remat=self.remat,
+            name="blocks",
+        )(h.reshape(-1, self.width), return_features)
+        num_extras = 2 if self.num_labels else 1
+        if features is not None:
+            per_image = features.reshape(len(features), batch, num_tokens, self.width)
+            return per_image[:, :, num_extras:]
+        patches = h.reshape(batch, num_tokens, self.width)[:, num_extras:]
+        return self._to_image(patches, x.shape)
+
+    def _embed(
+        self,
+        x: Float[Array, "batch row col rgb"],
+        t: Float[Array, "batch"],
+        label: Int[Array, "batch"] | None,
+    ) -> Float[Array, "batch token width"]:
+        """Features of label, time and patches, with their positions."""
+        # The patches' kernel starts as that of torch's convolutions does.
+        embed = Linear(self.width, self.dtype, kernel_init=uniform_fan_in, name="patch")
+        patches = embed(image_to_patches(x, self.patch_size))
+        parts = [sinusoidal_embedding(999.0 * t, self.width)[:, None], patches]
+        if self.num_labels:
+            table = self.param(
+                "label_embedding",
+                nn.initializers.normal(1.0),  # torch's default for a table
+                (self.num_labels, self.width),
+            )
+            parts.insert(0, table[label][:, None])
+        h = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
+        return h + self.param("position", truncated_normal, h.shape[1:])
+
+    def _to_image(
+        self, h: Float[Array, "batch node width"], shape: tuple[int, ...]
+    ) -> Float[Array, "batch row col rgb"]:
+        """Norm, linear to the pixels of each patch, 3x3 convolution; float32 out."""
+        num_pixels = self.patch_size**2 * shape[-1]
+        pixels = Linear(num_pixels, self.dtype, name="to_pixels")(
+            LayerNorm(name="norm")(h)
+        )
+        image = patches_to_image(
+            pixels.astype(jnp.float32), (shape[1], shape[2]), self.patch_size
+        )
+        return nn.Conv(
+            shape[-1],
+            (3, 3),
+            padding=1,
+            kernel_init=uniform_fan_in,
+            precision="highest",
+            name="smooth",
+        )(image)
