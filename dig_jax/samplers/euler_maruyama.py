@@ -2,14 +2,17 @@
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from pydantic import PositiveInt
 
 from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
 
 
-def euler_maruyama(sde: SDE, num_steps: int) -> Solver:
+def euler_maruyama(sde: SDE, num_steps: PositiveInt) -> Solver:
     """dx = [f x - g^2 score] dt + g dw, backwards in time; weak order 1.
 
-    The score is (alpha E[x0 | x] - x) / sigma^2.
+    The score is (alpha E[x0 | x] - x) / sigma^2. Where alpha = 0 and f and g are
+    infinite (flow's t = 1), x_t holds nothing of x0, and the step is the ancestral one:
+    x_s = alpha E[x0] + sigma z.
     """
 
     def step(
@@ -20,9 +23,12 @@ def euler_maruyama(sde: SDE, num_steps: int) -> Solver:
         s: Float[Array, ""],
         noise: Noise,
     ) -> tuple[Images, tuple[()]]:
-        score = (sde.alpha(t) * denoise(x, t) - x) / jnp.square(sde.sigma(t))
+        x0, z = denoise(x, t), noise()
+        score = (sde.alpha(t) * x0 - x) / jnp.square(sde.sigma(t))
         reverse_drift = sde.drift(t) * x - jnp.square(sde.diffusion(t)) * score
         x = x + (s - t) * reverse_drift
-        return x + jnp.sqrt(t - s) * sde.diffusion(t) * noise(), state
+        x = x + jnp.sqrt(t - s) * sde.diffusion(t) * z
+        from_noise = sde.alpha(s) * x0 + sde.sigma(s) * z
+        return jnp.where(jnp.isfinite(sde.drift(t)), x, from_noise), state
 
     return Solver(init=lambda x: (), step=step, evaluations=(1,) * num_steps)

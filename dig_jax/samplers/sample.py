@@ -8,25 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from dig_jax.errors import InputError
-from dig_jax.interfaces import Denoiser, Images, Solver
-
-
-def uniform_times(
-    num_steps: int, t_start: float = 1.0, t_end: float = 1e-3
-) -> Float[np.ndarray, "time"]:
-    """num_steps + 1 times from t_start down to t_end, equally spaced.
-
-    Raises:
-        InputError: No steps, or times that do not run down within [0, 1].
-    """
-    if num_steps < 1:
-        raise InputError(f"A sampler needs at least 1 step, got {num_steps}.")
-    if not 0 <= t_end < t_start <= 1:
-        raise InputError(
-            f"Sampling runs from t_start down to t_end within [0, 1], got "
-            f"t_start={t_start}, t_end={t_end}."
-        )
-    return np.linspace(t_start, t_end, num_steps + 1)
+from dig_jax.interfaces import SDE, Denoiser, Images, Solver
 
 
 def sample(
@@ -35,23 +17,30 @@ def sample(
     times: Float[np.ndarray, "time"],
     keys: Key[Array, "batch"],
     image_shape: tuple[int, int, int],
+    *,
+    sde: SDE,
     dtype: str = "float32",
 ) -> Images:
     """Draw one image for each key, from noise at times[0] down to times[-1].
 
     All that is random in an image comes from its own key, so an image does not depend
-    on which others are drawn with it. The last step adds no noise.
+    on which others are drawn with it. The last step adds no noise. The first x is noise
+    of standard deviation `sde.prior_std` at t = 1, less before as sigma is.
 
     Args:
         denoise: E[x0 | x_t].
         solver: An entry of SOLVERS.
-        times: Descending; one step between each two.
+        times: From `create_times`: descending, one step of the solver between each two.
         keys: One key for each image, [batch].
         image_shape: (row, col, rgb).
+        sde: The forward process that the solver inverts.
         dtype: Of the sampler's state.
 
     Returns:
         Images at times[-1], about [-1, 1], not clipped.
+
+    Raises:
+        InputError: Not as many times as the solver has steps, and one more.
     """
 
     def draw(index: int | Array) -> Images:
@@ -61,7 +50,13 @@ def sample(
         return jax.vmap(draw_image)(keys)
 
     num_steps = len(times) - 1
-    x = draw(0)
+    if num_steps != len(solver.evaluations):
+        raise InputError(
+            f"The solver takes {len(solver.evaluations)} steps and needs one time more,"
+            f" got {len(times)} times: make them for len(solver.evaluations) steps."
+        )
+    t, s = jnp.asarray(times[:-1], dtype), jnp.asarray(times[1:], dtype)
+    x = draw(0) * sde.prior_std * (sde.sigma(t[0]) / sde.sigma(jnp.ones_like(t[0])))
 
     def step(carry: tuple[Images, Any], now: tuple[Array, Array, Array]):
         x, state = carry
@@ -74,7 +69,6 @@ def sample(
 
         return solver.step(denoise, x, state, t, s, noise), None
 
-    t, s = jnp.asarray(times[:-1], dtype), jnp.asarray(times[1:], dtype)
     steps = (jnp.arange(num_steps), t, s)
     (x, _), _ = jax.lax.scan(step, (x, solver.init(x)), steps)
     return x
