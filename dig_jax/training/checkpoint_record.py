@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
@@ -17,8 +17,11 @@ SCHEMA = 1
 RESERVED_KEYS = ("schema", "step", "versions", "leaves")
 PACKAGES = ("jax", "jaxlib", "numpy", "orbax-checkpoint", "flax", "optax")
 
+Items: TypeAlias = dict[str, dict[str, Any]]
+"""The parts of a checkpoint that are read apart, each a flat table of leaves."""
 
-def to_items(state: TrainState) -> dict[str, dict[str, Any]]:
+
+def to_items(state: TrainState) -> Items:
     """A state as the items of a checkpoint, each a flat table of leaves.
 
     Flat, because then the tree itself comes from the code that reads it: a checkpoint
@@ -29,7 +32,7 @@ def to_items(state: TrainState) -> dict[str, dict[str, Any]]:
     return {"train": named_leaves(train), "ema": named_leaves(ema)}
 
 
-def from_items(items: dict[str, dict[str, Any]], like: TrainState) -> TrainState:
+def from_items(items: Items, like: TrainState) -> TrainState:
     """Undo `to_items`, in the tree of another state."""
     train = like._asdict()
     ema = unflatten(items["ema"], train.pop("ema"))
@@ -43,7 +46,7 @@ def unflatten(leaves: Mapping[str, Any], like: Any) -> Any:
     )
 
 
-def make_record(step: int, meta: dict, items: dict[str, dict[str, Any]]) -> dict:
+def make_record(step: int, meta: dict, items: Items) -> dict:
     """What is written as `meta`: the record, and a checksum of it."""
     if taken := [key for key in RESERVED_KEYS if key in meta]:
         raise InputError(f"meta must not have the keys {taken}: they are set here.")

@@ -1,10 +1,9 @@
 """The training of a run, from its configuration to its pictures."""
 
 import contextlib
-import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from dig_jax.config import (
     call_with_section,
@@ -20,22 +18,17 @@ from dig_jax.config import (
     load_run_config,
     save_run_config,
 )
-from dig_jax.data.loader import load_batches
-from dig_jax.errors import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    InputError,
-    NonFiniteError,
-)
-from dig_jax.evaluation import (
+from dig_jax.data.loader import Batch, load_batches
+from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+from dig_jax.evaluation import create_evaluation_options
+from dig_jax.experiment import Experiment, create_experiment, open_dataset
+from dig_jax.generation import (
     SampleOptions,
     Sampler,
     check_sample_options,
-    create_evaluation_options,
     create_sample_options,
     sample_grid,
 )
-from dig_jax.experiment import Experiment, create_experiment, open_dataset
 from dig_jax.graphs.drawing import draw_graph
 from dig_jax.images import write_png
 from dig_jax.sharding import (
@@ -46,60 +39,18 @@ from dig_jax.sharding import (
     replicated,
 )
 from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.metric_writer import MetricWriter, plot_loss
+from dig_jax.training.log import TrainingLog
+from dig_jax.training.metric_writer import MetricWriter
 from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.options import TrainingOptions, create_training_options
+from dig_jax.training.plots import plot_diversity, plot_loss
 from dig_jax.training.progress import Progress
 from dig_jax.training.state import TrainState
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
 from dig_jax.training.stop import StopSignal
+from dig_jax.training.storage import Storage
 
-# Steps handed to the device before the host looks at the oldest one's metrics: enough
-# that the device never waits, few enough that progress is true.
-STEPS_IN_FLIGHT = 3
-MAX_BAD_STEPS = 10
 DIVERSITY_IMAGES = 16
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How long a run trains, and what it writes on the way.
-
-    Attributes:
-        batch_size: Images in a global batch, over all devices.
-        num_steps: Steps of the whole run.
-        ema_decay: Decay of the average of the parameters, in [0, 1).
-        log_every: Steps between two lines of metrics.
-        diversity_every: Steps between two measurements of feature diversity; 0: never.
-        sample_every: Steps between two pictures of samples; 0: at the end alone.
-        samples_per_class: Images of each class in such a picture.
-        checkpoint_every: Steps between two checkpoints; the last step is saved anyway.
-        keep_checkpoints: Number of newest checkpoints kept.
-    """
-
-    batch_size: PositiveInt = 128
-    num_steps: PositiveInt = 500_000
-    ema_decay: NonNegativeFloat = 0.9999
-    log_every: PositiveInt = 100
-    diversity_every: NonNegativeInt = 1000
-    sample_every: NonNegativeInt = 10_000
-    samples_per_class: PositiveInt = 10
-    checkpoint_every: PositiveInt = 5000
-    keep_checkpoints: PositiveInt = 3
-
-
-def create_training_options(config: ConfigDict) -> TrainingOptions:
-    """The training section, checked.
-
-    Raises:
-        InputError: A value of a wrong type or range.
-    """
-    section = config.training.to_dict()
-    options = call_with_section("training", TrainingOptions, section)
-    if options.ema_decay >= 1:
-        raise InputError(
-            f"config.training.ema_decay must lie in [0, 1), got {options.ema_decay}."
-        )
-    return options
 
 
 def train(config: ConfigDict, workdir: str | Path) -> int:
@@ -151,12 +102,10 @@ class TrainingRun:
     def _train(self, progress: Progress, stop: StopSignal) -> int:
         self.workdir.mkdir(parents=True, exist_ok=True)
         options, workdir = self.options, self.workdir
-        with Checkpoints(
-            workdir / "checkpoints", keep=options.keep_checkpoints
-        ) as checkpoints:
+        with Storage(workdir, options) as storage:
             with progress.busy("starting"):
-                state = self._restore_or_create(checkpoints)
-                checkpoints.check_free_space(state)
+                state = self._restore_or_create(storage.checkpoints)
+                storage.check_free_space(state)
             start = int(state.step)
             save_run_config(self.config, workdir)
             progress.message(self._describe(start, state))
@@ -167,13 +116,13 @@ class TrainingRun:
                 )
                 return EXIT_DONE
             self._draw_graph()
+            storage.forget_after(start)
             with MetricWriter(workdir, resume_step=start or None) as writer:
-                state = self._train_steps(state, checkpoints, writer, progress, stop)
+                state = self._train_steps(state, storage, writer, progress, stop)
         done = int(state.step)
         if done < options.num_steps:
             assert stop.received is not None
-            with contextlib.suppress(InputError):  # no loss has been logged yet
-                plot_loss(workdir)
+            self._plot()
             progress.message(
                 f"Stopped by {stop.received.name} at step {done}, which is saved. The "
                 f"same command goes on from there."
@@ -182,23 +131,36 @@ class TrainingRun:
         progress.message(
             f"Trained {done} steps.\n"
             f"  pictures    {workdir}/samples/\n"
-            f"  curves      {workdir}/loss.png, metrics.jsonl, TensorBoard events\n"
+            f"  curves      {workdir}/loss.png, diversity.png, metrics.jsonl, "
+            f"TensorBoard events\n"
             f"  checkpoint  {workdir}/checkpoints/{done}"
         )
         return EXIT_DONE
 
-    def _restore_or_create(self, checkpoints: Checkpoints) -> TrainState:
-        create = jax.jit(
-            lambda key: create_state(self.experiment, self.optimizer, key),
+    def create_state(self) -> TrainState:
+        """The state before the first step, on the run's devices."""
+        return self._create_state(self.init_key)
+
+    @cached_property
+    def _create_state(self) -> Callable[[jax.Array], TrainState]:
+        return jax.jit(
+            lambda key: create_state(
+                self.experiment,
+                self.optimizer,
+                key,
+                posthoc_ema=self.options.posthoc_ema,
+            ),
             out_shardings=replicated(self.mesh),
         )
+
+    def _restore_or_create(self, checkpoints: Checkpoints) -> TrainState:
         if checkpoints.latest_step() is None:
-            return create(self.init_key)
+            return self.create_state()
         abstract = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(
                 a.shape, a.dtype, sharding=replicated(self.mesh)
             ),
-            jax.eval_shape(create, self.init_key),
+            jax.eval_shape(self._create_state, self.init_key),
         )
         state, meta = checkpoints.restore(abstract)
         saved, now = meta["data"], self._data_identity()
@@ -226,6 +188,12 @@ class TrainingRun:
             f"{len(source)} images of {source.name}, {len(devices)} "
             f"{devices[0].platform} device(s); {resumed}, workdir {self.workdir}"
         ]
+        if self.options.posthoc_ema:
+            num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.power_ema))
+            lines.append(
+                f"  post-hoc EMA: {num_bytes / 1e6:.1f} MB in posthoc_ema/ every "
+                f"{self.options.posthoc_every} steps"
+            )
         lines += [f"  changed: {change}" for change in self.changes]
         return "\n".join(lines)
 
@@ -245,17 +213,16 @@ class TrainingRun:
             num_threads=data.num_threads,
             num_workers=data.num_workers,
         )
-        sharding = batch_sharded(self.mesh)
         try:
             for batch in loader:
-                yield jax.device_put((batch["image"], batch["label"]), sharding)
+                yield self.place(batch)
         finally:
             loader.close()
 
     def _train_steps(
         self,
         state: TrainState,
-        checkpoints: Checkpoints,
+        storage: Storage,
         writer: MetricWriter,
         progress: Progress,
         stop: StopSignal,
@@ -265,13 +232,13 @@ class TrainingRun:
         image, label = next(batches)
         shown = slice(DIVERSITY_IMAGES)
         with progress.compiling():
-            train_step = self._compile(state, image, label)
+            train_step = self.compile_step(state, image, label)
             measure = make_measure_diversity(self.experiment, self.run_key)
             diversity = (
                 jax.jit(measure).lower(state, image[shown], label[shown]).compile()
             )
         preview = _Preview(self.experiment, self.sample_options, options, self.mesh)
-        log = _Log(writer, progress, options, int(state.step))
+        log = TrainingLog(writer, progress, options, int(state.step))
         for step in range(int(state.step) + 1, options.num_steps + 1):
             state, metrics = train_step(state, image, label)
             log.add(step, metrics)
@@ -281,27 +248,45 @@ class TrainingRun:
             ):
                 values = diversity(state, image[shown], label[shown])
                 log.add_diversity(step, values)
-            saves = step % options.checkpoint_every == 0 or last
+            stopped = stop.received is not None
+            saves = stopped or last or step % options.checkpoint_every == 0
+            keeps = options.posthoc_ema and (last or step % options.posthoc_every == 0)
             draws = last or (options.sample_every and step % options.sample_every == 0)
-            if saves or draws or stop.received:
+            if saves or keeps or draws:
                 log.finish()
-            if saves or stop.received:
-                checkpoints.save(state, self._meta(step))
-            if stop.received:
+            if keeps:
+                storage.save_snapshot(state)
+            if saves:
+                storage.save(state, self._meta(step))
+            if stopped:
                 break
             if draws:
                 progress.message(f"step {step}: drawing samples")
                 grid = preview.draw(state)
                 write_png(self.workdir / "samples" / f"step_{step}.png", grid)
                 writer.write_image("samples", step, grid)
-                plot_loss(self.workdir)
+                self._plot()
                 log.restart_clock(step)
             if not last:
                 image, label = next(batches)
         batches.close()  # type: ignore[attr-defined]
         return state
 
-    def _compile(self, state: TrainState, image: jax.Array, label: jax.Array):
+    def _plot(self) -> None:
+        for plot in (plot_loss, plot_diversity):
+            with contextlib.suppress(InputError):  # nothing of it is logged yet
+                plot(self.workdir)
+
+    def place(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Images and labels of a batch, spread over the run's devices."""
+        return jax.device_put(
+            (batch["image"], batch["label"]), batch_sharded(self.mesh)
+        )
+
+    def compile_step(
+        self, state: TrainState, image: jax.Array, label: jax.Array
+    ) -> jax.stages.Compiled:
+        """The training step, compiled for arguments like these; it takes the state."""
         step = make_train_step(
             self.experiment, self.optimizer, self.run_key, self.options.ema_decay
         )
@@ -317,87 +302,6 @@ class TrainingRun:
         }
 
 
-class _Log:
-    """Metrics on their way from the device to the progress bar and the writer.
-
-    Looks only at steps that are done or nearly so, so that the device always has work.
-    """
-
-    def __init__(
-        self,
-        writer: MetricWriter,
-        progress: Progress,
-        options: TrainingOptions,
-        start: int,
-    ) -> None:
-        self._writer, self._progress, self._options = writer, progress, options
-        self._in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
-        self._since: list[dict[str, float]] = []
-        self._diversity: dict[int, jax.Array] = {}
-        self._shown_rate: float | None = None
-        self.restart_clock(start)
-
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        self._in_flight.append((step, metrics))
-        while len(self._in_flight) > STEPS_IN_FLIGHT:
-            self._take(*self._in_flight.popleft())
-
-    def add_diversity(self, step: int, values: jax.Array) -> None:
-        self._diversity[step] = values
-
-    def finish(self) -> None:
-        """Wait for every step handed over."""
-        while self._in_flight:
-            self._take(*self._in_flight.popleft())
-
-    def restart_clock(self, step: int) -> None:
-        """Leave what happened until now, after this step, out of images/s."""
-        self._clock, self._clock_step = time.perf_counter(), step
-
-    def _take(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        values = {name: float(v) for name, v in jax.device_get(metrics).items()}
-        if values["bad_steps"] >= MAX_BAD_STEPS:
-            raise NonFiniteError(
-                f"{MAX_BAD_STEPS} steps in a row were not finite; at step {step} the "
-                f"loss is {values['loss']:.4g}, the gradient's norm "
-                f"{values['grad_norm']:.4g}, the update's norm "
-                f"{values['update_norm']:.4g}. Parameters and checkpoints from before "
-                f"are untouched. A smaller optimizer.learning_rate, a longer warm-up or"
-                f" optimizer.max_grad_norm may help."
-            )
-        self._since.append(values)
-        if step in self._diversity:
-            per_block = np.asarray(self._diversity.pop(step))
-            self._writer.write(
-                step,
-                {
-                    f"feature_diversity/block_{block:02d}": float(value)
-                    for block, value in enumerate(per_block)
-                },
-            )
-        rate, seconds = self._rate(step)
-        if seconds > 1 or self._shown_rate is None:  # a shorter time says little
-            self._shown_rate = rate
-        self._progress.update(step, values["loss"], self._shown_rate)
-        if step % self._options.log_every == 0 or step == self._options.num_steps:
-            means = {
-                name: float(np.mean([values[name] for values in self._since]))
-                for name in ("loss", "grad_norm", "update_norm")
-            }
-            skipped = sum(values["bad_steps"] > 0 for values in self._since)
-            self._writer.write(
-                step, {**means, "images_per_second": rate, "skipped_steps": skipped}
-            )
-            self._since = []
-            self.restart_clock(step)
-
-    def _rate(self, step: int) -> tuple[float, float]:
-        """Images per second, and the seconds that it is an average over."""
-        seconds = max(time.perf_counter() - self._clock, 1e-9)
-        images = (step - self._clock_step) * self._options.batch_size
-        return images / seconds, seconds
-
-
 class _Preview:
     """Pictures of samples during training, from the same noise each time."""
 
@@ -408,19 +312,15 @@ class _Preview:
         options: TrainingOptions,
         mesh: Mesh,
     ) -> None:
-        num_rows = min(experiment.backbone.num_classes or 10, 10)
-        sample_options = SampleOptions(
-            solver=sample_options.solver,
-            num_steps=sample_options.num_steps,
-            t_end=sample_options.t_end,
+        num_classes = experiment.backbone.num_classes
+        num_rows = min(num_classes or 10, 10)
+        sample_options = replace(
+            sample_options,
             num_images=num_rows * options.samples_per_class,
-            labels=(
-                tuple(range(num_rows))
-                if experiment.backbone.num_classes
-                else "balanced"
-            ),
-            batch_size=sample_options.batch_size,
+            labels=tuple(range(num_rows)) if num_classes else "balanced",
         )
+        if sample_options.guide:  # a run of its own, which is not loaded here
+            sample_options = replace(sample_options, guide="", guidance=1.0)
         check_sample_options(experiment, sample_options)
         self._sampler = Sampler(experiment, sample_options, mesh)
         self._columns = options.samples_per_class

@@ -1,4 +1,4 @@
-"""What a run measures, step by step: metrics.jsonl, TensorBoard events and loss.png."""
+"""What a run measures, step by step: metrics.jsonl and TensorBoard events."""
 
 import json
 import math
@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
-from jaxtyping import Float, UInt8
-
-from dig_jax.errors import InputError
-from dig_jax.images import write_png
+from jaxtyping import UInt8
 
 _FILE_NAME = "metrics.jsonl"
-_DIVERSITY = "feature_diversity/"
-_BLUE, _LIGHT_BLUE, _GREEN = "#1f5f99", "#b5cfe6", "#2a7f5f"
-_FEW = 60
-"""A curve of fewer points is drawn as it is: smoothing would average nothing."""
+# What the names of series begin with; a number of two digits follows.
+DIVERSITY = "feature_diversity/block_"
+NOISE_LEVEL_LOSS = "loss_by_noise_level/bin_"
 
 
 class MetricWriter:
@@ -103,39 +99,6 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [metrics for _, metrics in _parse(_read_text(path))]
 
 
-def plot_loss(workdir: str | os.PathLike[str]) -> Path:
-    """Draws loss.png: loss, gradient norm and last feature diversity, where written.
-
-    Raises:
-        InputError: No line of metrics.jsonl has a finite loss.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    metrics = read_metrics(workdir)
-    loss = _curve(metrics, "loss")
-    grad_norm = _curve(metrics, "grad_norm")
-    diversity = _last_diversity(metrics)
-    if len(loss) == 0:
-        raise InputError(
-            f"A loss curve needs a line with a finite `loss` in {Path(workdir)}/"
-            f"{_FILE_NAME}, got {len(metrics)} lines and none with it."
-        )
-    panels = 1 + (len(grad_norm) > 0) + (diversity is not None)
-    figure = Figure(figsize=(4.8 * panels, 3.6), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = iter(figure.subplots(1, panels, squeeze=False)[0])
-    _plot_curve(next(axes), loss, "Loss")
-    if len(grad_norm):
-        _plot_curve(next(axes), grad_norm, "Gradient norm")
-    if diversity is not None:
-        _plot_diversity(next(axes), *diversity)
-    canvas.draw()
-    path = Path(workdir) / "loss.png"
-    write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])
-    return path
-
-
 def _read_text(path: Path) -> str:
     # A crash of the machine can leave bytes that are no text: they parse as no line.
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -167,80 +130,3 @@ def _drop_lines_after(path: Path, last_step: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def _curve(
-    metrics: list[dict[str, Any]], name: str
-) -> Float[np.ndarray, "point step_and_value"]:
-    points = [(m["step"], m[name]) for m in metrics if m.get(name) is not None]
-    return np.array(points, np.float64).reshape(-1, 2)
-
-
-def _last_diversity(
-    metrics: list[dict[str, Any]],
-) -> tuple[int, Float[np.ndarray, "block"]] | None:
-    """Step and feature diversity of each block where it was last written."""
-    for line in reversed(metrics):
-        names = sorted(name for name in line if name.startswith(_DIVERSITY))
-        if names:
-            # null, for what was not finite, becomes NaN again: a gap in the curve.
-            return line["step"], np.array([line[name] for name in names], np.float64)
-    return None
-
-
-def _plot_curve(
-    ax, curve: Float[np.ndarray, "point step_and_value"], label: str
-) -> None:
-    step, value = curve.T
-    smooth = _smooth(value)
-    if len(value) < _FEW:
-        ax.plot(step, value, color=_BLUE, linewidth=1.8, marker="o", markersize=4)
-    else:
-        ax.plot(step, value, color=_LIGHT_BLUE, linewidth=0.8, label="logged")
-        ax.plot(step, smooth, color=_BLUE, linewidth=1.8, label="smoothed")
-        ax.legend(frameon=False)
-    if value.min() > 0 and smooth.max() > 5 * smooth.min():
-        _log_scale(ax)
-    _finish(ax, "Step", label)
-
-
-def _plot_diversity(ax, step: int, diversity: Float[np.ndarray, "block"]) -> None:
-    ax.plot(
-        np.arange(len(diversity)),
-        diversity,
-        color=_GREEN,
-        linewidth=1.8,
-        marker="o",
-        markersize=4,
-    )
-    ax.set_title(f"step {step:,}", fontsize=10)
-    ax.set_ylim(bottom=0)
-    _finish(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
-
-
-def _log_scale(ax) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _finish(ax, xlabel: str, ylabel: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    ax.grid(color="0.92", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _smooth(value: Float[np.ndarray, "point"]) -> Float[np.ndarray, "point"]:
-    """Mean over a centred window of about a thirtieth of the run."""
-    width = 2 * (len(value) // _FEW) + 1
-    window = np.ones(width)
-    count = np.convolve(np.ones_like(value), window, mode="same")
-    return np.convolve(value, window, mode="same") / count

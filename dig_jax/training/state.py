@@ -16,6 +16,7 @@ class TrainState(NamedTuple):
         ema: Exponential moving average of the parameters, float32.
         opt_state: State of the optax optimizer.
         bad_steps: Steps in a row whose loss or gradient was not finite.
+        power_ema: Averages for post-hoc EMA, float32; () in a run that keeps none.
     """
 
     step: Int[Array, ""]
@@ -23,3 +24,4 @@ class TrainState(NamedTuple):
     ema: Params
     opt_state: Any
     bad_steps: Int[Array, ""]
+    power_ema: tuple[Params, ...] = ()

@@ -9,11 +9,18 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dig_jax.data.transforms import random_flip, to_unit_range
-from dig_jax.diffusion import simple_loss
+from dig_jax.diffusion import (
+    PerImage,
+    denoising_loss,
+    drop_labels,
+    loss_by_noise_level,
+    network_input,
+)
 from dig_jax.experiment import Experiment
-from dig_jax.interfaces import Params
+from dig_jax.interfaces import Labels, Params
 from dig_jax.metrics.feature_diversity import feature_diversity
 from dig_jax.training.optimizer import update_ema
+from dig_jax.training.power_ema import start_power_ema, update_power_ema
 from dig_jax.training.state import TrainState
 
 StepMetrics: TypeAlias = dict[str, Array]
@@ -22,11 +29,17 @@ TrainStep: TypeAlias = Callable[
     tuple[TrainState, StepMetrics],
 ]
 
+NUM_NOISE_LEVELS = 10
+
 
 def create_state(
-    experiment: Experiment, optimizer: optax.GradientTransformation, key: PRNGKeyArray
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    *,
+    posthoc_ema: bool = False,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; with the averages for post-hoc EMA if asked."""
     params = experiment.backbone.init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -34,6 +47,7 @@ def create_state(
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
         bad_steps=jnp.zeros((), jnp.int32),
+        power_ema=start_power_ema(params) if posthoc_ema else (),
     )
 
 
@@ -43,39 +57,44 @@ def make_train_step(
     run_key: PRNGKeyArray,
     ema_decay: float,
 ) -> TrainStep:
-    """A step: loss and gradient, AdamW, EMA.
+    """A step: loss and gradient, AdamW, averages of the parameters.
 
     The step's randomness comes from `fold_in(run_key, step)` over the global batch, so
     it is the same after a restart and on any number of devices. A step whose loss,
     gradient or update is not finite changes nothing but the step's number; `bad_steps`
     counts how many of them came in a row.
+
+    The metrics are scalars, but for `noise_level_loss` and `noise_level_images`: the
+    sum of the losses and the number of the images in each tenth of the times.
     """
-    backbone, objective = experiment.backbone, experiment.objective
+    apply, objective = experiment.backbone.apply, experiment.objective
 
     def train_step(
         state: TrainState,
         image: UInt8[Array, "batch row col rgb"],
         label: Int[Array, "batch"],
     ) -> tuple[TrainState, StepMetrics]:
-        flip_key, loss_key = jax.random.split(jax.random.fold_in(run_key, state.step))
+        step_key = jax.random.fold_in(run_key, state.step)
+        flip_key, loss_key = jax.random.split(step_key)
         x0 = to_unit_range(image)
         if experiment.data.random_flip:
             x0 = random_flip(flip_key, x0)
+        given = _given_labels(experiment, step_key, label)
 
-        def loss_of(params: Params) -> Float[Array, ""]:
-            return simple_loss(
-                backbone.apply,
+        def loss_of(params: Params) -> tuple[Float[Array, ""], PerImage]:
+            return denoising_loss(
+                apply,
                 params,
                 experiment.sde,
                 loss_key,
                 x0,
-                label if backbone.num_classes else None,
-                prediction=objective.prediction,
-                loss_space=objective.loss_space,
-                times=objective.times,
+                given,
+                objective=objective,
             )
 
-        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        (loss, per_image), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         grad_norm = optax.tree.norm(grads)
         update_norm = optax.tree.norm(updates)
@@ -88,18 +107,39 @@ def make_train_step(
             ema=ema,
             opt_state=opt_state,
             bad_steps=jnp.zeros((), jnp.int32),
+            power_ema=update_power_ema(state.power_ema, params, state.step + 1),
         )
         unchanged = state._replace(step=new.step, bad_steps=state.bad_steps + 1)
         state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, unchanged)
+        level_loss, level_images = loss_by_noise_level(
+            per_image.loss, per_image.t, NUM_NOISE_LEVELS
+        )
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,
             "update_norm": update_norm,
             "bad_steps": state.bad_steps,
+            "noise_level_loss": level_loss,
+            "noise_level_images": level_images,
         }
         return state, metrics
 
     return train_step
+
+
+def _given_labels(
+    experiment: Experiment, step_key: PRNGKeyArray, label: Labels
+) -> Labels | None:
+    """The labels that the network is shown: some are dropped where that is asked."""
+    num_classes = experiment.backbone.num_classes
+    rate = experiment.objective.label_dropout
+    if num_classes == 0:
+        return None
+    if rate == 0:
+        return label
+    # Not 0 or 1: those are the keys that split(step_key) gives.
+    drop_key = jax.random.fold_in(step_key, 2)
+    return drop_labels(drop_key, label, num_classes, rate)
 
 
 def make_measure_diversity(
@@ -122,6 +162,7 @@ def make_measure_diversity(
         eps = jax.random.normal(run_key, x0.shape)
         per_image = (slice(None), None, None, None)
         x = sde.alpha(t)[per_image] * x0 + sde.sigma(t)[per_image] * eps
+        x = network_input(experiment.objective, sde, x, t)
         given = label if backbone.num_classes else None
         return feature_diversity(backbone.features(state.params, x, t, given))
 

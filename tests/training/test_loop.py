@@ -20,6 +20,8 @@ from dig_jax.training.checkpoints import Checkpoints
 from dig_jax.training.loop import train
 from dig_jax.training.metric_writer import read_metrics
 from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.posthoc_ema import open_snapshots, solve_posthoc_ema
+from dig_jax.training.power_ema import SIGMA_RELS
 from dig_jax.training.step import create_state
 
 ROOT = Path(__file__).parents[2]
@@ -36,11 +38,20 @@ TINY = {
     "training.samples_per_class": 2,
     "sample.num_steps": 4,
 }
+POSTHOC = {"posthoc_ema": True, "posthoc_every": 50}
+
+
+def get_config():
+    """The configuration of every run here: this file is its own --config."""
+    config = load_config_file(str(ROOT / "configs" / "digits.py"))
+    config.update_from_flattened_dict(TINY)
+    config.training.update(POSTHOC)
+    return config
 
 
 def tiny_config(data_dir, **changes):
-    config = load_config_file(str(ROOT / "configs" / "digits.py"))
-    config.update_from_flattened_dict({**TINY, "data.data_dir": str(data_dir)})
+    config = get_config()
+    config.data.data_dir = str(data_dir)
     config.update_from_flattened_dict(changes)
     return config
 
@@ -64,7 +75,7 @@ def final_state(workdir, config):
     experiment = create_experiment(config)
     optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
     like = jax.eval_shape(
-        lambda: create_state(experiment, optimizer, jax.random.key(0))
+        lambda: create_state(experiment, optimizer, jax.random.key(0), posthoc_ema=True)
     )
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state, meta = checkpoints.restore(like)
@@ -72,10 +83,8 @@ def final_state(workdir, config):
 
 
 def start(workdir, data_dir):
-    overrides = {**TINY, "data.data_dir": data_dir}
     command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
-    command += [f"--config={ROOT / 'configs' / 'digits.py'}"]
-    command += [f"--config.{key}={value}" for key, value in overrides.items()]
+    command += [f"--config={__file__}", f"--config.data.data_dir={data_dir}"]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -99,7 +108,8 @@ def wait_for_step(workdir, step, process):
 
 
 def test_run_writes_what_it_promises(finished):
-    for name in ("config.json", "metrics.jsonl", "loss.png", "graph.png"):
+    pictures = ("loss.png", "diversity.png", "graph.png")
+    for name in ("config.json", "metrics.jsonl", *pictures):
         assert (finished / name).stat().st_size > 0
     assert (finished / "samples" / "step_120.png").exists()
     assert (finished / "samples" / "step_240.png").exists()
@@ -107,6 +117,11 @@ def test_run_writes_what_it_promises(finished):
     rows = [row for row in read_metrics(finished) if "loss" in row]
     assert [row["step"] for row in rows] == list(range(10, 241, 10))
     assert rows[-1]["loss"] < rows[0]["loss"]
+    # Ten steps of stratified times: some images at every noise level, and since all
+    # levels are as likely, their mean is nearly that of the losses.
+    for row in rows:
+        by_level = [row[f"loss_by_noise_level/bin_{i:02d}"] for i in range(10)]
+        assert np.mean(by_level) == pytest.approx(row["loss"], rel=0.3)
     diversity = [r for r in read_metrics(finished) if "feature_diversity/block_00" in r]
     assert [row["step"] for row in diversity] == [1, 100, 200]
     assert len([key for key in diversity[0] if key.startswith("feature")]) == 3
@@ -142,6 +157,32 @@ def test_interrupted_and_killed_run_ends_bitwise_equal(finished, tmp_path, data_
     assert all(jax.tree.leaves(same))
     steps = [row["step"] for row in read_metrics(workdir) if "loss" in row]
     assert steps == list(range(10, 241, 10))
+    assert snapshots_of(workdir) == snapshots_of(finished)
+
+
+def snapshots_of(workdir):
+    """The snapshots for post-hoc EMA, by step: fingerprints of what they hold."""
+    with open_snapshots(workdir, read_only=True) as snapshots:
+        return {s: snapshots.read_record(s)["leaves"] for s in snapshots.steps()}
+
+
+def test_post_hoc_ema_of_a_run_is_made_from_its_snapshots(finished, data_dir):
+    assert list(snapshots_of(finished)) == [50, 100, 150, 200, 240]
+    state, _ = final_state(finished, tiny_config(data_dir))
+    like = jax.eval_shape(lambda: state.params)
+    for sigma_rel, stored in zip(SIGMA_RELS, state.power_ema, strict=True):
+        made = solve_posthoc_ema(finished, like, sigma_rel)
+        # A few roundings of float32 in numbers of at most one.
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            made.params,
+            stored,
+        )
+
+
+def test_run_without_post_hoc_ema_is_refused_a_workdir_with_it(finished, data_dir):
+    with pytest.raises(InputError, match=r"training\.posthoc_ema: True -> False"):
+        train(tiny_config(data_dir, **{"training.posthoc_ema": False}), finished)
 
 
 def test_run_stopped_before_its_first_logged_loss_is_saved(

@@ -6,14 +6,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 from tensorboardX.proto.event_pb2 import (
     Event,  # pyright: ignore[reportAttributeAccessIssue]  # made at import
     SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from dig_jax.errors import InputError
-from dig_jax.training.metric_writer import MetricWriter, plot_loss, read_metrics
+from dig_jax.training.metric_writer import MetricWriter, read_metrics
 
 
 def write_steps(workdir: Path, steps: range, *, resume_step: int | None) -> None:
@@ -130,28 +128,3 @@ def test_tensorboard_is_told_to_forget_the_steps_done_again(tmp_path):
         if event.session_log.status == SessionLog.START
     ]
     assert starts == [5]
-
-
-def test_the_plot_is_drawn_with_and_without_its_optional_panels(tmp_path):
-    write_steps(tmp_path, range(1, 100), resume_step=None)
-    narrow = Image.open(plot_loss(tmp_path))
-    with MetricWriter(tmp_path, resume_step=99) as writer:
-        diversity = {f"feature_diversity/block_{i:02d}": 10.0 + i for i in range(5)}
-        diversity["feature_diversity/block_02"] = float("nan")
-        writer.write(100, {"loss": float("nan"), **diversity})
-    wide = Image.open(plot_loss(tmp_path))
-    assert (tmp_path / "loss.png").exists()
-    # Three panels for two; matplotlib rounds a figure to whole pixels as it likes.
-    assert abs(wide.width * 2 - narrow.width * 3) <= 3
-
-
-def test_a_plot_of_a_single_step_is_drawn(tmp_path):
-    write_steps(tmp_path, range(1, 2), resume_step=None)
-    assert Image.open(plot_loss(tmp_path)).height > 0
-
-
-def test_a_plot_without_a_loss_is_refused(tmp_path):
-    with MetricWriter(tmp_path, resume_step=None) as writer:
-        writer.write(1, {"loss": float("nan")})
-    with pytest.raises(InputError, match=r"finite `loss`.*got 1 lines"):
-        plot_loss(tmp_path)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from dig_jax.experiment import create_experiment
 from dig_jax.interfaces import Backbone
 from dig_jax.sharding import MeshOptions, batch_sharded, create_mesh, replicated
 from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.power_ema import SIGMA_RELS, gamma_of_sigma_rel
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
@@ -26,7 +28,7 @@ def create_linear_backbone():
 
     def init(key):
         kernel = jax.random.normal(key, (64, 64)) / 8
-        return {"kernel": kernel, "label": jnp.zeros(10), "time": jnp.ones(())}
+        return {"kernel": kernel, "label": jnp.zeros(11), "time": jnp.ones(())}
 
     def apply(params, x, t, label):
         # The absolute value so that at 0 the gradient alone is NaN.
@@ -41,10 +43,14 @@ def create_linear_backbone():
     return Backbone(init, apply, features, (8, 8, 1), 10, None)
 
 
-def create_linear_experiment(random_flip=False):
+def create_linear_experiment(random_flip=False, label_dropout=0.0):
     config = load_config_file(str(DIGITS))
     config.data.random_flip = random_flip
-    return create_experiment(config)._replace(backbone=create_linear_backbone())
+    experiment = create_experiment(config)
+    return experiment._replace(
+        backbone=create_linear_backbone(),
+        objective=replace(experiment.objective, label_dropout=label_dropout),
+    )
 
 
 def create_batch(seed=0):
@@ -53,9 +59,9 @@ def create_batch(seed=0):
     return images, rng.integers(0, 10, BATCH).astype(np.int32)
 
 
-def start(random_flip=False, run_seed=1, num_devices=1):
+def start(run_seed=1, num_devices=1, posthoc_ema=False, **changes):
     """A jitted step and the state before it."""
-    experiment = create_linear_experiment(random_flip)
+    experiment = create_linear_experiment(**changes)
     optimizer = create_optimizer(num_steps=100, learning_rate=0.1, warmup_steps=0)
     mesh = create_mesh(MeshOptions(num_devices))
     step = make_train_step(experiment, optimizer, jax.random.key(run_seed), 0.9)
@@ -65,7 +71,9 @@ def start(random_flip=False, run_seed=1, num_devices=1):
         in_shardings=(everywhere, spread, spread),
         out_shardings=(everywhere, everywhere),
     )
-    state = create_state(experiment, optimizer, jax.random.key(0))
+    state = create_state(
+        experiment, optimizer, jax.random.key(0), posthoc_ema=posthoc_ema
+    )
     return jitted, jax.device_put(state, everywhere)
 
 
@@ -86,6 +94,11 @@ def assert_same(a, b):
 @pytest.fixture(scope="module")
 def step_and_state():
     return start()
+
+
+@pytest.fixture(scope="module")
+def posthoc_step_and_state():
+    return start(posthoc_ema=True)
 
 
 def test_a_step_moves_parameters_average_and_counts(step_and_state):
@@ -155,6 +168,70 @@ def test_images_are_mirrored_only_where_asked(step_and_state):
     assert with_flips != pytest.approx(without, rel=1e-3)
 
 
+def test_losses_by_noise_level_add_up_to_the_loss(step_and_state):
+    step, state = step_and_state
+    _, metrics = step(state, *create_batch())
+    images = metrics["noise_level_images"]
+    assert (images.shape, images.sum()) == ((10,), BATCH)
+    # The times of the digits are stratified: none of ten levels has two of eight.
+    assert images.max() == 1
+    assert not np.asarray(metrics["noise_level_loss"])[images == 0].any()
+    total = metrics["noise_level_loss"].sum()
+    assert float(total) / BATCH == pytest.approx(float(metrics["loss"]), rel=1e-5)
+
+
+def test_labels_are_dropped_only_where_asked_and_nothing_else_changes(step_and_state):
+    plain, state = step_and_state
+    dropping, _ = start(label_dropout=0.5)
+    # At first no label says anything, so the loss shows times and noise alone.
+    after, metrics = plain(state, *create_batch())
+    other, other_metrics = dropping(state, *create_batch())
+    # Two programs round a float32 sum differently.
+    assert float(metrics["loss"]) == pytest.approx(
+        float(other_metrics["loss"]), rel=1e-6
+    )
+    assert after.params["label"][10] == 0
+    assert other.params["label"][10] != 0
+    # Half of the labels still had their say.
+    assert 0 < (other.params["label"][:10] != 0).sum() < len(set(create_batch()[1]))
+
+
+def test_averages_for_post_hoc_ema_are_kept_beside_a_run_that_goes_as_without(
+    step_and_state, posthoc_step_and_state
+):
+    (plain, without), (step, state) = step_and_state, posthoc_step_and_state
+    assert without.power_ema == ()
+    for seed in range(2):
+        without, _ = plain(without, *create_batch(seed))
+        state, _ = step(state, *create_batch(seed))
+        if seed == 0:
+            first = state.params
+    # AdamW enlarges the roundings in which the two programs differ where a gradient is
+    # near zero.
+    for a, b in zip(
+        jax.tree.leaves(without),
+        jax.tree.leaves(state._replace(power_ema=())),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    # The first of two steps has the weight (1 / 2)^(gamma + 1).
+    for ema, sigma_rel in zip(state.power_ema, SIGMA_RELS, strict=True):
+        weight = 0.5 ** (gamma_of_sigma_rel(sigma_rel) + 1)
+        for name, average in ema.items():
+            expected = weight * first[name] + (1 - weight) * state.params[name]
+            np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_that_is_not_finite_leaves_the_averages_for_post_hoc_ema(
+    posthoc_step_and_state,
+):
+    step, state = posthoc_step_and_state
+    state, _ = step(state, *create_batch())
+    broken = {**state.params, "time": jnp.float32(jnp.nan)}
+    after, _ = step(state._replace(params=broken), *create_batch(1))
+    assert_same(after.power_ema, state.power_ema)
+
+
 def test_four_devices_take_the_same_steps_as_one(tmp_path):
     path = tmp_path / "steps.npz"
     script = (
@@ -166,6 +243,7 @@ def test_four_devices_take_the_same_steps_as_one(tmp_path):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     here = Path(__file__).parent
     subprocess.run(

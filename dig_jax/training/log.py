@@ -1,0 +1,114 @@
+"""What a run measures, on its way from the device to those who read it."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from dig_jax.errors import NonFiniteError
+from dig_jax.training.metric_writer import DIVERSITY, NOISE_LEVEL_LOSS, MetricWriter
+from dig_jax.training.options import TrainingOptions
+from dig_jax.training.progress import Progress
+from dig_jax.training.step import StepMetrics
+
+# Steps handed to the device before the host looks at the oldest one's metrics: enough
+# that the device never waits, few enough that progress is true.
+STEPS_IN_FLIGHT = 3
+MAX_BAD_STEPS = 10
+
+
+class TrainingLog:
+    """Metrics on their way from the device to the progress bar and the writer.
+
+    Looks only at steps that are done or nearly so, so that the device always has work.
+    """
+
+    def __init__(
+        self,
+        writer: MetricWriter,
+        progress: Progress,
+        options: TrainingOptions,
+        start: int,
+    ) -> None:
+        self._writer, self._progress, self._options = writer, progress, options
+        self._in_flight: deque[tuple[int, StepMetrics]] = deque()
+        self._since: list[dict[str, np.ndarray]] = []
+        self._diversity: dict[int, Array] = {}
+        self._shown_rate: float | None = None
+        self.restart_clock(start)
+
+    def add(self, step: int, metrics: StepMetrics) -> None:
+        """Take the metrics of a step that the device is given."""
+        self._in_flight.append((step, metrics))
+        while len(self._in_flight) > STEPS_IN_FLIGHT:
+            self._take(*self._in_flight.popleft())
+
+    def add_diversity(self, step: int, values: Float[Array, "block"]) -> None:
+        """Take the feature diversity after a step, right after its metrics."""
+        self._diversity[step] = values
+
+    def finish(self) -> None:
+        """Wait for every step handed over."""
+        while self._in_flight:
+            self._take(*self._in_flight.popleft())
+
+    def restart_clock(self, step: int) -> None:
+        """Leave what happened until now, after this step, out of images/s."""
+        self._clock, self._clock_step = time.perf_counter(), step
+
+    def _take(self, step: int, metrics: StepMetrics) -> None:
+        values = jax.device_get(metrics)
+        if values["bad_steps"] >= MAX_BAD_STEPS:
+            raise NonFiniteError(
+                f"{MAX_BAD_STEPS} steps in a row were not finite; at step {step} the "
+                f"loss is {values['loss']:.4g}, the gradient's norm "
+                f"{values['grad_norm']:.4g}, the update's norm "
+                f"{values['update_norm']:.4g}. Parameters and checkpoints from before "
+                f"are untouched. A smaller optimizer.learning_rate, a longer warm-up or"
+                f" optimizer.max_grad_norm may help."
+            )
+        self._since.append(values)
+        if step in self._diversity:
+            per_block = np.asarray(self._diversity.pop(step))
+            self._writer.write(step, _numbered(DIVERSITY, enumerate(per_block)))
+        rate, seconds = self._rate(step)
+        if seconds > 1 or self._shown_rate is None:  # a shorter time says little
+            self._shown_rate = rate
+        self._progress.update(step, values["loss"], self._shown_rate)
+        if step % self._options.log_every == 0 or step == self._options.num_steps:
+            self._write_line(step, rate)
+            self._since = []
+            self.restart_clock(step)
+
+    def _write_line(self, step: int, rate: float) -> None:
+        """Means over the steps since the line before."""
+        steps = {
+            name: np.array([values[name] for values in self._since], np.float64)
+            for name in self._since[0]
+        }
+        scalars = ("loss", "grad_norm", "update_norm")
+        losses = steps["noise_level_loss"].sum(axis=0)
+        images = steps["noise_level_images"].sum(axis=0)
+        by_level = [(i, losses[i] / n) for i, n in enumerate(images) if n > 0]
+        self._writer.write(
+            step,
+            {
+                **{name: steps[name].mean() for name in scalars},
+                "images_per_second": rate,
+                "skipped_steps": int((steps["bad_steps"] > 0).sum()),
+                **_numbered(NOISE_LEVEL_LOSS, by_level),
+            },
+        )
+
+    def _rate(self, step: int) -> tuple[float, float]:
+        """Images per second, and the seconds that it is an average over."""
+        seconds = max(time.perf_counter() - self._clock, 1e-9)
+        images = (step - self._clock_step) * self._options.batch_size
+        return images / seconds, seconds
+
+
+def _numbered(prefix: str, values: Iterable[tuple[int, float]]) -> dict[str, float]:
+    return {f"{prefix}{number:02d}": float(value) for number, value in values}

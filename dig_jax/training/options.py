@@ -1,0 +1,56 @@
+"""The training section of a configuration."""
+
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from dig_jax.config import call_with_section
+from dig_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long a run trains, and what it writes on the way.
+
+    Attributes:
+        batch_size: Images in a global batch, over all devices.
+        num_steps: Steps of the whole run.
+        ema_decay: Decay of the average of the parameters, in [0, 1).
+        posthoc_ema: Whether to keep two more averages and snapshots of them, from
+            which one of any width is made after the run (arXiv:2312.02696).
+        posthoc_every: Steps between two such snapshots; the last step has one anyway.
+        log_every: Steps between two lines of metrics.
+        diversity_every: Steps between two measurements of feature diversity; 0: never.
+        sample_every: Steps between two pictures of samples; 0: at the end alone.
+        samples_per_class: Images of each class in such a picture.
+        checkpoint_every: Steps between two checkpoints; the last step is saved anyway.
+        keep_checkpoints: Number of newest checkpoints kept.
+    """
+
+    batch_size: PositiveInt = 128
+    num_steps: PositiveInt = 500_000
+    ema_decay: NonNegativeFloat = 0.9999
+    posthoc_ema: bool = False
+    posthoc_every: PositiveInt = 5000
+    log_every: PositiveInt = 100
+    diversity_every: NonNegativeInt = 1000
+    sample_every: NonNegativeInt = 10_000
+    samples_per_class: PositiveInt = 10
+    checkpoint_every: PositiveInt = 5000
+    keep_checkpoints: PositiveInt = 3
+
+
+def create_training_options(config: ConfigDict) -> TrainingOptions:
+    """The training section, checked.
+
+    Raises:
+        InputError: A value of a wrong type or range.
+    """
+    section = config.training.to_dict()
+    options = call_with_section("training", TrainingOptions, section)
+    if options.ema_decay >= 1:
+        raise InputError(
+            f"config.training.ema_decay must lie in [0, 1), got {options.ema_decay}."
+        )
+    return options

@@ -1,0 +1,59 @@
+"""Where a run keeps its parameters: checkpoints, and snapshots for post-hoc EMA."""
+
+import contextlib
+from pathlib import Path
+
+from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.options import TrainingOptions
+from dig_jax.training.posthoc_ema import open_snapshots, snapshot_items
+from dig_jax.training.state import TrainState
+
+
+class Storage:
+    """Checkpoints of a run and, if it keeps any, its snapshots for post-hoc EMA.
+
+    A checkpoint is saved only when all snapshots before it are on disk, so a run that
+    goes on from one has them all.
+
+    Attributes:
+        checkpoints: To restore from.
+    """
+
+    def __init__(self, workdir: Path, options: TrainingOptions) -> None:
+        with contextlib.ExitStack() as opened:
+            self.checkpoints = opened.enter_context(
+                Checkpoints(workdir / "checkpoints", keep=options.keep_checkpoints)
+            )
+            self._snapshots = None
+            if options.posthoc_ema:
+                self._snapshots = opened.enter_context(open_snapshots(workdir))
+            self._close = opened.pop_all()
+
+    def __enter__(self) -> "Storage":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._close.__exit__(*error)
+
+    def check_free_space(self, state: TrainState) -> None:
+        """Raise InputError where the disk has no room for a state."""
+        self.checkpoints.check_free_space(state)
+        if self._snapshots is not None:
+            self._snapshots.check_free_space(snapshot_items(state))
+
+    def forget_after(self, step: int) -> None:
+        """Delete the snapshots of steps that will be done again."""
+        if self._snapshots is not None:
+            steps = self._snapshots.steps()
+            self._snapshots.delete(later for later in steps if later > step)
+
+    def save(self, state: TrainState, meta: dict) -> None:
+        """Save a checkpoint in the background; see `Checkpoints.save`."""
+        if self._snapshots is not None:
+            self._snapshots.wait()
+        self.checkpoints.save(state, meta)
+
+    def save_snapshot(self, state: TrainState) -> None:
+        """Save the averages of a state in the background, in a run that keeps them."""
+        if self._snapshots is not None:
+            self._snapshots.save(int(state.step), snapshot_items(state), {})
