@@ -36,6 +36,7 @@ SECTIONS = (
 # parameters mean or which steps have been taken.
 FREE_KEYS = (
     "backbone.aggregation",
+    "backbone.attention",
     "backbone.node_multiple",
     "backbone.remat",
     "backbone.unroll",
@@ -56,12 +57,21 @@ FREE_KEYS = (
 
 
 def load_config_file(path: str) -> ConfigDict:
-    """The configuration that `get_config()` of a Python file returns.
+    """The configuration of a run, from a Python file (see `read_config_file`).
+
+    Raises:
+        InputError: No such file, or not a run's configuration.
+    """
+    return check_sections(read_config_file(path), path)
+
+
+def read_config_file(path: str) -> ConfigDict:
+    """What `get_config()` of a Python file returns.
 
     `FILE.py:VARIANT` passes the text after the colon to `get_config`.
 
     Raises:
-        InputError: No such file, or not a configuration.
+        InputError: No such file, or it does not give a ConfigDict.
     """
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
@@ -80,7 +90,27 @@ def load_config_file(path: str) -> ConfigDict:
             f"get_config() of {file} does not fit --config={path} ({error}): FILE "
             f"passes it nothing, FILE:VARIANT one text."
         ) from None
-    return check_sections(get_config(*arguments), file)
+    config = get_config(*arguments)
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"get_config() of {file} must return an ml_collections.ConfigDict, got "
+            f"{type(config).__name__}."
+        )
+    return config
+
+
+def choose_variant(variants: Mapping[str, T], name: str) -> T:
+    """The variant of that name, for a `get_config` that has several.
+
+    Raises:
+        InputError: Unknown name.
+    """
+    if name not in variants:
+        raise InputError(
+            f"Unknown variant {name!r} of the configuration. Available: "
+            f"{', '.join(variants)}."
+        )
+    return variants[name]
 
 
 def load_run_config(workdir: str | Path) -> ConfigDict:
@@ -129,13 +159,8 @@ def config_from_json(text: str) -> ConfigDict:
     return ConfigDict(as_tuples(values))
 
 
-def check_sections(config: Any, origin: str) -> ConfigDict:
+def check_sections(config: ConfigDict, origin: str) -> ConfigDict:
     """Raise InputError unless there are exactly the known sections and a seed."""
-    if not isinstance(config, ConfigDict):
-        raise InputError(
-            f"{origin} must give an ml_collections.ConfigDict, got "
-            f"{type(config).__name__}."
-        )
     needed = {*SECTIONS, "seed"}
     unknown, missing = set(config) - needed, needed - set(config)
     if unknown or missing:

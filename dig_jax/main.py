@@ -6,6 +6,7 @@ Modes:
   train     train, or go on where the workdir's run stopped (the default)
   sample    draw images with the workdir's averaged parameters: samples.npz, samples.png
   evaluate  score drawn images against the data set: eval/scores.jsonl
+  compare   train and evaluate several backbones alike: compare.md, compare.json, plots
   summary   the backbone's modules, parameters, multiply-accumulates, and its graph
 
 Options:
@@ -17,6 +18,8 @@ Options:
                             --config.sample.seed=1 --config.sample.batch_size=256
   --workdir=DIR             where the run is, or will be
   --out=DIR                 sample: write here instead of the workdir
+  --out=FILE                summary of a file of tables (configs/paper_tables.py): put
+                            them between the file's markers, or into a new file
   --step=N                  sample, evaluate: this checkpoint instead of the newest
   --json                    summary: one JSON object
 
@@ -38,8 +41,8 @@ from ml_collections import ConfigDict, config_flags
 from dig_jax.config import (
     check_same_run,
     check_sections,
-    load_config_file,
     load_run_config,
+    read_config_file,
 )
 from dig_jax.errors import (
     EXIT_BAD_INPUT,
@@ -94,11 +97,22 @@ def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     return EXIT_DONE
 
 
+def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
+    """--mode=compare."""
+    from dig_jax.comparison.run import compare
+
+    return compare(config, _workdir(options))
+
+
 def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=summary."""
+    from dig_jax.count_tables import summarize_tables
     from dig_jax.experiment import create_experiment
     from dig_jax.summary import format_summary, summary_record
 
+    if "tables" in config:
+        print(summarize_tables(config, out=options.out, as_json=options.json))
+        return EXIT_DONE
     backbone = create_experiment(config).backbone
     record = summary_record(config.backbone.name, backbone)
     print(json.dumps(record) if options.json else format_summary(record))
@@ -109,6 +123,7 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "train": train_mode,
     "sample": sample_mode,
     "evaluate": evaluate_mode,
+    "compare": compare_mode,
     "summary": summary_mode,
 }
 
@@ -166,7 +181,11 @@ def parse(arguments: list[str]) -> tuple[str, ConfigDict, flags.FlagValues]:
         config = _override(copy.deepcopy(saved), about_config)
         check_same_run(saved, config, options.workdir)
     elif file is not None:
-        config = _override(load_config_file(file), about_config)
+        config = read_config_file(file)
+        tables = options.mode == "summary" and "tables" in config
+        if options.mode == "compare" or tables:  # of several networks
+            return options.mode, _override(config, about_config), options
+        config = _override(check_sections(config, file), about_config)
     elif options.mode == "summary" and options.workdir:
         config = _override(load_run_config(_workdir(options)), about_config)
     else:
@@ -174,7 +193,7 @@ def parse(arguments: list[str]) -> tuple[str, ConfigDict, flags.FlagValues]:
             "--config=FILE is needed: a Python file with get_config(), such as "
             "configs/digits.py."
         )
-    return options.mode, config, options
+    return options.mode, check_sections(config, "the command line"), options
 
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
@@ -206,8 +225,9 @@ def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
 def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
     """Apply `--config.SECTION.KEY=VALUE` arguments, each of its key's own type.
 
-    A whole number may become several, as in --config.data.image_size=8,16; constructors
-    say whether they take that.
+    A whole number may become several, as in --config.data.image_size=8,16. A key that
+    the section leaves at its default may be given too; constructors say whether it
+    exists, and whether they take the value.
     """
     config.lock()
     for argument in arguments:
@@ -216,6 +236,10 @@ def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
             raise InputError(f"{argument} needs a value: {name}=VALUE.")
         key = name.lstrip("-").removeprefix("config.")
         section, leaf = _find_key(config, key)
+        if leaf not in section:
+            with section.unlocked():
+                section[leaf] = _read_value(value)
+            continue
         old_type = type(section[leaf])
         try:
             if old_type is int and "," in value:
@@ -227,28 +251,44 @@ def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
             raise InputError(
                 f"{name} must be {VALUE_KINDS[old_type]}, got {value!r}."
             ) from None
-    return check_sections(config, "the command line")
+    return config
 
 
 def _find_key(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
-    """The section that a key SECTION.KEY stands in, and the key's name there."""
-    section, dot, leaf = key.partition(".")
-    if section not in config:
+    """The innermost section that a dotted key names, and the key's name there."""
+    *path, leaf = key.split(".")
+    section, said = config, "config"
+    for part in path:
+        if part not in section:
+            raise InputError(
+                f"Unknown section in --config.{key}. Available in {said}: "
+                f"{', '.join(sorted(section))}."
+            )
+        section, said = section[part], f"{said}.{part}"
+        if not isinstance(section, ConfigDict):
+            raise InputError(f"{said} has no keys, got --config.{key}.")
+    if not path and leaf not in section:
         raise InputError(
-            f"Unknown section in --config.{key}. Available: "
-            f"{', '.join(sorted(config))}."
+            f"Unknown section in --config.{key}. Available in {said}: "
+            f"{', '.join(sorted(section))}."
         )
-    within = config[section]
-    if not isinstance(within, ConfigDict):
-        if dot:
-            raise InputError(f"config.{section} has no keys, got --config.{key}.")
-        return config, section
-    if leaf not in within:
+    if isinstance(section.get(leaf), ConfigDict):
         raise InputError(
-            f"Unknown key --config.{key}. Available in config.{section}: "
-            f"{', '.join(sorted(within))}."
+            f"--config.{key} is a section. Keys in it: "
+            f"{', '.join(sorted(section[leaf])) or 'none'}."
         )
-    return within, leaf
+    return section, leaf
+
+
+def _read_value(text: str) -> bool | int | float | str | tuple:
+    """A value whose type is not known: as Python would read it, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _parse_config_flag(config: ConfigDict, argument: str) -> None:
@@ -267,19 +307,17 @@ def _draw(
 
     With `reuse` nothing is drawn where the same samples lie there already.
     """
-    from dig_jax.evaluation import (
-        describe_samples,
-        read_samples,
-        sample_grid,
-        save_samples,
-    )
+    from dig_jax.evaluation import describe_samples, read_samples, save_samples
+    from dig_jax.generation import sample_grid
     from dig_jax.images import write_png
     from dig_jax.run import load
     from dig_jax.training.progress import Progress
 
     run = load(_workdir(options), step=options.step, config=config)
     sampler = run.sampler()
-    provenance = describe_samples(run.experiment, sampler.options, run.step)
+    provenance = describe_samples(
+        run.experiment, sampler.options, run.step, sampler.guide
+    )
     samples = folder / "samples.npz"
     if reuse and samples.is_file() and read_samples(samples)[1] == provenance:
         print(f"Scoring {samples}, drawn before.")

@@ -7,14 +7,16 @@ import jax
 from ml_collections import ConfigDict
 
 from dig_jax.config import call_with_section, load_run_config
-from dig_jax.evaluation import (
+from dig_jax.errors import InputError
+from dig_jax.experiment import Experiment, create_experiment
+from dig_jax.generation import (
+    Guide,
     LabelRule,
     SampleOptions,
     Sampler,
     check_sample_options,
     create_sample_options,
 )
-from dig_jax.experiment import Experiment, create_experiment
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.sharding import MeshOptions, create_mesh, replicated
 from dig_jax.training.checkpoints import Checkpoints
@@ -73,9 +75,9 @@ class Run(NamedTuple):
         """What draws this run's images; the options are the run's own by default."""
         if options is None:
             options = create_sample_options(self.experiment)
-        return Sampler(
-            self.experiment, check_sample_options(self.experiment, options), self.mesh
-        )
+        check_sample_options(self.experiment, options)
+        guide = load_guide(self.experiment, options) if options.guide else None
+        return Sampler(self.experiment, options, self.mesh, guide)
 
 
 def load(
@@ -104,3 +106,27 @@ def load(
     with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
         params, found, _ = checkpoints.restore_ema(abstract, step)
     return Run(experiment, params, found, mesh)
+
+
+def load_guide(experiment: Experiment, options: SampleOptions) -> Guide:
+    """The network that `options.guide` names, to guide the experiment's own.
+
+    Raises:
+        InputError: There is no such run or step, or it was trained on other images,
+            labels, noise or targets.
+    """
+    run = load(options.guide, step=options.guide_step)
+    mine, other = experiment, run.experiment
+    for what, here, there in (
+        ("images", mine.backbone.image_shape, other.backbone.image_shape),
+        ("num_classes", mine.backbone.num_classes, other.backbone.num_classes),
+        ("sde", mine.sde, other.sde),
+        ("prediction", mine.objective.prediction, other.objective.prediction),
+    ):
+        if here != there:
+            raise InputError(
+                f"A guide must be of the guided network's {what}, which is {here}; the "
+                f"run in {options.guide} has {there}."
+            )
+    same = mine.config.backbone.to_dict() == other.config.backbone.to_dict()
+    return Guide(run.params, None if same else other.backbone, run.step)

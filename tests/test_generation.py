@@ -1,4 +1,4 @@
-"""Drawing images and scoring them: what is drawn depends on the seed alone."""
+"""Drawing images: what is drawn depends on the seed alone."""
 
 import os
 import subprocess
@@ -11,21 +11,17 @@ import numpy as np
 import pytest
 
 from dig_jax.config import load_config_file
-from dig_jax.data.loader import read_all
 from dig_jax.errors import InputError, NonFiniteError
-from dig_jax.evaluation import (
+from dig_jax.experiment import create_experiment
+from dig_jax.generation import (
     GROUP_SIZE,
+    Guide,
     SampleOptions,
     Sampler,
+    check_sample_options,
     choose_labels,
-    create_evaluation_options,
-    describe_samples,
-    read_samples,
     sample_grid,
-    save_samples,
-    score_samples,
 )
-from dig_jax.experiment import create_experiment, open_dataset
 from dig_jax.images import image_grid
 from dig_jax.interfaces import Backbone
 from dig_jax.sharding import MeshOptions, create_mesh
@@ -33,7 +29,7 @@ from dig_jax.sharding import MeshOptions, create_mesh
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
 
 
-def create_mlp_backbone(num_classes):
+def create_mlp_backbone(num_classes, null_label=False):
     """The smallest network that multiplies matrices and looks at its label."""
     width = 37  # Odd, so that blocks of a matrix product have ragged ends.
 
@@ -42,7 +38,7 @@ def create_mlp_backbone(num_classes):
         return {
             "into": jax.random.normal(keys[0], (64, width)) / 8,
             "out": jax.random.normal(keys[1], (width, 64)) / 6,
-            "label": jax.random.normal(keys[2], (max(num_classes, 1), width)),
+            "label": jax.random.normal(keys[2], (num_classes + 1, width)),
         }
 
     def apply(params, x, t, label):
@@ -53,17 +49,19 @@ def create_mlp_backbone(num_classes):
     def features(params, x, t, label):
         raise AssertionError("not called")
 
-    return Backbone(init, apply, features, (8, 8, 1), num_classes, None)
+    return Backbone(init, apply, features, (8, 8, 1), num_classes, None, null_label)
 
 
-def create_mlp_experiment(num_classes=10):
+def create_mlp_experiment(num_classes=10, null_label=False):
     experiment = create_experiment(load_config_file(str(DIGITS)))
-    return experiment._replace(backbone=create_mlp_backbone(num_classes))
+    backbone = create_mlp_backbone(num_classes, null_label)
+    return experiment._replace(backbone=backbone)
 
 
-def draw(experiment, num_devices=1, **options):
+def draw(experiment, num_devices=1, guide=None, **options):
     options = SampleOptions(**{"num_steps": 5, "num_images": 20, **options})
-    sampler = Sampler(experiment, options, create_mesh(MeshOptions(num_devices)))
+    mesh = create_mesh(MeshOptions(num_devices))
+    sampler = Sampler(experiment, options, mesh, guide)
     return sampler.draw(experiment.backbone.init(jax.random.key(0)))
 
 
@@ -146,7 +144,7 @@ def test_images_do_not_depend_on_the_number_of_devices(images, tmp_path):
     path = tmp_path / "images.npy"
     script = (
         "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
-        "import test_evaluation as t\n"
+        "import test_generation as t\n"
         "images = t.draw(t.create_mlp_experiment(), num_devices=4, batch_size=64)\n"
         "numpy.save(sys.argv[2], images)"
     )
@@ -196,47 +194,6 @@ def test_progress_counts_the_images(experiment):
     assert counts == [16, 32, 40]
 
 
-def test_samples_are_read_as_they_were_saved(experiment, images, tmp_path):
-    path = tmp_path / "deep" / "samples.npz"
-    labels = choose_labels("balanced", 20, 10)
-    provenance = describe_samples(experiment, SampleOptions(num_images=20), 7)
-    save_samples(path, images, labels, provenance)
-    read, read_provenance = read_samples(path)
-    np.testing.assert_array_equal(read.images, images)
-    np.testing.assert_array_equal(read.labels, labels)
-    assert [file.name for file in path.parent.iterdir()] == ["samples.npz"]
-    assert read_provenance == provenance
-    assert provenance["checkpoint_step"] == 7
-    assert provenance["function_evaluations"] == 1000
-
-
-def test_images_without_labels_are_saved_with_zeros(images, tmp_path):
-    save_samples(tmp_path / "samples.npz", images, None, {})
-    np.testing.assert_array_equal(read_samples(tmp_path / "samples.npz")[0].labels, 0)
-
-
-@pytest.mark.parametrize(
-    "kind", ["missing", "text", "empty", "cut", "other npz", "pickle"]
-)
-def test_what_is_no_samples_file_is_refused(tmp_path, kind):
-    path = tmp_path / "samples.npz"
-    if kind == "text":
-        path.write_text("no arrays")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "cut":
-        np.savez(path, images=np.zeros(3))
-        path.write_bytes(path.read_bytes()[:-30])
-    elif kind == "other npz":
-        np.savez(path, images=np.zeros(3))
-    elif kind == "pickle":
-        # An object array runs code when it is read.
-        pickled = np.array([{"a": 1}], dtype=object)
-        np.savez(path, images=pickled, labels=pickled, provenance=pickled)
-    with pytest.raises(InputError, match=r"samples\.npz"):
-        read_samples(path)
-
-
 def test_a_grid_has_one_row_a_class(images):
     labels = choose_labels("balanced", 20, 10)
     by_class = np.concatenate([images[labels == label] for label in range(10)])
@@ -252,36 +209,63 @@ def test_a_grid_of_ragged_classes_keeps_the_order(images):
     np.testing.assert_array_equal(sample_grid(images, None), expected)
 
 
-def test_an_unknown_metric_is_refused_with_the_choices(experiment):
-    config = experiment.config.copy_and_resolve_references()
-    config.evaluation.metrics = ("fid",)
-    with pytest.raises(InputError, match=r"'fid'.*Available: copies, "):
-        create_evaluation_options(experiment._replace(config=config))
+@pytest.fixture(scope="module")
+def guidable():
+    return create_mlp_experiment(null_label=True)
 
 
-def test_training_images_score_as_copies_of_themselves(tmp_path):
-    config = load_config_file(str(DIGITS))
-    config.data.data_dir = str(tmp_path)
-    experiment = create_experiment(config)
-    train = read_all(open_dataset(experiment, "train"))
-    record = score_samples(experiment, train, {"checkpoint_step": 3})
-    # A digit with an exact double elsewhere is still nearer to it than to any other.
-    assert record["copied_share"] == 1
-    assert record["copied_share_test"] < 0.5
-    # float64 square roots of matrices lose half the digits.
-    assert record["frechet_pixels"] == pytest.approx(0, abs=1e-4)
-    assert record["frechet_pixels"] < record["frechet_pixels_test"]
-    assert record["label_accuracy"] > 0.99
-    assert (record["num_train"], record["num_test"]) == (1500, 297)
-    assert record["checkpoint_step"] == 3
+def test_a_guidance_scale_of_one_changes_no_image(guidable, images):
+    np.testing.assert_array_equal(draw(guidable, guidance=1.0), images)
 
 
-def test_label_accuracy_is_left_out_for_an_unconditional_backbone(tmp_path):
-    config = load_config_file(str(DIGITS))
-    config.data.data_dir = str(tmp_path)
-    config.backbone.num_classes = 0
-    experiment = create_experiment(config)
-    test = read_all(open_dataset(experiment, "test"))
-    record = score_samples(experiment, test, {})
-    assert "label_accuracy" not in record
-    assert "frechet_pixels" in record
+def test_guidance_changes_images_within_its_interval_alone(guidable, images):
+    guided = draw(guidable, guidance=3.0)
+    assert (guided != images).any(axis=(1, 2, 3)).all()
+    # Of five steps from t = 1 to 0.001 none begins in this interval.
+    outside = draw(guidable, guidance=3.0, guidance_interval=(0.3, 0.39))
+    np.testing.assert_array_equal(outside, images)
+    within = draw(guidable, guidance=3.0, guidance_interval=(0.3, 0.45))
+    assert (within != images).any(axis=(1, 2, 3)).all()
+
+
+def test_guided_images_do_not_depend_on_the_batch(guidable):
+    guided = draw(guidable, guidance=2.0)
+    np.testing.assert_array_equal(draw(guidable, guidance=2.0, batch_size=3), guided)
+
+
+def test_a_network_that_guides_itself_changes_no_image(experiment, images):
+    params = experiment.backbone.init(jax.random.key(0))
+    same = draw(experiment, guide=Guide(params, None, 1), guidance=4.0)
+    # Over both trees at once products round otherwise than over one.
+    assert np.abs(same.astype(int) - images).max() <= 1
+    other = experiment.backbone.init(jax.random.key(1))
+    guided = draw(experiment, guide=Guide(other, None, 1), guidance=4.0)
+    assert (guided != images).any(axis=(1, 2, 3)).all()
+    apart = draw(experiment, guide=Guide(other, experiment.backbone, 1), guidance=4.0)
+    assert np.abs(apart.astype(int) - guided).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"guidance": 2.0}, r"trained without label dropout"),
+        ({"guidance": -1.0}, r"0 or more .*got -1"),
+        ({"guidance_interval": (0.5, 0.2)}, r"ascending times in \[0, 1\]"),
+        ({"solver": "euler"}, r"'euler'.*Available: .*dpm_solver"),
+        ({"order": 2}, r"euler_maruyama takes no option 'order'"),
+        ({"solver": "unipc", "eta": 0.5}, r"unipc takes no option 'eta'"),
+        ({"solver": "ddim", "eta": 1.5}, r"eta.*1, got 1\.5"),
+        ({"solver": "unipc", "num_steps": 2}, r"at least"),
+        ({"time_grid": "linear"}, r"'linear'.*Available: .*karras"),
+        ({"t_start": 0.1, "t_end": 0.2}, r"t_start=0\.1, t_end=0\.2"),
+    ],
+)
+def test_ways_of_drawing_that_cannot_be_are_refused(experiment, options, said):
+    with pytest.raises(InputError, match=said):
+        check_sample_options(experiment, SampleOptions(**options))
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm_solver", "dpm_solver_pp", "unipc"])
+def test_every_kind_of_solver_draws(experiment, solver):
+    images = draw(experiment, solver=solver, num_steps=7, num_images=3)
+    assert len(np.unique(images, axis=0)) == 3
