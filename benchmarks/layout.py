@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from common import describe_machine, median_seconds
 
 from dig_jax.graphs import GridGraph
-from dig_jax.models.aggregation import stencil_mean
+from dig_jax.models.aggregation import stencil_aggregate
 from dig_jax.models.layers import DType, gelu, matmul
 
 
 def make_block(dtype: DType, shape: tuple[int, ...], graph: GridGraph):
     """Gradient of a block for features of a shape, compiled; call it to run."""
-    aggregate = stencil_mean(graph)
+    aggregate = stencil_aggregate(graph)
     width = shape[-1]
 
     def loss(weights, h):

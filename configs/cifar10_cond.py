@@ -1,31 +1,60 @@
-"""Class-conditional DiG-parallel {2, 4} on CIFAR-10 (Table 2; values of Table 4).
+"""Class-conditional CIFAR-10: Table 2 of the DiG paper, with values of its Table 4.
 
     python -m dig_jax.main --config=configs/cifar10_cond.py --workdir=runs/cifar10_cond
+    python -m dig_jax.main --config=configs/cifar10_cond.py:dig_mix_2_4 \\
+        --workdir=runs/cifar10_cond_dig_mix_2_4
 
-DiG-mix by one override: --config.backbone.name=dig_mix.
+DiG-parallel {2, 4}, or after a colon one of VARIANTS.
 """
 
 from ml_collections import ConfigDict
 
+from dig_jax.config import choose_variant
 
-def get_config() -> ConfigDict:
+DIG = dict(
+    width=512,
+    depth=12,
+    hops=2,
+    conv="sage",
+    mlp_ratio=3.0,
+    neighbors=4,
+    conditioning="node",
+    position="1d",
+    num_classes=10,
+    aggregation="auto",
+    dtype="mixed",
+    unroll=0,
+    remat=False,
+    node_multiple=1,
+)
+PARALLEL = DIG | dict(name="dig_parallel", coarse="product", fusion="concat")
+MIX = DIG | dict(name="dig_mix", across=True)
+TRANSFORMER = dict(
+    width=512,
+    depth=12,
+    num_heads=8,
+    mlp_ratio=4.0,
+    num_classes=10,
+    attention="auto",
+    dtype="mixed",
+    unroll=0,
+    remat=False,
+)
+UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False)
+DIT = TRANSFORMER | dict(name="dit")
+VARIANTS = {
+    "dig_parallel_2_4": PARALLEL | dict(patch_sizes=(2, 4)),
+    "dig_mix_2_4": MIX | dict(patch_sizes=(2, 4)),
+    "dig_mix_2_4_8": MIX | dict(patch_sizes=(2, 4, 8)),
+    "uvit_2": UVIT | dict(patch_size=2),
+    "dit_2": DIT | dict(patch_size=2),
+}
+
+
+def get_config(variant: str = "dig_parallel_2_4") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.backbone = dict(
-        name="dig_parallel",
-        width=512,
-        depth=12,
-        patch_sizes=(2, 4),
-        hops=2,
-        mlp_ratio=3.0,
-        neighbors=4,
-        num_classes=10,
-        aggregation="auto",
-        dtype="mixed",
-        unroll=0,
-        remat=False,
-        node_multiple=1,
-    )
+    config.backbone = choose_variant(VARIANTS, variant)
     config.sde = dict(name="vp_linear", beta_min=0.1, beta_max=20.0)
     config.objective = dict(prediction="eps", loss_space="eps", times="uniform")
     config.optimizer = dict(

@@ -16,9 +16,11 @@ LAYERS = (
     ("models", "diffusion", "data", "metrics", "images", "sharding"),
     ("samplers",),
     ("experiment",),
-    ("evaluation", "summary"),
-    ("training",),
-    ("run",),
+    ("generation", "summary"),
+    ("evaluation",),
+    ("training", "count_tables"),
+    ("run", "prepare"),
+    ("comparison",),
     ("main", "__init__"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -66,9 +68,20 @@ def test_only_models_knows_flax():
     assert knows <= {"models"}
 
 
-@pytest.mark.parametrize("package", ["tensorflow", "torch", "pickle"])
+@pytest.mark.parametrize("package", ["tensorflow", "pickle"])
 def test_nothing_imports(package):
     assert not [m for m in MODULES if any_under(imported_names(m), package)]
+
+
+def test_only_the_conversion_of_weights_knows_torch():
+    knows = [m for m in MODULES if any_under(imported_names(m), "torch")]
+    assert knows == [ROOT / "metrics" / "convert.py"]
+    at_its_top = ast.parse(knows[0].read_text(encoding="utf-8")).body
+    assert not any(
+        "torch" in ast.unparse(node)
+        for node in at_its_top
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    )
 
 
 def test_nothing_runs_code_from_data():

@@ -1,0 +1,1 @@
+"""Train several backbones alike, and set what they reach beside what they cost."""

@@ -1,0 +1,129 @@
+"""What a training step of each variant takes: time and memory, measured in turn."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dig_jax.comparison.plan import Plan, Variant
+from dig_jax.data.loader import load_batches
+from dig_jax.experiment import open_dataset
+from dig_jax.training.loop import TrainingRun
+
+ROUNDS = 5
+SECONDS_A_ROUND = 1.0
+
+
+class Speed(NamedTuple):
+    """What one training step takes.
+
+    Attributes:
+        images_per_second: Median over the rounds.
+        images_per_second_range: Slowest and fastest round.
+        peak_bytes: Memory of one device that the compiled step needs: arguments,
+            results and temporaries, by the compiler's account; None without one.
+        compile_seconds: Time to trace and compile it.
+    """
+
+    images_per_second: float
+    images_per_second_range: tuple[float, float]
+    peak_bytes: int | None
+    compile_seconds: float
+
+
+def measure_speeds(
+    plan: Plan, workdir: Path, say: Callable[[str], None]
+) -> dict[str, Speed]:
+    """Measure every variant's training step, or read what was measured before.
+
+    The variants take turns, forwards and backwards, so that a drift of the machine's
+    speed falls on all alike. Kept in speed.json: budgets in seconds rest on it.
+    """
+    path = workdir / "speed.json"
+    identity = _identity(plan)
+    if path.is_file():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["identity"] == identity:
+            return {name: Speed(**speed) for name, speed in saved["speeds"].items()}
+    steps = {}
+    for variant in plan.variants:
+        say(f"measuring  {variant.name}: compiling")
+        steps[variant.name] = _TimedStep(variant, workdir)
+    rates: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(ROUNDS):
+        say(f"measuring  round {round_ + 1} of {ROUNDS}")
+        for name in list(steps)[:: 1 if round_ % 2 else -1]:
+            rates[name].append(steps[name].images_per_second())
+    speeds = {
+        name: Speed(
+            images_per_second=float(np.median(rates[name])),
+            images_per_second_range=(min(rates[name]), max(rates[name])),
+            peak_bytes=step.peak_bytes,
+            compile_seconds=step.compile_seconds,
+        )
+        for name, step in steps.items()
+    }
+    record = {
+        "identity": identity,
+        "speeds": {name: speed._asdict() for name, speed in speeds.items()},
+    }
+    path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return speeds
+
+
+class _TimedStep:
+    """A variant's compiled training step; its state lives while it is timed alone."""
+
+    def __init__(self, variant: Variant, workdir: Path) -> None:
+        self._run = TrainingRun(variant.config, workdir / "speed")
+        source = open_dataset(self._run.experiment, "train")
+        self._batch_size = variant.config.training.batch_size
+        batch = next(load_batches(source, batch_size=self._batch_size, seed=0))
+        self._batch = self._run.place(batch)
+        start = time.perf_counter()
+        self._step = self._run.compile_step(self._run.create_state(), *self._batch)
+        self.compile_seconds = time.perf_counter() - start
+        self.peak_bytes = _bytes_needed(self._step)
+
+    def images_per_second(self) -> float:
+        """Over a second or so, after two steps that are not counted."""
+        state = self._run.create_state()
+        seconds = []
+        for _ in range(2):
+            start = time.perf_counter()
+            state, _ = jax.block_until_ready(self._step(state, *self._batch))
+            seconds.append(time.perf_counter() - start)
+        count = max(3, round(SECONDS_A_ROUND / seconds[-1]))
+        start = time.perf_counter()
+        for _ in range(count):
+            state, _ = self._step(state, *self._batch)
+        jax.block_until_ready(state)
+        return count * self._batch_size / (time.perf_counter() - start)
+
+
+def _bytes_needed(compiled: jax.stages.Compiled) -> int | None:
+    memory = compiled.memory_analysis()
+    if memory is None:  # not every platform gives an account
+        return None
+    # Donated arguments are the results' memory.
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What measured speeds are of: another machine or another variant counts anew."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "jax": jax.__version__,
+        "backbones": {v.name: v.config.backbone.to_dict() for v in plan.variants},
+        "batch_size": plan.reference.config.training.batch_size,
+    }

@@ -1,0 +1,186 @@
+"""Plots of a comparison: quality over each budget, noise levels, diversity, images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dig_jax.evaluation import read_samples
+from dig_jax.images import choose_scale, image_grid
+
+_MARKERS = "osD^v<>PX*hd"
+_IMAGES_A_ROW = 20
+
+
+def plot_comparison(record: dict[str, Any], workdir: Path) -> None:
+    """Write quality.png, noise_levels.png, diversity.png and samples.png."""
+    variants = [variant for variant in record["variants"] if variant["runs"]]
+    if not variants:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    colors = matplotlib.colormaps["tab10" if len(variants) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    style = {
+        variant["name"]: {
+            "color": colors[i % len(colors)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "markersize": 4,
+            "linewidth": 1.6,
+        }
+        for i, variant in enumerate(variants)
+    }
+    _plot_quality(record, variants, style, workdir / "quality.png")
+    _plot_noise_levels(record, variants, style, workdir / "noise_levels.png")
+    _plot_diversity(variants, style, workdir / "diversity.png")
+    _plot_samples(record, variants, workdir)
+
+
+def _plot_quality(
+    record: dict[str, Any], variants: list[dict], style: dict, path: Path
+) -> None:
+    """The score at each evaluation over images seen, MACs spent, and seconds."""
+    from matplotlib.figure import Figure
+
+    quality = record["quality"]
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for variant in variants:
+        length = max(len(run["points"]) for run in variant["runs"])
+        complete = [run for run in variant["runs"] if len(run["points"]) == length]
+        values = np.array([[p[quality] for p in run["points"]] for run in complete])
+        steps = [point["checkpoint_step"] for point in complete[0]["points"]]
+        images = np.array(steps) * variant["batch_size"]
+        budgets = (
+            images / 1e3,
+            images * variant["training_macs_per_image"] / 1e12,
+            images / variant["images_per_second"],
+        )
+        for ax, budget in zip(axes, budgets, strict=True):
+            line = style[variant["name"]]
+            ax.plot(budget, values.mean(axis=0), label=variant["name"], **line)
+            if len(values) > 1:
+                ax.fill_between(
+                    budget,
+                    values.min(axis=0),
+                    values.max(axis=0),
+                    color=line["color"],
+                    alpha=0.12,
+                    linewidth=0,
+                )
+    labels = ("Images seen (thousands)", "MACs spent (tera)", "Seconds of training")
+    for ax, label in zip(axes, labels, strict=True):
+        _finish(ax, label)
+        ax.set_xlim(left=0)
+    axes[0].set_ylabel(quality)
+    if all(p[quality] > 0 for v in variants for r in v["runs"] for p in r["points"]):
+        _log_scale(axes[0])
+    real = variants[0]["runs"][0]["points"][-1].get(f"{quality}_test")
+    if real:
+        for ax in axes:
+            ax.axhline(real, color="0.4", linewidth=1, linestyle=":")
+        axes[0].annotate(
+            "real test images",
+            (0.02, real),
+            xycoords=("axes fraction", "data"),
+            fontsize=8,
+            color="0.4",
+            va="bottom",
+        )
+    _legend(figure, axes[0])
+    figure.savefig(path, dpi=130)
+
+
+def _plot_noise_levels(
+    record: dict[str, Any], variants: list[dict], style: dict, path: Path
+) -> None:
+    """Held-out loss over the reference's, in each bin of t."""
+    from matplotlib.figure import Figure
+
+    reference = next((v for v in variants if v["name"] == record["reference"]), None)
+    if reference is None:
+        return
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    ax = figure.subplots()
+    base = _mean_levels(reference)
+    for variant in variants:
+        levels = _mean_levels(variant)
+        centres = (np.arange(len(levels)) + 0.5) / len(levels)
+        ax.plot(centres, levels / base, label=variant["name"], **style[variant["name"]])
+    _finish(ax, "t (0 is data, 1 is noise)")
+    ax.set_ylabel(f"Held-out loss (eps) over {record['reference']}'s")
+    _legend(figure, ax)
+    figure.savefig(path, dpi=130)
+
+
+def _mean_levels(variant: dict[str, Any]) -> np.ndarray:
+    ends = [run["points"][-1]["noise_levels"]["eps"] for run in variant["runs"]]
+    return np.mean(ends, axis=0)
+
+
+def _plot_diversity(variants: list[dict], style: dict, path: Path) -> None:
+    """Feature diversity after each block at the end of training (DiG, Fig. 4)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    ax = figure.subplots()
+    for variant in variants:
+        curves = [run["feature_diversity"] for run in variant["runs"]]
+        curves = [curve for curve in curves if curve]
+        if curves:
+            mean = np.mean(np.array(curves, np.float64), axis=0)
+            ax.plot(mean, label=variant["name"], **style[variant["name"]])
+    _finish(ax, "Block")
+    ax.set_ylabel(r"Feature diversity $\|H - 1 h^{*T}\|$")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if ax.lines:
+        _legend(figure, ax)
+    figure.savefig(path, dpi=130)
+
+
+def _plot_samples(record: dict[str, Any], variants: list[dict], workdir: Path) -> None:
+    """The first images of each variant, of the first seed, from the same noise."""
+    from matplotlib.figure import Figure
+
+    rows = []
+    for variant in variants:
+        seed = variant["runs"][0]["seed"]
+        path = workdir / "runs" / f"{variant['name']}-{seed}" / "samples.npz"
+        if path.is_file():
+            images = read_samples(path)[0].images[:_IMAGES_A_ROW]
+            scale = choose_scale(2 * images.shape[1])
+            rows.append((variant["name"], image_grid(images, len(images), scale=scale)))
+    if not rows:
+        return
+    figure = Figure(figsize=(12, 0.62 * len(rows)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(len(rows), 1))
+    for ax, (name, strip) in zip(axes, rows, strict=True):
+        ax.imshow(strip, interpolation="nearest")
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    figure.savefig(workdir / "samples.png", dpi=130)
+
+
+def _finish(ax, xlabel: str) -> None:
+    ax.set_xlabel(xlabel)
+    ax.grid(color="0.92", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _log_scale(ax) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure, ax) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)

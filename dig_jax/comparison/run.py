@@ -1,0 +1,221 @@
+"""The loop over all runs of a comparison; goes on where it stopped."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dig_jax.comparison.measure import Speed, measure_speeds
+from dig_jax.comparison.plan import (
+    Plan,
+    Variant,
+    create_plan,
+    evaluation_steps,
+    with_num_steps,
+)
+from dig_jax.comparison.report import write_report
+from dig_jax.data.loader import read_all
+from dig_jax.data.transforms import to_unit_range
+from dig_jax.diffusion import noise_level_losses
+from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.evaluation import describe_samples, save_samples, score_samples
+from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.generation import Sampler, create_sample_options
+from dig_jax.interfaces import LabelledImages, Params
+from dig_jax.run import Run, load
+from dig_jax.training.loop import TrainingRun
+from dig_jax.training.progress import Progress
+
+# Held-out images are noised by this key, the same for every variant and seed.
+HELD_OUT_SEED = 20
+MAX_HELD_OUT = 1024
+LOSS_SPACES = ("eps", "x0")
+
+
+def compare(config: ConfigDict, workdir: Path) -> int:
+    """Train and evaluate every variant with every seed; write the tables and plots.
+
+    Each run is an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped;
+    after each of them `compare.json`, `compare.md` and the plots are written anew.
+
+    Returns:
+        Exit code: that of a training that was interrupted, else done.
+
+    Raises:
+        InputError: A configuration that would not run; nothing is trained then.
+    """
+    plan = create_plan(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    _check_same_plan(config, workdir)
+    speeds = measure_speeds(plan, workdir, print)
+    if plan.options.budget == "seconds":
+        plan = with_equal_seconds(plan, speeds)
+    evaluators = {v.name: _Evaluator(v, plan.options.quality) for v in plan.variants}
+    pending = [(seed, v) for seed in plan.options.seeds for v in plan.variants]
+    for index, (seed, variant) in enumerate(pending):
+        folder = workdir / "runs" / f"{variant.name}-{seed}"
+        told = f"{index + 1}/{len(pending)}  {variant.name}, seed {seed}"
+        code = _train(variant.seeded(seed), folder, told)
+        if code is not None:
+            return code
+        evaluators[variant.name].evaluate(seed, folder)
+        write_report(plan, speeds, workdir)
+        print(f"{told}: {_last_score(folder, plan.options.quality)}", flush=True)
+    print(f"Compared: {workdir}/compare.md, compare.json, *.png")
+    return EXIT_DONE
+
+
+def _train(config: ConfigDict, folder: Path, told: str) -> int | None:
+    """Train a run to its end; its exit code if it was stopped before."""
+    run = TrainingRun(config, folder)
+    if _is_trained(config, folder):
+        return None
+    with _RunProgress(config.training.num_steps, description=told) as progress:
+        code = run.train(progress)
+    return None if _is_trained(config, folder) else code
+
+
+def _is_trained(config: ConfigDict, folder: Path) -> bool:
+    return (folder / "checkpoints" / str(config.training.num_steps)).is_dir()
+
+
+class _RunProgress(Progress):
+    """Progress of one run among many: what it says of its own files is left out."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+
+class _Evaluator:
+    """Evaluates all runs of a variant with one compiled sampler and one loss."""
+
+    def __init__(self, variant: Variant, quality: str) -> None:
+        self._variant, self._quality = variant, quality
+        self._experiment = create_experiment(variant.config)
+        self._options = create_sample_options(self._experiment)
+        self._sampler: Sampler | None = None
+        self._losses: Callable[[Params], Any] | None = None
+
+    def evaluate(self, seed: int, folder: Path) -> None:
+        """Score every checkpoint of a run that is not scored yet: points.json."""
+        path = folder / "points.json"
+        points = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        for step in evaluation_steps(self._variant.config):
+            if str(step) in points:
+                continue
+            run = load(folder, step=step, config=self._variant.seeded(seed))
+            points[str(step)] = self._evaluate(run, folder)
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(points, indent=1), encoding="utf-8")
+            unfinished.replace(path)
+
+    def _evaluate(self, run: Run, folder: Path) -> dict[str, Any]:
+        if self._sampler is None:
+            self._sampler = Sampler(self._experiment, self._options, run.mesh)
+        images = self._sampler.draw(run.params)
+        labels = self._sampler.labels
+        provenance = describe_samples(run.experiment, self._options, run.step)
+        if run.step == run.config.training.num_steps:
+            save_samples(folder / "samples.npz", images, labels, provenance)
+        if labels is None:
+            labels = np.zeros(len(images), np.int32)
+        record = score_samples(
+            self._experiment, LabelledImages(images, labels), provenance
+        )
+        if self._quality not in record:
+            scores = [key for key in record if f"{key}_test" in record]
+            raise InputError(
+                f"compare.quality={self._quality!r} is no score of this run. "
+                f"Available: {', '.join(scores)}."
+            )
+        return {**record, "noise_levels": self._noise_levels(run.params)}
+
+    def _noise_levels(self, params: Params) -> dict[str, list[float]]:
+        """Held-out loss in ten bins of t, for each space it is measured in."""
+        if self._losses is None:
+            self._losses = self._make_losses()
+        losses = self._losses(params)
+        return {space: np.asarray(values).tolist() for space, values in losses.items()}
+
+    def _make_losses(self) -> Callable[[Params], dict[str, jax.Array]]:
+        experiment = self._experiment
+        held_out = read_all(open_dataset(experiment, "test"))
+        x0 = to_unit_range(held_out.images[:MAX_HELD_OUT])
+        label = jnp.asarray(held_out.labels[:MAX_HELD_OUT])
+        key = jax.random.key(HELD_OUT_SEED)
+
+        @jax.jit
+        def losses(params: Params) -> dict[str, jax.Array]:
+            by_image = noise_level_losses(
+                experiment.backbone.apply,
+                params,
+                experiment.sde,
+                key,
+                x0,
+                label if experiment.backbone.num_classes else None,
+                objective=experiment.objective,
+                loss_spaces=LOSS_SPACES,
+            )
+            return {space: loss.mean(axis=1) for space, loss in by_image.items()}
+
+        return losses
+
+
+def with_equal_seconds(plan: Plan, speeds: dict[str, Speed]) -> Plan:
+    """Every variant trains for the time that the reference needs for its steps."""
+    reference = plan.reference
+    steps = reference.config.training.num_steps
+    rate = speeds[reference.name].images_per_second
+    variants = [
+        with_num_steps(
+            variant,
+            max(
+                round(steps * speeds[variant.name].images_per_second / rate),
+                plan.options.num_points,
+            ),
+            plan.options.num_points,
+        )
+        for variant in plan.variants
+    ]
+    return plan._replace(variants=tuple(variants))
+
+
+def _check_same_plan(config: ConfigDict, workdir: Path) -> None:
+    """Raise InputError where the workdir holds another comparison.
+
+    More seeds, and more variants, may come: what is done stays as it is.
+    """
+    path = workdir / "config.json"
+    now = json.loads(json.dumps(config.to_dict()))
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for part in (before, now):
+            part["compare"] = {
+                key: value
+                for key, value in part["compare"].items()
+                if key not in ("seeds", "quality")
+            }
+        kept = {n: now["variants"].get(n) for n in before["variants"]}
+        if (before["base"], before["compare"], before["variants"]) != (
+            now["base"],
+            now["compare"],
+            kept,
+        ):
+            raise InputError(
+                f"{workdir} holds another comparison (its config.json differs in more "
+                f"than seeds and added variants). Use another --workdir."
+            )
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _last_score(folder: Path, quality: str) -> str:
+    points = json.loads((folder / "points.json").read_text(encoding="utf-8"))
+    last = points[max(points, key=int)]
+    return f"{quality} {last[quality]:.4f}"

@@ -1,0 +1,217 @@
+"""Comparisons: every variant is treated alike, and nothing is done twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from dig_jax.comparison import run as comparison_run
+from dig_jax.comparison.measure import Speed
+from dig_jax.comparison.plan import CompareOptions, create_plan, match_width, vary
+from dig_jax.comparison.report import comparison_record, format_comparison
+from dig_jax.comparison.run import compare, with_equal_seconds
+from dig_jax.config import read_config_file
+from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.experiment import create_experiment
+from dig_jax.summary import count_costs
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SPEED = Speed(100.0, (90.0, 110.0), 2**20, 1.0)
+
+
+def create_config(data_dir, **variants):
+    """The shipped comparison, as small as it can be."""
+    config = read_config_file(str(CONFIGS / "compare_digits.py"))
+    config.unlock()
+    base = config.base
+    base.backbone.update(width=8, depth=2, unroll=1)
+    base.data.data_dir = str(data_dir)
+    base.training.update(batch_size=8, num_steps=4, log_every=2, diversity_every=2)
+    base.sample.update(num_steps=4, num_images=10, batch_size=16)
+    base.evaluation.metrics = ("frechet_pixels",)
+    config.compare.update(reference="parallel", seeds=(0,), num_points=2)
+    config.variants = ConfigDict(variants or {"parallel": {}})
+    return config
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def no_stopwatch(monkeypatch):
+    """Speeds are not what is tested: they take seconds and differ each time."""
+
+    def measure(plan, workdir, say):
+        return {variant.name: SPEED for variant in plan.variants}
+
+    monkeypatch.setattr(comparison_run, "measure_speeds", measure)
+
+
+def points_of(workdir, run):
+    return json.loads((workdir / "runs" / run / "points.json").read_text())
+
+
+def test_variants_that_are_the_same_end_the_same(data_dir, tmp_path):
+    """Same data, order, times, noise, optimizer and samples: to the last bit."""
+    config = create_config(
+        data_dir, parallel={}, twin={}, other={"backbone": {"hops": 1}}
+    )
+    config.compare.budget = "none"
+    assert compare(config, tmp_path) == EXIT_DONE
+    parallel, twin, other = (
+        points_of(tmp_path, f"{name}-0") for name in ("parallel", "twin", "other")
+    )
+    for point in (parallel, twin, other):
+        assert set(point) == {"2", "4"}
+        for record in point.values():
+            del record["seconds"], record["config"]
+    assert parallel == twin
+    assert parallel["4"]["frechet_pixels"] != other["4"]["frechet_pixels"]
+
+
+def test_a_comparison_goes_on_where_it_stopped(data_dir, tmp_path):
+    config = create_config(data_dir, parallel={})
+    compare(config, tmp_path)
+    first = points_of(tmp_path, "parallel-0")
+    config.compare.seeds = (0, 1)
+    assert compare(config, tmp_path) == EXIT_DONE
+    assert points_of(tmp_path, "parallel-0") == first  # with its time of day
+    assert points_of(tmp_path, "parallel-1") != first
+    record = json.loads((tmp_path / "compare.json").read_text())
+    assert [run["seed"] for run in record["variants"][0]["runs"]] == [0, 1]
+    for name in ("quality", "noise_levels", "diversity", "samples"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_a_run_that_was_not_evaluated_is_not_trained_again(data_dir, tmp_path):
+    config = create_config(data_dir, parallel={})
+    compare(config, tmp_path)
+    expected = points_of(tmp_path, "parallel-0")
+    folder = tmp_path / "runs" / "parallel-0"
+    trained = (folder / "metrics.jsonl").stat().st_mtime_ns
+    only_first = {"2": expected["2"]}
+    (folder / "points.json").write_text(json.dumps(only_first))
+    compare(config, tmp_path)
+    found = points_of(tmp_path, "parallel-0")
+    assert found["2"] == expected["2"]
+    assert found["4"]["frechet_pixels"] == expected["4"]["frechet_pixels"]
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == trained
+
+
+def test_another_comparison_in_the_same_workdir_is_refused(data_dir, tmp_path):
+    config = create_config(data_dir, parallel={})
+    compare(config, tmp_path)
+    config.base.optimizer.learning_rate = 0.5
+    with pytest.raises(InputError, match=r"holds another comparison"):
+        compare(config, tmp_path)
+
+
+@pytest.mark.parametrize("budget", ["macs", "parameters"])
+@pytest.mark.parametrize("name", ["dig_mix", "uvit", "dit"])
+def test_the_chosen_width_costs_nearest_to_the_reference(budget, name):
+    config = read_config_file(str(CONFIGS / "compare_digits.py"))
+    options = CompareOptions(reference="parallel", budget=budget, width_multiple=8)
+    section = {"name": name, "num_classes": 10, "depth": 2}
+    variant = vary(config.base, "other", {"backbone": {**section, "width": 32}})
+
+    def cost(width):
+        changed = vary(variant, "other", {"backbone": {"width": width}})
+        costs = count_costs(create_experiment(changed).backbone)
+        macs = costs.macs + costs.attention_macs
+        return costs.params if budget == "parameters" else macs
+
+    target = 0.4 * cost(48) + 0.6 * cost(56)  # nearer to the latter
+    chosen = match_width(variant, target, options).backbone.width
+    costs = {width: abs(cost(width) - target) for width in range(24, 89, 8)}
+    assert chosen == min(costs, key=lambda width: costs[width])
+
+
+def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir):
+    config = create_config(data_dir, parallel={}, slow={"backbone": {"hops": 3}})
+    config.compare.budget = "seconds"
+    config.base.training.num_steps = 1000
+    plan = create_plan(config)
+    speeds = {"parallel": SPEED, "slow": SPEED._replace(images_per_second=40.0)}
+    steps = {
+        v.name: v.config.training.num_steps
+        for v in with_equal_seconds(plan, speeds).variants
+    }
+    assert steps == {"parallel": 1000, "slow": 400}
+    widths = {v.config.backbone.width for v in plan.variants}
+    assert widths == {8}  # time is equal, so widths are as given
+
+
+def test_the_table_holds_means_deviations_and_paired_differences(
+    data_dir, tmp_path, rng
+):
+    config = create_config(data_dir, parallel={}, wide={})
+    config.compare.update(seeds=(0, 1, 2), budget="none")
+    plan = create_plan(config)
+    values = {"parallel": rng.uniform(1, 2, 3), "wide": rng.uniform(1, 2, 3)}
+    for name, scores in values.items():
+        for seed, score in enumerate(scores):
+            folder = tmp_path / "runs" / f"{name}-{seed}"
+            folder.mkdir(parents=True)
+            point = {
+                "frechet_pixels": score,
+                "frechet_pixels_test": 0.5,
+                "noise_levels": {"eps": [1.0] * 10, "x0": [0.5] * 10},
+            }
+            (folder / "points.json").write_text(json.dumps({"4": point}))
+    speeds = {name: SPEED for name in values}
+    text = format_comparison(comparison_record(plan, speeds, tmp_path))
+    wide, difference = values["wide"], values["wide"] - values["parallel"]
+    error = np.std(difference, ddof=1) / np.sqrt(3)
+    assert (
+        f"| wide | 3 | {wide.mean():.4f} ± {np.std(wide, ddof=1):.4f} "
+        f"| {difference.mean():+.4f} ± {error:.4f} |"
+    ) in text
+    assert "| real test images |  | 0.5000 |" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.compare.update(reference="nobody"), r"'nobody'. Variants: para"),
+        (lambda c: c.compare.update(seeds=(1, 1)), r"different whole numbers"),
+        (lambda c: c.compare.update(seeds=()), r"different whole numbers"),
+        (lambda c: c.compare.update(budget="flops"), r"'macs', .*got 'flops'"),
+        (lambda c: c.compare.update(num_points=9), r"'parallel': 4 steps cannot"),
+        (lambda c: c.compare.update(kind="x"), r"config\.compare\.kind\. Available"),
+        (lambda c: c.pop("base"), r"base, compare, variants .* got compare, variants"),
+        (lambda c: c.base.pop("sde"), r"base of the comparison lacks sde"),
+        (lambda c: c.variants.pop("parallel"), r"needs variants"),
+        (
+            lambda c: c.variants.update({"a/b": ConfigDict()}),
+            r"letters, digits.*'a/b'",
+        ),
+        (
+            lambda c: c.variants.update({"x": ConfigDict({"modl": {}})}),
+            r"'x' has an unknown section 'modl'",
+        ),
+        (
+            lambda c: c.variants.update({"x": ConfigDict({"backbone": {"conv": "g"}})}),
+            r"config\.backbone\.conv.*got 'g'",
+        ),
+        (
+            lambda c: c.variants.update({"x": ConfigDict({"sample": {"order": 3}})}),
+            r"'x'.*",
+        ),
+    ],
+)
+def test_comparisons_that_cannot_be_are_refused(data_dir, change, said):
+    config = create_config(data_dir)
+    change(config)
+    with pytest.raises(InputError, match=said):
+        create_plan(config)
+
+
+def test_a_score_that_is_not_taken_cannot_be_plotted(data_dir, tmp_path):
+    config = create_config(data_dir, parallel={})
+    config.compare.quality = "fid"
+    with pytest.raises(InputError, match=r"'fid'.*Available: frechet_pixels"):
+        compare(config, tmp_path)
