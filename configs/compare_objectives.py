@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
     base.objective = dict(prediction="v", loss_space="v", times="stratified")
     base.optimizer = dict(
         learning_rate=2e-3,
-        warmup_steps=100,
+        warmup_steps=80,
         schedule="cosine",
         weight_decay=0.03,
         betas=(0.9, 0.99),
@@ -85,13 +85,13 @@ def get_config() -> ConfigDict:
     )
     base.training = dict(
         batch_size=64,
-        num_steps=800,
+        num_steps=600,
         ema_decay=0.998,
         log_every=50,
-        diversity_every=400,
+        diversity_every=300,
         sample_every=0,
         samples_per_class=10,
-        checkpoint_every=400,
+        checkpoint_every=300,
         keep_checkpoints=3,
     )
     base.sample = dict(

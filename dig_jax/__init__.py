@@ -11,38 +11,71 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dig_jax.data import DATASETS, create_dataset
-    from dig_jax.diffusion import VPLinear, make_denoiser, simple_loss
+    from dig_jax.diffusion import (
+        SDES,
+        Guidance,
+        Objective,
+        create_sde,
+        denoising_loss,
+        make_denoiser,
+        make_guided_denoiser,
+    )
     from dig_jax.graphs import Graph, GridGraph
     from dig_jax.models import BACKBONES, create_backbone
     from dig_jax.run import Run, load
-    from dig_jax.samplers import SOLVERS, create_solver, sample, uniform_times
+    from dig_jax.samplers import (
+        SOLVERS,
+        TIME_GRIDS,
+        create_solver,
+        create_times,
+        sample,
+    )
 
 _HOMES = {
     "dig_jax.data": ("DATASETS", "create_dataset"),
-    "dig_jax.diffusion": ("VPLinear", "make_denoiser", "simple_loss"),
+    "dig_jax.diffusion": (
+        "SDES",
+        "Guidance",
+        "Objective",
+        "create_sde",
+        "denoising_loss",
+        "make_denoiser",
+        "make_guided_denoiser",
+    ),
     "dig_jax.graphs": ("Graph", "GridGraph"),
     "dig_jax.models": ("BACKBONES", "create_backbone"),
     "dig_jax.run": ("Run", "load"),
-    "dig_jax.samplers": ("SOLVERS", "create_solver", "sample", "uniform_times"),
+    "dig_jax.samplers": (
+        "SOLVERS",
+        "TIME_GRIDS",
+        "create_solver",
+        "create_times",
+        "sample",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BACKBONES",
     "DATASETS",
+    "SDES",
     "SOLVERS",
+    "TIME_GRIDS",
     "Graph",
     "GridGraph",
+    "Guidance",
+    "Objective",
     "Run",
-    "VPLinear",
     "create_backbone",
     "create_dataset",
+    "create_sde",
     "create_solver",
+    "create_times",
+    "denoising_loss",
     "load",
     "make_denoiser",
+    "make_guided_denoiser",
     "sample",
-    "simple_loss",
-    "uniform_times",
 ]
 
 

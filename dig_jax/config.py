@@ -51,6 +51,7 @@ FREE_KEYS = (
     "training.keep_checkpoints",
     "training.log_every",
     "training.num_steps",
+    "training.posthoc_every",
     "training.sample_every",
     "training.samples_per_class",
 )
@@ -206,6 +207,19 @@ def check_same_run(old: ConfigDict, new: ConfigDict, workdir: str | Path) -> lis
     return list(lines.values())
 
 
+def with_defaults(
+    section: ConfigDict, *functions: Callable[..., Any]
+) -> dict[str, Any]:
+    """A section with the keys that it leaves at their constructors' defaults."""
+    defaults = {
+        name: keyword.default
+        for function in functions
+        for name, keyword in inspect.signature(function).parameters.items()
+        if keyword.default is not inspect.Parameter.empty
+    }
+    return defaults | section.to_dict()
+
+
 def call_with_section(
     name: str,
     function: Callable[..., T],
@@ -243,6 +257,10 @@ def call_with_section(
 def _describe(name: str, error: pydantic.ValidationError) -> str:
     problems = []
     for problem in error.errors(include_url=False):
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):  # raised by the constructor itself
+            problems.append(str(cause))
+            continue
         key = ".".join(str(part) for part in problem["loc"])
         if "missing" in problem["type"]:
             problems.append(f"config.{name}.{key} is missing.")

@@ -56,7 +56,11 @@ def describe_samples(
     solver = options.create_solver(experiment.sde)
     record = {
         "checkpoint_step": step,
-        "parameters": f"ema {config.training.ema_decay}",
+        "parameters": (
+            f"ema {config.training.ema_decay}"
+            if options.sigma_rel is None
+            else f"post-hoc ema {options.sigma_rel}"
+        ),
         "function_evaluations": sum(solver.evaluations),
         "dtype": config.backbone.get("dtype", "float32"),
         "platform": jax.default_backend(),

@@ -62,6 +62,8 @@ class SampleOptions:
         guide: Workdir of a worse run to guide by (autoguidance); "" to guide by this
             network without labels.
         guide_step: The guide's checkpoint; None for its newest.
+        sigma_rel: Relative width of the average of the parameters, made after training
+            from a run's post-hoc EMA; None for the average that the run kept.
         num_images: How many to draw.
         labels: "balanced" (each class in turn), one label, or several to go through in
             turn: a tuple, or text such as "0,3,5".
@@ -82,6 +84,7 @@ class SampleOptions:
     guidance_power: PositiveFloat = 4.0
     guide: str = ""
     guide_step: NonNegativeInt | None = None
+    sigma_rel: PositiveFloat | None = None
     num_images: PositiveInt = 100
     labels: str | int | tuple[int, ...] = "balanced"
     seed: NonNegativeInt = 0

@@ -236,7 +236,7 @@ def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
             raise InputError(f"{argument} needs a value: {name}=VALUE.")
         key = name.lstrip("-").removeprefix("config.")
         section, leaf = _find_key(config, key)
-        if leaf not in section:
+        if section.get(leaf) is None:
             with section.unlocked():
                 section[leaf] = _read_value(value)
             continue

@@ -20,6 +20,7 @@ from dig_jax.generation import (
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.sharding import MeshOptions, create_mesh, replicated
 from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.posthoc_ema import solve_posthoc_ema
 
 
 class Run(NamedTuple):
@@ -30,12 +31,14 @@ class Run(NamedTuple):
         params: The averaged (EMA) parameters.
         step: Number of training steps behind them.
         mesh: The devices it draws on.
+        sigma_rel: Relative width of the average, where it was made after training.
     """
 
     experiment: Experiment
     params: Params
     step: int
     mesh: jax.sharding.Mesh
+    sigma_rel: float | None = None
 
     @property
     def config(self) -> ConfigDict:
@@ -67,6 +70,7 @@ class Run(NamedTuple):
             "num_images": num_images,
             "labels": labels if isinstance(labels, str | int) else tuple(labels),
             "seed": seed,
+            "sigma_rel": self.sigma_rel,
         }
         checked = call_with_section("sample", SampleOptions, section)
         return self.sampler(checked).draw(self.params)
@@ -76,26 +80,41 @@ class Run(NamedTuple):
         if options is None:
             options = create_sample_options(self.experiment)
         check_sample_options(self.experiment, options)
+        if options.sigma_rel != self.sigma_rel:
+            raise InputError(
+                f"This run was loaded with sigma_rel={self.sigma_rel}, and cannot draw "
+                f"with sigma_rel={options.sigma_rel}: load it with that."
+            )
         guide = load_guide(self.experiment, options) if options.guide else None
         return Sampler(self.experiment, options, self.mesh, guide)
 
 
 def load(
-    workdir: str | Path, *, step: int | None = None, config: ConfigDict | None = None
+    workdir: str | Path,
+    *,
+    step: int | None = None,
+    config: ConfigDict | None = None,
+    sigma_rel: float | None = None,
 ) -> Run:
     """Open a trained run.
 
     Args:
         workdir: Where it was trained.
-        step: Which checkpoint; the newest by default.
+        step: Which checkpoint, or with sigma_rel which snapshot; the newest by default.
         config: Instead of the workdir's own, with other ways to compute or to sample.
+        sigma_rel: Relative width of the average of the parameters, 0.01 to 0.25, made
+            now from the run's post-hoc EMA (arXiv:2312.02696); by default the
+            configuration's, and without one the average that the run kept.
 
     Raises:
-        InputError: No run, no finished checkpoint, or none of that step.
+        InputError: No run, no finished checkpoint, or none of that step; or a run
+            without post-hoc EMA.
     """
     if config is None:
         config = load_run_config(workdir)
     experiment = create_experiment(config)
+    if sigma_rel is None:
+        sigma_rel = experiment.config.sample.get("sigma_rel")
     mesh = create_mesh(
         call_with_section("mesh", MeshOptions, experiment.config.mesh.to_dict())
     )
@@ -103,6 +122,9 @@ def load(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)),
         jax.eval_shape(experiment.backbone.init, jax.random.key(0)),
     )
+    if sigma_rel is not None:
+        made = solve_posthoc_ema(Path(workdir), abstract, sigma_rel, step)
+        return Run(experiment, made.params, made.step, mesh, sigma_rel)
     with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
         params, found, _ = checkpoints.restore_ema(abstract, step)
     return Run(experiment, params, found, mesh)

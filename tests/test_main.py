@@ -12,7 +12,8 @@ import pytest
 
 from dig_jax import main as command_line
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, CheckpointSaveError
-from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.evaluation import read_samples
+from dig_jax.training.checked_steps import CheckedSteps
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DIGITS = f"--config={CONFIGS / 'digits.py'}"
@@ -27,6 +28,9 @@ TINY = [
     "--config.training.batch_size=8",
     "--config.training.samples_per_class=1",
     "--config.training.diversity_every=0",
+    "--config.training.posthoc_ema=true",
+    "--config.training.posthoc_every=1",
+    "--config.objective.label_dropout=0.1",
     "--config.sample.num_steps=2",
     "--config.sample.num_images=10",
     "--config.mesh.data=1",
@@ -197,6 +201,7 @@ def test_labels_for_an_unconditional_backbone_are_refused(refuse, tmp_path):
         *TINY,
         f"--workdir={tmp_path}",
         "--config.backbone.num_classes=0",
+        "--config.objective.label_dropout=0",
         "--config.sample.labels=3",
     )
     assert "unconditional" in message
@@ -325,6 +330,39 @@ def test_sampling_writes_what_it_says(run, workdir, tmp_path):
     assert (tmp_path / "samples.png").exists()
 
 
+def test_sampling_takes_what_the_configuration_left_at_its_default(
+    run, workdir, tmp_path
+):
+    code, _, err = run(
+        "--mode=sample",
+        f"--workdir={workdir}",
+        f"--out={tmp_path}",
+        "--config.sample.solver=dpm_solver_pp",
+        "--config.sample.order=1",
+        "--config.sample.guidance=2",
+        "--config.sample.guidance_interval=(0.2, 0.8)",
+        "--config.sample.sigma_rel=0.1",
+    )
+    assert code == EXIT_DONE, err
+    _, provenance = read_samples(tmp_path / "samples.npz")
+    assert provenance["parameters"] == "post-hoc ema 0.1"
+    assert provenance["guidance"] == 2
+    assert provenance["guidance_interval"] == [0.2, 0.8]
+    assert (provenance["solver"], provenance["order"]) == ("dpm_solver_pp", 1)
+
+
+def test_a_run_guides_another(run, workdir, tmp_path):
+    code, _, err = run(
+        "--mode=sample",
+        f"--workdir={workdir}",
+        f"--out={tmp_path}",
+        "--config.sample.guidance=1.5",
+        f"--config.sample.guide={workdir}",
+    )
+    assert code == EXIT_DONE, err
+    assert read_samples(tmp_path / "samples.npz")[1]["guide_step"] == 2
+
+
 def test_evaluation_records_and_prints_scores(run, workdir):
     code, out, _ = run("--mode=evaluate", f"--workdir={workdir}")
     assert code == EXIT_DONE
@@ -340,6 +378,12 @@ def test_evaluation_records_and_prints_scores(run, workdir):
         (["--config.sample.solver=x"], r"'x'\. Available: .*euler_maruyama"),
         (["--config.backbone.width=32"], r"backbone\.width: 16 -> 32"),
         (["--step=7"], r"step 7.*Available: 2"),
+        (["--config.sample.order=2"], r"euler_maruyama takes no option 'order'"),
+        (["--config.sample.ordr=2"], r"config\.sample\.ordr. Available: .*order"),
+        (["--config.sample.time_grid=x"], r"'x'. Available: karras"),
+        (["--config.sample.guidance=-1"], r"0 or more"),
+        (["--config.sample.sigma_rel=0.7"], r"0\.01 to 0\.25, got 0\.7"),
+        (["--config.sample.guide=nowhere"], r"No run in nowhere"),
     ],
 )
 def test_sampling_refuses_what_the_run_is_not(refuse, workdir, arguments, said):
@@ -356,15 +400,21 @@ def test_training_on_in_a_workdir_of_another_config_is_refused(
         f"--config.data.data_dir={data_dir}",
         "--config.seed=3",
         "--config.optimizer.learning_rate=0.5",
+        "--config.backbone.conv=gcn",
     )
-    assert re.search(r"optimizer\.learning_rate: \S+ -> 0\.5; seed: 0 -> 3\.", message)
+    assert re.search(
+        r"conv: 'sage' -> 'gcn'; optimizer\.learning_rate: \S+ -> 0\.5; seed: 0 -> 3\.",
+        message,
+    )
 
 
-def test_a_finished_run_has_nothing_to_do(run, workdir, data_dir):
-    code, out, _ = run(
-        *TINY, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}"
+# A key that the run's own configuration does not have, at its default.
+@pytest.mark.parametrize("new_key", [[], ["--config.backbone.conv=sage"]])
+def test_a_finished_run_has_nothing_to_do(run, workdir, data_dir, new_key):
+    code, out, err = run(
+        *TINY, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}", *new_key
     )
-    assert code == EXIT_DONE
+    assert code == EXIT_DONE, err
     assert "step 2 of 2 is done" in out
 
 

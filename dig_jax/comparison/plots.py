@@ -104,6 +104,8 @@ def _plot_noise_levels(
     ax = figure.subplots()
     base = _mean_levels(reference)
     for variant in variants:
+        if any(key.startswith("sde.") for key in variant["differs"]):
+            continue  # its times are other noise levels
         levels = _mean_levels(variant)
         centres = (np.arange(len(levels)) + 0.5) / len(levels)
         ax.plot(centres, levels / base, label=variant["name"], **style[variant["name"]])

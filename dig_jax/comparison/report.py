@@ -75,7 +75,7 @@ def _variant_record(
                     "feature_diversity": _last_diversity(folder),
                 }
             )
-    macs = variant.macs + variant.attention_macs
+    all_macs = variant.macs + variant.attention_macs
     return {
         "name": variant.name,
         "backbone": backbone.name,
@@ -86,9 +86,9 @@ def _variant_record(
         "num_steps": variant.config.training.num_steps,
         "batch_size": variant.config.training.batch_size,
         "params": variant.params,
-        "macs_per_image": macs,
+        "macs_per_image": variant.macs,
         "attention_macs_per_image": variant.attention_macs,
-        "training_macs_per_image": PASSES_A_STEP * macs,
+        "training_macs_per_image": PASSES_A_STEP * all_macs,
         **speed._asdict(),
         "runs": runs,
     }
@@ -123,7 +123,8 @@ def format_comparison(record: dict[str, Any]) -> str:
         "Mean over seeds, ± the standard deviation between them. Difference: of "
         f"{record['quality']} from the reference with the same seed, ± its standard "
         "error. Held-out loss: of test images at noise levels spread evenly over t, "
-        "with the averaged parameters.",
+        "with the averaged parameters; under another SDE a time is another noise level, "
+        "and it is left out.",
         f"## {record['quality']} along training",
         _progress_table(record),
         "## Held-out loss by noise level",
@@ -141,15 +142,16 @@ def _cost_table(record: dict[str, Any]) -> str:
     for variant in record["variants"]:
         slow, fast = variant["images_per_second_range"]
         rate = variant["images_per_second"] / reference["images_per_second"]
-        attention = variant["attention_macs_per_image"] / variant["macs_per_image"]
+        attention = variant["attention_macs_per_image"]
+        all_macs = variant["macs_per_image"] + attention
         rows.append(
             [
                 variant["name"],
                 variant["backbone"],
                 str(variant["width"]),
                 f"{variant['params'] / 1e6:.3f}",
-                f"{variant['macs_per_image'] / 1e6:.2f}",
-                f"{attention:.0%}" if attention else "",
+                f"{all_macs / 1e6:.2f}",
+                f"{attention / all_macs:.0%}" if attention else "",
                 f"{variant['num_steps']:,}",
                 f"{variant['images_per_second']:.0f} ({slow:.0f} to {fast:.0f})",
                 f"{rate:.2f}",
@@ -181,7 +183,7 @@ def _quality_table(record: dict[str, Any]) -> str:
         cells.append(_paired_difference(record, variant))
         for space in ("eps", "x0"):
             means = [np.mean(end["noise_levels"][space]) for end in ends]
-            cells.append(_spread(means))
+            cells.append(_spread(means) if _has_reference_sde(variant) else "")
         rows.append(cells)
     real = _first_end(record)
     if real is not None:
@@ -220,7 +222,7 @@ def _noise_table(record: dict[str, Any]) -> str:
     rows = []
     for variant in record["variants"]:
         levels = noise_levels(variant, "eps")
-        if levels is None or reference is None:
+        if levels is None or reference is None or not _has_reference_sde(variant):
             continue
         if variant["name"] == record["reference"]:
             cells = [f"{value:.4f}" for value in levels]
@@ -264,6 +266,11 @@ def _paired_difference(record: dict[str, Any], variant: dict[str, Any]) -> str:
         return f"{differences[0]:+.4f}" if differences else ""
     error = np.std(differences, ddof=1) / np.sqrt(len(differences))
     return f"{np.mean(differences):+.4f} ± {error:.4f}"
+
+
+def _has_reference_sde(variant: dict[str, Any]) -> bool:
+    """Whether its noise at a time is the reference's, so that losses compare."""
+    return not any(key.startswith("sde.") for key in variant["differs"])
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def compare(config: ConfigDict, workdir: Path) -> int:
     plan = create_plan(config)
     workdir.mkdir(parents=True, exist_ok=True)
     _check_same_plan(config, workdir)
-    speeds = measure_speeds(plan, workdir, print)
+    speeds = measure_speeds(plan, workdir, partial(print, flush=True))
     if plan.options.budget == "seconds":
         plan = with_equal_seconds(plan, speeds)
     evaluators = {v.name: _Evaluator(v, plan.options.quality) for v in plan.variants}

@@ -15,7 +15,6 @@ from dig_jax.diffusion.loss import (
     drop_labels,
     loss_by_noise_level,
     noise_level_losses,
-    simple_loss,
 )
 from dig_jax.diffusion.objective import Objective, check_objective
 from dig_jax.diffusion.prediction import make_denoiser, network_input
@@ -75,5 +74,4 @@ __all__ = [
     "make_guided_denoiser",
     "network_input",
     "noise_level_losses",
-    "simple_loss",
 ]

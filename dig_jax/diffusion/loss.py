@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dig_jax.diffusion.objective import LossSpace, Objective, Prediction, TimeSampling
+from dig_jax.diffusion.objective import LossSpace, Objective
 from dig_jax.diffusion.prediction import (
     error_factor,
     network_input,
@@ -81,23 +81,6 @@ def denoising_loss(
         error = error * per_image(factor)
     squared = jnp.square(error)
     return jnp.mean(squared), PerImage(jnp.mean(squared, axis=(1, 2, 3)), t)
-
-
-def simple_loss(
-    apply: ApplyFn,
-    params: Params,
-    sde: SDE,
-    key: PRNGKeyArray,
-    x0: Images,
-    label: Labels | None,
-    *,
-    prediction: Prediction = "eps",
-    loss_space: LossSpace = "eps",
-    times: TimeSampling = "uniform",
-) -> Float[Array, ""]:
-    """`denoising_loss` alone, by the objective's keywords."""
-    objective = Objective(prediction=prediction, loss_space=loss_space, times=times)
-    return denoising_loss(apply, params, sde, key, x0, label, objective=objective)[0]
 
 
 def loss_by_noise_level(

@@ -17,11 +17,19 @@ from dig_jax.config import (
     check_same_run,
     load_run_config,
     save_run_config,
+    with_defaults,
 )
+from dig_jax.data import DATASETS
 from dig_jax.data.loader import Batch, load_batches
+from dig_jax.diffusion import SDES, Objective
 from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.evaluation import create_evaluation_options
-from dig_jax.experiment import Experiment, create_experiment, open_dataset
+from dig_jax.experiment import (
+    DataOptions,
+    Experiment,
+    create_experiment,
+    open_dataset,
+)
 from dig_jax.generation import (
     SampleOptions,
     Sampler,
@@ -31,6 +39,7 @@ from dig_jax.generation import (
 )
 from dig_jax.graphs.drawing import draw_graph
 from dig_jax.images import write_png
+from dig_jax.models import BACKBONES
 from dig_jax.sharding import (
     MeshOptions,
     batch_sharded,
@@ -69,6 +78,26 @@ def train(config: ConfigDict, workdir: str | Path) -> int:
         return run.train(progress)
 
 
+def complete_config(config: ConfigDict) -> ConfigDict:
+    """A configuration with what it leaves at its default, where a run depends on it.
+
+    So a run goes on also when a key has come that was not there when it began.
+    """
+    constructors = {
+        "objective": (Objective,),
+        "optimizer": (create_optimizer,),
+        "training": (TrainingOptions,),
+        "data": (DataOptions, DATASETS.get(config.data.get("name"), dict)),
+        "backbone": (BACKBONES.get(config.backbone.get("name"), dict),),
+        "sde": (SDES.get(config.sde.get("name"), dict),),
+    }
+    sections = {
+        name: with_defaults(config[name], *functions)
+        for name, functions in constructors.items()
+    }
+    return ConfigDict({**config.to_dict(), **sections})
+
+
 class TrainingRun:
     """A configuration and its workdir, checked and ready; nothing is written yet."""
 
@@ -89,7 +118,8 @@ class TrainingRun:
         )
         self.changes = []
         if (workdir / "config.json").exists():
-            self.changes = check_same_run(load_run_config(workdir), config, workdir)
+            before = complete_config(load_run_config(workdir))
+            self.changes = check_same_run(before, complete_config(config), workdir)
         self.source = open_dataset(self.experiment, "train")
         # Parameters, noise: the run's. The order of records follows the seed by itself.
         self.init_key, self.run_key = jax.random.split(jax.random.key(config.seed))
