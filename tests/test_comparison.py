@@ -162,7 +162,7 @@ def test_the_table_holds_means_deviations_and_paired_differences(
                 "noise_levels": {"eps": [1.0] * 10, "x0": [0.5] * 10},
             }
             (folder / "points.json").write_text(json.dumps({"4": point}))
-    speeds = {name: SPEED for name in values}
+    speeds = dict.fromkeys(values, SPEED)
     text = format_comparison(comparison_record(plan, speeds, tmp_path))
     wide, difference = values["wide"], values["wide"] - values["parallel"]
     error = np.std(difference, ddof=1) / np.sqrt(3)

@@ -146,25 +146,27 @@ def _plot_samples(record: dict[str, Any], variants: list[dict], workdir: Path) -
     """The first images of each variant, of the first seed, from the same noise."""
     from matplotlib.figure import Figure
 
-    rows = []
+    names, rows = [], []
     for variant in variants:
         seed = variant["runs"][0]["seed"]
         path = workdir / "runs" / f"{variant['name']}-{seed}" / "samples.npz"
         if path.is_file():
-            images = read_samples(path)[0].images[:_IMAGES_A_ROW]
-            scale = choose_scale(2 * images.shape[1])
-            rows.append((variant["name"], image_grid(images, len(images), scale=scale)))
+            names.append(variant["name"])
+            rows.append(read_samples(path)[0].images[:_IMAGES_A_ROW])
     if not rows:
         return
-    figure = Figure(figsize=(12, 0.62 * len(rows)), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(len(rows), 1))
-    for ax, (name, strip) in zip(axes, rows, strict=True):
-        ax.imshow(strip, interpolation="nearest")
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
-    figure.savefig(workdir / "samples.png", dpi=130)
+    columns = len(rows[0])
+    scale = choose_scale(2 * rows[0].shape[1])
+    grid = image_grid(np.concatenate(rows), columns, scale=scale)
+    cell = grid.shape[0] / len(rows)
+    figure = Figure(figsize=(0.6 * columns, 0.6 * len(rows)))
+    ax = figure.subplots()
+    ax.imshow(grid, interpolation="nearest")
+    ax.set_yticks((np.arange(len(rows)) + 0.5) * cell, names, fontsize=9)
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    figure.savefig(workdir / "samples.png", dpi=130, bbox_inches="tight")
 
 
 def _finish(ax, xlabel: str) -> None:

@@ -123,8 +123,8 @@ def format_comparison(record: dict[str, Any]) -> str:
         "Mean over seeds, ± the standard deviation between them. Difference: of "
         f"{record['quality']} from the reference with the same seed, ± its standard "
         "error. Held-out loss: of test images at noise levels spread evenly over t, "
-        "with the averaged parameters; under another SDE a time is another noise level, "
-        "and it is left out.",
+        "with the averaged parameters; left out under another SDE, where a time is "
+        "another noise level.",
         f"## {record['quality']} along training",
         _progress_table(record),
         "## Held-out loss by noise level",
@@ -155,7 +155,7 @@ def _cost_table(record: dict[str, Any]) -> str:
                 f"{variant['num_steps']:,}",
                 f"{variant['images_per_second']:.0f} ({slow:.0f} to {fast:.0f})",
                 f"{rate:.2f}",
-                f"{variant['peak_bytes'] / 2**20:.0f}" if variant["peak_bytes"] else "",
+                _mebibytes(variant["peak_bytes"]),
             ]
         )
     head = (
@@ -266,6 +266,10 @@ def _paired_difference(record: dict[str, Any], variant: dict[str, Any]) -> str:
         return f"{differences[0]:+.4f}" if differences else ""
     error = np.std(differences, ddof=1) / np.sqrt(len(differences))
     return f"{np.mean(differences):+.4f} ± {error:.4f}"
+
+
+def _mebibytes(num_bytes: int | None) -> str:
+    return "" if num_bytes is None else f"{num_bytes / 2**20:.0f}"
 
 
 def _has_reference_sde(variant: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ def ancestral(sde: SDE, num_steps: PositiveInt) -> Solver:
     """Draw x_s from q(x_s | x_t, x0 = E[x0 | x_t]) for any alpha, sigma; weak order 1.
 
     With r = SNR(t) / SNR(s), its mean is r alpha_s / alpha_t x + (1 - r) alpha_s x0,
-    its variance (1 - r) sigma_s^2 (arXiv:2107.00630, Eq. 32-33).
+    its variance (1 - r) sigma_s^2 (arXiv:2107.00630, App. A).
     """
 
     def step(

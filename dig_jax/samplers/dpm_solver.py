@@ -1,4 +1,4 @@
-"""DPM-Solver, singlestep, "fast" (arXiv:2206.00927, Alg. 1-2 and App. D.3)."""
+"""DPM-Solver, singlestep, "fast" (arXiv:2206.00927, Alg. 1-2 and App. D)."""
 
 from typing import Literal
 

@@ -1,6 +1,6 @@
 """Exponential integrators in lambda = log(alpha / sigma), through data prediction.
 
-The probability-flow ODE from t down to s is, without error (arXiv:2211.01095, Eq. 8),
+The probability-flow ODE from t down to s is solved by (arXiv:2211.01095, Prop. 4.1)
 
     x_s = sigma_s / sigma_t x_t + alpha_s int_0^1 h e^{h (tau - 1)} D(tau) dtau
 

@@ -17,7 +17,7 @@ def noise_estimate(sde: SDE, x: Images, x0: Images, t: Float[Array, ""]) -> Imag
 
 
 def velocity(sde: SDE, x: Images, x0: Images, t: Float[Array, ""]) -> Images:
-    """dx/dt = alpha' D + sigma' E[eps | x_t], from x0 = D (arXiv:2303.08797, Eq. 2.10).
+    """dx/dt = alpha' D + sigma' E[eps | x_t], from x0 = D (arXiv:2303.08797).
 
     The same as f x - g^2 score / 2, but finite where f and g are not.
     """

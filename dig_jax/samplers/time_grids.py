@@ -40,7 +40,7 @@ def quadratic(sde: SDE, num_steps: int, t_start: float, t_end: float) -> Grid:
 
 
 def logsnr(sde: SDE, num_steps: int, t_start: float, t_end: float) -> Grid:
-    """Equal steps in logSNR (arXiv:2206.00927, Sec. 3.4)."""
+    """Equal steps in logSNR (arXiv:2206.00927)."""
     start, end = _finite_logsnr("logsnr", sde, t_start, t_end)
     return _time_of_logsnr(sde, np.linspace(start, end, num_steps + 1))
 

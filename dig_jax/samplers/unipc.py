@@ -51,7 +51,7 @@ def unipc(
         sde: The forward process.
         num_steps: Steps, at least as many as the order.
         order: Highest order p of a step; the first steps build it up.
-        variant: B(h) of Eq. 11, which matters in steps of order 1 and 2 alone: h, or
+        variant: B(h), which matters in steps of order 1 and 2 alone: h, or
             1 - e^-h (bh2).
         lower_order_final: Let the order fall to 1 at the end, as the authors do.
 

@@ -39,12 +39,12 @@ def sigma(t):
 
 
 def lamb(t):
-    """lambda, half the logSNR (arXiv:2206.00927, Sec. 2)."""
+    """lambda, half the logSNR (arXiv:2206.00927)."""
     return np.log(alpha(t) / sigma(t))
 
 
 def time_of_lamb(value):
-    """t_lambda of the linear schedule (arXiv:2206.00927, App. D.4)."""
+    """t_lambda of the linear schedule (arXiv:2206.00927, App. D)."""
     log = np.log1p(np.exp(-2 * value))
     return 2 * log / (np.sqrt(0.1**2 + 2 * 19.9 * log) + 0.1)
 
@@ -120,7 +120,7 @@ def test_heun_is_algorithm_1_of_edm(rng):
 
 
 def dpm_solver_fast(x, num_evaluations, order):
-    """DPM-Solver-fast (arXiv:2206.00927, Alg. 1, 2 and App. D.3)."""
+    """DPM-Solver-fast (arXiv:2206.00927, Alg. 1, 2 and App. D)."""
     n, k = num_evaluations, num_evaluations // 3 + 1
     if order == 3:
         ends = {0: [2, 1], 1: [1], 2: [2]}[n % 3]
@@ -207,7 +207,7 @@ def test_dpm_solver_pp_is_its_algorithm(order, num_steps, rng):
 
 
 def test_dpm_solver_pp_with_noise_is_its_sde_algorithm(rng):
-    """SDE-DPM-Solver++(2M) (arXiv:2211.01095, App. A)."""
+    """SDE-DPM-Solver++(2M) (arXiv:2211.01095)."""
     times = np.linspace(1, T_END, 11)
     x = start(rng)
     noise = rng.standard_normal((10, *x.shape))
@@ -227,7 +227,7 @@ def test_dpm_solver_pp_with_noise_is_its_sde_algorithm(rng):
 
 
 def unipc_multistep(x, times, order, variant):
-    """UniPC (arXiv:2302.04867, Alg. 1-2 and App. E) in data prediction."""
+    """UniPC (arXiv:2302.04867, Alg. 1-2) in data prediction."""
     past = [(times[0], x0_model(x, times[0]))]
     num_steps = len(times) - 1
     for i, s in enumerate(times[1:]):
