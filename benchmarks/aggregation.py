@@ -1,6 +1,7 @@
 """Train-step time of each aggregation over the same step with none.
 
-    python benchmarks/aggregation.py [--conv=sage] [--depth=4] [--batch=8] [--repeats=15]
+    python benchmarks/aggregation.py [--conv=sage] [--depth=4] [--batch=8]
+        [--repeats=15]
 
 Forward, backward, AdamW and EMA at CIFAR-10 sizes (width 512, K = 2). "none" hands the
 features on unchanged: what is left is the matrix products' step.
@@ -67,7 +68,7 @@ def main() -> None:
     for name in ("dig_parallel", "dig_mix"):
         for dtype in ("float32", "mixed"):
             config = load_config_file(f"configs/cifar10.py:{name}_2_4")
-            config.backbone.update(dtype=dtype, depth=options.depth)
+            config.backbone.update(dtype=dtype, depth=options.depth, conv=options.conv)
             make = partial(make_step, config, batch=options.batch)
             seconds = median_seconds(
                 {kind: make(kind) for kind in KINDS}, repeats=options.repeats

@@ -1,8 +1,11 @@
 """Comparisons: every variant is treated alike, and nothing is done twice."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -26,12 +29,13 @@ def create_config(data_dir, **variants):
     config = read_config_file(str(CONFIGS / "compare_digits.py"))
     config.unlock()
     base = config.base
-    base.backbone.update(width=8, depth=2, unroll=1)
+    base.backbone.update(width=8, depth=2, hops=1, patch_sizes=(4,), unroll=1)
     base.data.data_dir = str(data_dir)
     base.training.update(batch_size=8, num_steps=4, log_every=2, diversity_every=2)
     base.sample.update(num_steps=4, num_images=10, batch_size=16)
     base.evaluation.metrics = ("frechet_pixels",)
     config.compare.update(reference="parallel", seeds=(0,), num_points=2)
+    config.compare.budget = "none"
     config.variants = ConfigDict(variants or {"parallel": {}})
     return config
 
@@ -41,73 +45,97 @@ def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture(autouse=True)
-def no_stopwatch(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_stopwatch():
     """Speeds are not what is tested: they take seconds and differ each time."""
 
     def measure(plan, workdir, say):
         return {variant.name: SPEED for variant in plan.variants}
 
-    monkeypatch.setattr(comparison_run, "measure_speeds", measure)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison_run, "measure_speeds", measure)
+        yield
+
+
+@pytest.fixture(scope="module")
+def compared(data_dir, tmp_path_factory):
+    """A comparison of three variants with one seed, not to be changed."""
+    workdir = tmp_path_factory.mktemp("compared")
+    config = create_config(
+        data_dir, parallel={}, twin={}, other={"backbone": {"mlp_ratio": 2.0}}
+    )
+    assert compare(config, workdir) == EXIT_DONE
+    return config, workdir
 
 
 def points_of(workdir, run):
     return json.loads((workdir / "runs" / run / "points.json").read_text())
 
 
-def test_variants_that_are_the_same_end_the_same(data_dir, tmp_path):
+def test_variants_that_are_the_same_end_the_same(compared):
     """Same data, order, times, noise, optimizer and samples: to the last bit."""
-    config = create_config(
-        data_dir, parallel={}, twin={}, other={"backbone": {"hops": 1}}
-    )
-    config.compare.budget = "none"
-    assert compare(config, tmp_path) == EXIT_DONE
+    _, workdir = compared
     parallel, twin, other = (
-        points_of(tmp_path, f"{name}-0") for name in ("parallel", "twin", "other")
+        points_of(workdir, f"{name}-0") for name in ("parallel", "twin", "other")
     )
     for point in (parallel, twin, other):
         assert set(point) == {"2", "4"}
         for record in point.values():
             del record["seconds"], record["config"]
     assert parallel == twin
-    assert parallel["4"]["frechet_pixels"] != other["4"]["frechet_pixels"]
+    assert parallel["4"]["noise_levels"] != other["4"]["noise_levels"]
 
 
-def test_a_comparison_goes_on_where_it_stopped(data_dir, tmp_path):
-    config = create_config(data_dir, parallel={})
-    compare(config, tmp_path)
+def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     first = points_of(tmp_path, "parallel-0")
-    config.compare.seeds = (0, 1)
+    unevaluated = tmp_path / "runs" / "twin-0"
+    only_first = {"2": points_of(tmp_path, "twin-0")["2"]}
+    (unevaluated / "points.json").write_text(json.dumps(only_first))
+    trained = (unevaluated / "metrics.jsonl").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "runs" / "other-0")
     assert compare(config, tmp_path) == EXIT_DONE
-    assert points_of(tmp_path, "parallel-0") == first  # with its time of day
-    assert points_of(tmp_path, "parallel-1") != first
-    record = json.loads((tmp_path / "compare.json").read_text())
-    assert [run["seed"] for run in record["variants"][0]["runs"]] == [0, 1]
-    for name in ("quality", "noise_levels", "diversity", "samples"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    # What was done is kept, with the seconds that it took.
+    assert points_of(tmp_path, "parallel-0") == first
+    # What was trained is evaluated, not trained again.
+    assert (unevaluated / "metrics.jsonl").stat().st_mtime_ns == trained
+    for run in ("twin-0", "other-0"):
+        again, before = points_of(tmp_path, run), points_of(workdir, run)
+        assert again["4"]["noise_levels"] == before["4"]["noise_levels"]
+        assert again["4"]["frechet_pixels"] == before["4"]["frechet_pixels"]
 
 
-def test_a_run_that_was_not_evaluated_is_not_trained_again(data_dir, tmp_path):
-    config = create_config(data_dir, parallel={})
-    compare(config, tmp_path)
-    expected = points_of(tmp_path, "parallel-0")
-    folder = tmp_path / "runs" / "parallel-0"
-    trained = (folder / "metrics.jsonl").stat().st_mtime_ns
-    only_first = {"2": expected["2"]}
-    (folder / "points.json").write_text(json.dumps(only_first))
-    compare(config, tmp_path)
-    found = points_of(tmp_path, "parallel-0")
-    assert found["2"] == expected["2"]
-    assert found["4"]["frechet_pixels"] == expected["4"]["frechet_pixels"]
-    assert (folder / "metrics.jsonl").stat().st_mtime_ns == trained
-
-
-def test_another_comparison_in_the_same_workdir_is_refused(data_dir, tmp_path):
-    config = create_config(data_dir, parallel={})
-    compare(config, tmp_path)
-    config.base.optimizer.learning_rate = 0.5
+def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = copy.deepcopy(config)
+    config.compare.seeds = (0, 1)
+    del config.variants["twin"], config.variants["other"]
+    # A variant that is left out is another comparison.
     with pytest.raises(InputError, match=r"holds another comparison"):
         compare(config, tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert compare(config, tmp_path) == EXIT_DONE
+    assert points_of(tmp_path, "parallel-0") != points_of(tmp_path, "parallel-1")
+    record = json.loads((tmp_path / "compare.json").read_text())
+    assert [run["seed"] for run in record["variants"][0]["runs"]] == [0, 1]
+
+
+def test_tables_and_plots_are_written(compared):
+    _, workdir = compared
+    text = (workdir / "compare.md").read_text()
+    assert all(f"| {name} |" in text for name in ("parallel", "twin", "other"))
+    for name in ("quality", "noise_levels", "diversity", "samples"):
+        assert (workdir / f"{name}.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("budget", ["macs", "parameters"])
@@ -149,7 +177,7 @@ def test_the_table_holds_means_deviations_and_paired_differences(
     data_dir, tmp_path, rng
 ):
     config = create_config(data_dir, parallel={}, wide={})
-    config.compare.update(seeds=(0, 1, 2), budget="none")
+    config.compare.seeds = (0, 1, 2)
     plan = create_plan(config)
     values = {"parallel": rng.uniform(1, 2, 3), "wide": rng.uniform(1, 2, 3)}
     for name, scores in values.items():
@@ -210,8 +238,11 @@ def test_comparisons_that_cannot_be_are_refused(data_dir, change, said):
         create_plan(config)
 
 
-def test_a_score_that_is_not_taken_cannot_be_plotted(data_dir, tmp_path):
-    config = create_config(data_dir, parallel={})
+def test_a_score_that_is_not_taken_cannot_be_plotted(compared, tmp_path):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "runs" / "parallel-0" / "points.json").unlink()
+    config = copy.deepcopy(config)
     config.compare.quality = "fid"
     with pytest.raises(InputError, match=r"'fid'.*Available: frechet_pixels"):
         compare(config, tmp_path)

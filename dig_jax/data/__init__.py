@@ -1,26 +1,32 @@
 """Real and synthetic images: one table of data sets, one way to load batches of them.
 
-Reading needs no TensorFlow. Data sets that TFDS downloads are prepared once, as
-array_record; the error for a missing one says how.
+Reading needs no TensorFlow. Large data sets are prepared once, as array_record; the
+error for a missing one says how.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from dig_jax.data.synthetic import create_synthetic
-from dig_jax.data.tfds_source import (
+from dig_jax.data.npz import create_npz
+from dig_jax.data.prepared import (
+    create_celeba64,
     create_cifar10,
     create_digits,
+    create_folder,
     create_imagenet64,
     create_svhn,
 )
+from dig_jax.data.synthetic import create_synthetic
 from dig_jax.errors import InputError
 from dig_jax.interfaces import ImageSource
 
 DATASETS: dict[str, Callable[..., ImageSource]] = {
+    "celeba64": create_celeba64,
     "cifar10": create_cifar10,
     "digits": create_digits,
+    "folder": create_folder,
     "imagenet64": create_imagenet64,
+    "npz": create_npz,
     "svhn": create_svhn,
     "synthetic": create_synthetic,
 }

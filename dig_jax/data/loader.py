@@ -15,11 +15,15 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int64
 
+from dig_jax.data.damage import MAX_DAMAGED_SHARE, SoundRecords
 from dig_jax.errors import InputError
 from dig_jax.interfaces import ImageSource, LabelledImages
 
 Batch: TypeAlias = dict[str, np.ndarray]
-"""`image` uint8 [batch, row, col, rgb], `label` int32 [batch], `id` int64 [batch]."""
+"""`image` uint8 [batch, row, col, rgb], `label` int32 [batch], `id` int64 [batch].
+
+`damaged`, int64 [], counts the damaged records that others had to stand in for.
+"""
 
 
 def load_batches(
@@ -32,6 +36,7 @@ def load_batches(
     process_count: int = 1,
     num_threads: int = 4,
     num_workers: int = 0,
+    max_damaged_share: float = MAX_DAMAGED_SHARE,
 ) -> Generator[Batch, None, None]:
     """This host's part of each global batch, from `start_step` on, without end.
 
@@ -48,9 +53,12 @@ def load_batches(
         num_threads: Threads that read, in each process; 0 reads when asked.
         num_workers: Processes that read; 0 reads in this one. They are spawned, so the
             program's main module must be safe to import.
+        max_damaged_share: A damaged record is replaced by the next sound one, which is
+            what `id` then says; if more than this share of all are, reading stops.
 
     Raises:
-        InputError: The source is empty, or an argument is out of its range.
+        InputError: The source is empty, an argument is out of its range, or (from the
+            result) too many records are damaged.
     """
     _check_arguments(source, batch_size, seed, process_index, process_count)
     for name, number in (
@@ -61,7 +69,8 @@ def load_batches(
         if number < 0:
             raise InputError(f"{name} must not be negative, got {number}.")
     rows = batch_size // process_count
-    read = partial(_read_batch, source, seed, batch_size, process_index * rows, rows)
+    records = SoundRecords(source, max_damaged_share)
+    read = partial(_read_batch, records, seed, batch_size, process_index * rows, rows)
     batches = (
         grain.MapDataset.range(start_step, sys.maxsize)
         .map(read)
@@ -76,12 +85,19 @@ def load_batches(
     return _iterate(batches)
 
 
-def read_all(source: ImageSource) -> LabelledImages:
-    """The whole source in memory, in its own order."""
+def read_all(
+    source: ImageSource, *, max_damaged_share: float = MAX_DAMAGED_SHARE
+) -> LabelledImages:
+    """The whole source in memory, in its own order.
+
+    Raises:
+        InputError: Too many records are damaged; of fewer, the next one is used.
+    """
+    records = SoundRecords(source, max_damaged_share)
     images = np.empty((len(source), *source.image_shape), np.uint8)
     labels = np.empty(len(source), np.int32)
     for index in range(len(source)):
-        record = source[index]
+        record = records.read(index).record
         images[index], labels[index] = record["image"], record["label"]
     return LabelledImages(images, labels)
 
@@ -112,7 +128,7 @@ def _epoch_order(
 
 
 def _read_batch(
-    source: ImageSource,
+    records: SoundRecords,
     seed: int,
     batch_size: int,
     offset: int,
@@ -120,13 +136,17 @@ def _read_batch(
     step: int,
 ) -> Batch:
     ids = record_ids(
-        step * batch_size + offset, num_rows, num_records=len(source), seed=seed
+        step * batch_size + offset,
+        num_rows,
+        num_records=len(records.source),
+        seed=seed,
     )
-    records = [source[index] for index in ids.tolist()]
+    rows = [records.read(index) for index in ids.tolist()]
     return {
-        "image": np.stack([record["image"] for record in records]),
-        "label": np.array([record["label"] for record in records], np.int32),
-        "id": ids,
+        "image": np.stack([row.record["image"] for row in rows]),
+        "label": np.array([row.record["label"] for row in rows], np.int32),
+        "id": np.array([row.index for row in rows], np.int64),
+        "damaged": np.array(sum(row.num_damaged for row in rows), np.int64),
     }
 
 

@@ -21,6 +21,8 @@ class SyntheticSource:
     """
 
     name = "synthetic"
+    transform = "none"
+    may_flip = True
 
     def __init__(
         self,

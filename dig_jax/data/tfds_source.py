@@ -1,45 +1,73 @@
-"""Data sets that TFDS has prepared as array_record, read without TensorFlow."""
+"""Prepared data sets in TFDS's layout, as array_record, read without TensorFlow.
+
+Records are decoded here and not by TFDS: it would decode with OpenCV where that is
+installed, whose JPEG pixels differ, and take three times as long.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import bisect
+import io
+import itertools
+import json
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dig_jax.data.damage import DamagedRecordError
 from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-_MAX_KEPT_BYTES = 256 * 2**20
+MAX_KEPT_BYTES = 256 * 2**20
 
 
 class TFDSSource:
-    """One split of a prepared TFDS data set with features image and label.
+    """One split of a prepared data set with features image and, maybe, label.
 
-    Decoding costs some 100 us a record, so a split of up to 256 MiB (CIFAR-10, SVHN's
-    train) keeps each record in memory once it was read. Workers keep their own.
+    A small split (CIFAR-10, SVHN's train) keeps each record in memory once it was read.
+    Workers keep their own. Folders may be remote, as in `gs://`.
 
     Args:
         name: Name in DATASETS.
         builder: Where the data is and what it is; must be prepared.
         split: One of the builder's splits, or TFDS's syntax for parts of them, such as
             `train[:1000]` or `train+extra`.
+        transform: How images of another size came to this one, where the data set's
+            own metadata does not say; "none" if they did not.
+        may_flip: Whether a mirrored image is still one of this data set.
+        max_kept_bytes: Larger splits are read again each time.
 
     Raises:
-        InputError: There is no such split.
+        InputError: There is no such split, or a file or feature that is needed.
     """
 
-    def __init__(self, name: str, builder: tfds.core.DatasetBuilder, *, split: str):
+    def __init__(
+        self,
+        name: str,
+        builder: tfds.core.DatasetBuilder,
+        *,
+        split: str,
+        transform: str = "none",
+        may_flip: bool = True,
+        max_kept_bytes: int = MAX_KEPT_BYTES,
+    ):
         info = builder.info
         features: Any = info.features  # A FeaturesDict, declared as something wider.
+        metadata = _read_metadata(builder)
         self.name = name
         self.split = split
-        self._records = _open_split(name, builder, split)
+        self.may_flip = may_flip
+        self.transform: str = metadata.get("transform", transform)
+        self._places = _open_places(name, builder, split)
+        self._records = _open_split(builder, split)
+        self._decode_image = _choose_decoder(name, features)
         self.image_shape: tuple[int, int, int] = tuple(features["image"].shape)
-        self.class_names = tuple(features["label"].names)
+        has_labels = "label" in features
+        self.class_names = tuple(features["label"].names) if has_labels else ()
         self.num_classes = len(self.class_names)
         self.fingerprint = compute_fingerprint(
             name=name,
@@ -48,19 +76,24 @@ class TFDSSource:
             length=len(self),
             image_shape=self.image_shape,
             num_classes=self.num_classes,
+            transform=self.transform,
             # A part of a split has no size of its own, so all whole splits are named.
-            splits={
-                key: [s.num_examples, s.num_bytes] for key, s in info.splits.items()
-            },
+            splits=metadata.get("content")
+            or {key: [s.num_examples, s.num_bytes] for key, s in info.splits.items()},
         )
         num_bytes = len(self) * int(np.prod(self.image_shape))
-        self._keeps = num_bytes <= _MAX_KEPT_BYTES
+        self._keeps = num_bytes <= max_kept_bytes
         self._kept: dict[int, Mapping[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """As `ImageSource` says.
+
+        Raises:
+            DamagedRecordError: The record cannot be read, or is not what it should be.
+        """
         record = self._kept.get(index)
         if record is None:
             record = self._read(index)
@@ -74,157 +107,132 @@ class TFDSSource:
     def _read(self, index: int) -> Mapping[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"Index {index} is outside of {len(self)} images.")
-        record = self._records[index]
-        image = np.asarray(record["image"])
+        try:
+            return self._decode(self._fetch(index))
+        # Whatever a damaged record makes a decoder raise; budgets catch our own faults.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise DamagedRecordError(self._places(index), reason) from error
+
+    def _fetch(self, index: int) -> bytes:
+        try:
+            return self._records[index]
+        except Exception:  # Remote storage fails now and then; damage fails again.
+            return self._records[index]
+
+    def _decode(self, serialized: bytes) -> Mapping[str, Any]:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        features = tf_example_pb2.Example.FromString(serialized).features.feature
+        image = self._decode_image(features["image"])
+        if image.shape != self.image_shape or image.dtype != np.uint8:
+            raise ValueError(
+                f"the image must be uint8 {self.image_shape}, and is {image.dtype} "
+                f"{image.shape}"
+            )
+        label = 0
+        if self.num_classes:
+            label = features["label"].int64_list.value[0]
+            if not 0 <= label < self.num_classes:
+                raise ValueError(
+                    f"the label must be below {self.num_classes}, and is {label}"
+                )
         image.setflags(write=False)
-        return {"image": image, "label": np.int32(record["label"])}
+        return {"image": image, "label": np.int32(label)}
 
 
-def create_digits(
-    *,
-    split: str = "train",
-    image_size: int | tuple[int, int] = 8,
-    channels: int = 1,
-    data_dir: str = "",
-) -> TFDSSource:
-    """Scikit-learn's handwritten digits, 8x8 and grey: 1,500 train and 297 test images.
+class _Places:
+    """The file and position of each record of a split, in words."""
 
-    Written to data_dir on first use; nothing is downloaded.
+    def __init__(self, instructions: list[Any]):
+        self._files = [str(i.filename) for i in instructions]
+        self._skips = [i.skip for i in instructions]
+        self._ends = list(itertools.accumulate(i.take for i in instructions))
 
-    Args:
-        split: train or test.
-        image_size: 8.
-        channels: 1.
-        data_dir: TFDS's folder; "" is its default.
-    """
-    from dig_jax.data.digits import prepare_digits
-
-    _check_shape("digits", image_size, channels, (8, 8, 1))
-    return TFDSSource("digits", prepare_digits(data_dir), split=split)
+    def __call__(self, index: int) -> str:
+        file = bisect.bisect_right(self._ends, index)
+        position = index - (self._ends[file - 1] if file else 0) + self._skips[file]
+        return f"{self._files[file]}, record {position}"
 
 
-def create_cifar10(
-    *,
-    split: str = "train",
-    image_size: int | tuple[int, int] = 32,
-    channels: int = 3,
-    data_dir: str = "",
-) -> TFDSSource:
-    """CIFAR-10: 50,000 train and 10,000 test images, 32x32, ten classes.
-
-    Args:
-        split: train or test.
-        image_size: 32.
-        channels: 3.
-        data_dir: TFDS's folder; "" is its default.
-    """
-    _check_shape("cifar10", image_size, channels, (32, 32, 3))
-    builder = find_prepared_builder("cifar10", data_dir)
-    return TFDSSource("cifar10", builder, split=split)
-
-
-def create_svhn(
-    *,
-    split: str = "train",
-    image_size: int | tuple[int, int] = 32,
-    channels: int = 3,
-    data_dir: str = "",
-) -> TFDSSource:
-    """Street View House Numbers, cropped digits: 73,257 train and 26,032 test images.
-
-    Args:
-        split: train, test or extra (531,131 easier images).
-        image_size: 32.
-        channels: 3.
-        data_dir: TFDS's folder; "" is its default.
-    """
-    _check_shape("svhn", image_size, channels, (32, 32, 3))
-    builder = find_prepared_builder("svhn_cropped", data_dir)
-    return TFDSSource("svhn", builder, split=split)
-
-
-def create_imagenet64(
-    *,
-    split: str = "train",
-    image_size: int | tuple[int, int] = 64,
-    channels: int = 3,
-    data_dir: str = "",
-) -> TFDSSource:
-    """ImageNet at 64x64 (arXiv:1707.08819): 1,281,167 train images, 1,000 classes.
-
-    Args:
-        split: train or validation. ImageNet's own test labels are not public, so test
-            is another name for validation, as in the literature.
-        image_size: 64.
-        channels: 3.
-        data_dir: TFDS's folder; "" is its default.
-    """
-    _check_shape("imagenet64", image_size, channels, (64, 64, 3))
-    builder = find_prepared_builder("imagenet_resized/64x64", data_dir)
-    split = "validation" if split == "test" else split
-    return TFDSSource("imagenet64", builder, split=split)
-
-
-def find_prepared_builder(tfds_name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """A data set of TFDS's own that is prepared in data_dir ("" is TFDS's default).
-
-    Raises:
-        InputError: It is not there, or not as array_record; the message says how to
-            prepare it.
-    """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(tfds_name, data_dir=data_dir or None)
-    folder = builder.data_path
-    if not (folder / "dataset_info.json").exists():
-        raise InputError(
-            f"Data set {tfds_name!r} must be prepared before it can be read, and is "
-            f"not in {folder}. {_say_how_to_prepare(tfds_name, data_dir)}"
-        )
-    formats = sorted(form.value for form in builder.info.available_file_formats())
-    if "array_record" not in formats:
-        raise InputError(
-            f"Data set {tfds_name!r} must be prepared as array_record, and is "
-            f"{' and '.join(formats)} in {folder}; choose another data_dir. "
-            f"{_say_how_to_prepare(tfds_name, '/another/folder')}"
-        )
-    return builder
-
-
-def _open_split(name: str, builder: tfds.core.DatasetBuilder, split: str) -> Any:
+def _open_places(name: str, builder: tfds.core.DatasetBuilder, split: str) -> _Places:
     try:
-        builder.info.splits[split]
+        instructions = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
         choices = ", ".join(sorted(builder.info.splits))
         raise InputError(
             f"Data set {name!r} has no split {split!r}. Available: {choices}."
         ) from error
-    # TFDS wraps the method in a decorator that hides its parameters.
-    return builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
+    there = {path.name for path in builder.data_path.iterdir()}
+    for instruction in instructions:
+        file = str(instruction.filename).rpartition("/")[2]
+        if file not in there:
+            raise InputError(
+                f"Data set {name!r} is not whole: {file} is missing in "
+                f"{builder.data_path}."
+            )
+    return _Places(instructions)
 
 
-def _say_how_to_prepare(tfds_name: str, data_dir: str) -> str:
-    # Not `tfds build`: in TFDS 4.9.10 it does not start without apache_beam, and no
-    # builder of its own without importlib_resources, which it does not require.
-    folder = f", data_dir={data_dir!r}" if data_dir else ""
-    return (
-        "To prepare it (TensorFlow is needed for this alone):\n"
-        "  pip install tensorflow importlib_resources\n"
-        '  python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder({tfds_name!r}{folder})"
-        ".download_and_prepare(file_format='array_record')\""
+def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+    from tensorflow_datasets.core.decode import DeserializeMethod
+
+    return builder.as_data_source(
+        split,
+        # TFDS wraps the method in a decorator that hides its parameters.
+        deserialize_method=DeserializeMethod.RAW_BYTES,  # pyright: ignore[reportCallIssue]
     )
 
 
-def _check_shape(
-    name: str,
-    image_size: int | tuple[int, int],
-    channels: int,
-    needed: tuple[int, int, int],
-) -> None:
-    rows, cols = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    if (rows, cols, channels) != needed:
-        raise InputError(
-            f"Data set {name!r} has images of {'x'.join(map(str, needed))} (rows, "
-            f"cols, channels), got image_size={image_size}, channels={channels}."
-        )
+def _choose_decoder(name: str, features: Any) -> Callable[[Any], np.ndarray]:
+    """From a record's feature to pixels, for TFDS's Image and Tensor(uint8)."""
+    import tensorflow_datasets as tfds
+
+    # A FeaturesDict has no get().
+    feature: Any = features["image"] if "image" in features else None  # noqa: SIM401
+    if isinstance(feature, tfds.features.Image):
+        return _decode_encoded_image
+    is_tensor = isinstance(feature, tfds.features.Tensor)
+    if is_tensor and feature.np_dtype == np.uint8 and len(feature.shape) == 3:
+        if feature.get_serialized_info().shape:
+            return _DecodeNumbers(feature)
+        return _DecodeBytes(feature)
+    raise InputError(
+        f"Data set {name!r} needs a feature `image`, TFDS's Image or uint8 Tensor of "
+        f"[row, col, rgb], and has {feature}."
+    )
+
+
+def _decode_encoded_image(feature: Any) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(feature.bytes_list.value[0])) as image:
+        pixels = np.array(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+class _DecodeNumbers:
+    """Pixels stored as a list of integers."""
+
+    def __init__(self, feature: Any):
+        self._shape, self._dtype = feature.shape, feature.np_dtype
+
+    def __call__(self, feature: Any) -> np.ndarray:
+        numbers = np.array(feature.int64_list.value, self._dtype)
+        return numbers.reshape(self._shape)
+
+
+class _DecodeBytes:
+    """Pixels stored as they are in memory, maybe compressed."""
+
+    def __init__(self, feature: Any):
+        self._feature = feature
+
+    def __call__(self, feature: Any) -> np.ndarray:
+        return self._feature.decode_example_np(feature.bytes_list.value[0])
+
+
+def _read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    """What `dig_jax.prepare` wrote beside the records; nothing if TFDS prepared it."""
+    path = builder.data_path / "metadata.json"
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -2,23 +2,71 @@
 
 import inspect
 import pickle
+import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dig_jax.data import DATASETS, create_dataset
+from dig_jax.data.preparation import prepare
+from dig_jax.data.prepared import prepared_path
+from dig_jax.data.raw.splits import ArraySplit, RawDataset
+from dig_jax.data.shards import ImageRule
 from dig_jax.errors import InputError
 
-MAKEABLE = ("digits", "synthetic")
+MAKEABLE = sorted(DATASETS)
+# What is prepared once: its variant, number of classes, splits and size.
+STAND_INS = {
+    "celeba64": ("center_140", 0, ("train", "test"), 64),
+    "cifar10": ("", 10, ("train", "test"), 32),
+    "folder": ("adm_center_crop_64x64x3", 7, ("train", "test"), 64),
+    "imagenet64": ("box", 1000, ("train", "validation"), 64),
+    "svhn": ("", 10, ("train", "test", "extra"), 32),
+}
+LENGTH = 100
+
+
+def write_stand_ins(data_dir):
+    """Random images in the place and layout of every data set that has files."""
+    for name, (variant, num_classes, splits, size) in STAND_INS.items():
+        raw = RawDataset(
+            {
+                split: ArraySplit(split, *random_split(split, num_classes, size))
+                for split in splits
+            },
+            tuple(f"class {label}" for label in range(num_classes)),
+            encoded=False,
+            source="random images",
+        )
+        path = Path(prepared_path(name, data_dir, variant))
+        transform = variant.removesuffix("_64x64x3") or "none"
+        rule = ImageRule((size, size, 3), transform, num_classes)
+        prepare(raw, path, rule, advance=lambda count: None)
+    for split in ("train", "test"):
+        images, labels = random_split(split, 5, 16)
+        np.savez(f"{data_dir}/{split}.npz", images=images, labels=labels)
+
+
+def random_split(split, num_classes, size):
+    rng = np.random.default_rng([len(split), size])
+    images = rng.integers(0, 256, (LENGTH, size, size, 3), dtype=np.uint8)
+    return images, np.arange(LENGTH) % max(1, num_classes)
 
 
 @pytest.fixture(scope="module")
-def create(tmp_path_factory):
-    data_dir = str(tmp_path_factory.mktemp("data"))
+def data_dir(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("data"))
+    write_stand_ins(folder)
+    return folder
 
-    def create(name, **options):
+
+@pytest.fixture(scope="module")
+def create(data_dir):
+    def create(name, **options) -> Any:
         if name == "synthetic":
-            options.setdefault("length", 100)
+            options.setdefault("length", LENGTH)
         else:
             options.setdefault("data_dir", data_dir)
         return create_dataset(name, **options)
@@ -32,6 +80,8 @@ def test_records_have_the_shape_dtype_and_labels_that_the_source_states(
     create, name, split
 ):
     source = create(name, split=split)
+    if name == "imagenet64" and split == "test":
+        split = "validation"  # its own test labels are not public
     assert (source.name, source.split) == (name, split)
     assert len(source.class_names) == source.num_classes
     for index in range(0, len(source), 7):
@@ -40,7 +90,19 @@ def test_records_have_the_shape_dtype_and_labels_that_the_source_states(
         assert record["image"].dtype == np.uint8
         assert record["label"].dtype == np.int32
         assert np.shape(record["label"]) == ()
-        assert 0 <= record["label"] < source.num_classes
+        assert 0 <= record["label"] < max(1, source.num_classes)
+
+
+@pytest.mark.parametrize("name", MAKEABLE)
+def test_every_source_says_how_its_images_came_to_be_and_may_be_turned(create, name):
+    source = create(name)
+    expected = {
+        "celeba64": "center_140",
+        "folder": "adm_center_crop",
+        "imagenet64": "box",
+    }
+    assert source.transform == expected.get(name, "none")
+    assert source.may_flip == (name not in ("digits", "svhn"))
 
 
 @pytest.mark.parametrize("name", MAKEABLE)
@@ -62,14 +124,16 @@ def test_an_index_outside_is_refused(create, name):
 
 
 @pytest.mark.parametrize("name", MAKEABLE)
-def test_fingerprint_is_the_datas_and_not_the_folders(create, name, tmp_path):
+def test_fingerprint_is_the_datas_and_not_the_folders(create, name, data_dir, tmp_path):
     fingerprint = create(name).fingerprint
     assert len(fingerprint) == 16
     int(fingerprint, 16)
     assert create(name).fingerprint == fingerprint
     assert create(name, split="test").fingerprint != fingerprint
     if name != "synthetic":
-        assert create(name, data_dir=str(tmp_path)).fingerprint == fingerprint
+        shutil.copytree(data_dir, tmp_path / "copy")
+        copy = str(tmp_path / "copy")
+        assert create(name, data_dir=copy).fingerprint == fingerprint
 
 
 def test_part_of_a_split_has_a_fingerprint_of_its_own(create):
@@ -93,7 +157,9 @@ def test_fingerprint_of_synthetic_images_follows_every_option(create):
 
 
 def test_an_unknown_name_is_refused_with_the_choices():
-    with pytest.raises(InputError, match=r"'cifar'.* cifar10, digits, imagenet64"):
+    with pytest.raises(
+        InputError, match=r"'cifar'.* celeba64, cifar10, digits, folder"
+    ):
         create_dataset("cifar")
 
 

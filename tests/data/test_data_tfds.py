@@ -8,11 +8,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from etils.epath import gpath
+from etils.epath.backend import _OsPathBackend
 from PIL import Image
 from tensorflow_datasets.core.registered import skip_registration
 
-from dig_jax.data import create_dataset, tfds_source
+from dig_jax.data import create_dataset
 from dig_jax.data.loader import load_batches, read_all
+from dig_jax.data.prepared import find_prepared
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
 
@@ -139,12 +143,13 @@ def test_a_kept_record_is_read_from_disk_once(data_dir, monkeypatch):
     np.testing.assert_array_equal(first.images, second.images)
 
 
-def test_a_large_split_is_read_again_each_time_and_gives_the_same(
-    data_dir, monkeypatch
-):
-    kept = create_dataset("cifar10", data_dir=data_dir)
-    monkeypatch.setattr(tfds_source, "_MAX_KEPT_BYTES", 32 * 32 * 3 * NUM_RECORDS - 1)
-    large = create_dataset("cifar10", data_dir=data_dir)
+def test_a_large_split_is_read_again_each_time_and_gives_the_same(data_dir):
+    builder = find_prepared("cifar10", data_dir, tfds_name="cifar10")
+    num_bytes = 32 * 32 * 3 * NUM_RECORDS
+    kept, large = (
+        TFDSSource("cifar10", builder, split="train", max_kept_bytes=most)
+        for most in (num_bytes, num_bytes - 1)
+    )
     assert large[3] is not large[3]
     assert kept[3] is kept[3]
     np.testing.assert_array_equal(read_all(large).images, read_all(kept).images)
@@ -173,9 +178,11 @@ def test_a_missing_data_set_says_where_it_was_sought_and_how_to_prepare_it(tmp_p
         create_dataset("imagenet64", data_dir=str(tmp_path))
     message = str(raised.value)
     assert str(tmp_path / "imagenet_resized" / "64x64") in message
-    assert "pip install tensorflow" in message
-    assert f"tfds.builder('imagenet_resized/64x64', data_dir='{tmp_path}')" in message
-    assert "file_format='array_record'" in message
+    assert str(tmp_path / "dig_imagenet64_box" / "1.0.0") in message
+    assert (
+        f"dig_jax.prepare imagenet64 --source=FILE_OR_FOLDER --data_dir={tmp_path}"
+        in (message)
+    )
 
 
 def test_another_file_format_is_named(data_dir, tmp_path):
@@ -188,7 +195,63 @@ def test_another_file_format_is_named(data_dir, tmp_path):
         InputError, match="as array_record, and is tfrecord in"
     ) as raised:
         create_dataset("cifar10", data_dir=str(tmp_path))
-    assert "tfds.builder('cifar10', data_dir='/another/folder')" in str(raised.value)
+    assert "dig_jax.prepare cifar10" in str(raised.value)
+
+
+def test_extra_images_of_svhn_are_trained_on_only_if_asked_for(data_dir):
+    plain = create_dataset("svhn", data_dir=data_dir)
+    both = create_dataset("svhn", data_dir=data_dir, extra=True)
+    assert (len(plain), len(both)) == (NUM_RECORDS, 2 * NUM_RECORDS)
+    assert plain.fingerprint != both.fingerprint
+    test = create_dataset("svhn", split="test", data_dir=data_dir, extra=True)
+    assert test.split == "test"
+
+
+def test_the_newest_version_is_read(data_dir, tmp_path):
+    shutil.copytree(f"{data_dir}/cifar10", tmp_path / "cifar10")
+    for version in ("3.0.10", "2.9.9"):
+        shutil.copytree(tmp_path / "cifar10/3.0.2", tmp_path / "cifar10" / version)
+    (tmp_path / "cifar10" / "3.1.0.incompleteA1B2").mkdir()
+    assert str(
+        find_prepared("cifar10", str(tmp_path), tfds_name="cifar10").data_path
+    ) == (str(tmp_path / "cifar10" / "3.0.10"))
+
+
+def test_what_dig_jax_prepared_goes_before_what_tfds_did(data_dir, tmp_path):
+    shutil.copytree(f"{data_dir}/cifar10", tmp_path / "cifar10")
+    shutil.copytree(f"{data_dir}/svhn_cropped/3.1.0", tmp_path / "dig_cifar10/1.0.0")
+    source = create_dataset("cifar10", split="extra", data_dir=str(tmp_path))
+    assert len(source) == NUM_RECORDS
+
+
+def test_a_bucket_is_read_through_the_same_code(data_dir, monkeypatch):
+    """Only array_record opens remote files by itself; all else goes through epath."""
+    bucket, opened = "gs://bucket/data", []
+
+    def local(path):
+        return str(path).replace(bucket, data_dir)
+
+    def open_reader(path, *rest, **options):
+        opened.append(str(path))
+        return reader(local(path), *rest, **options)
+
+    reader = array_record_module.ArrayRecordReader
+    monkeypatch.setattr(array_record_module, "ArrayRecordReader", open_reader)
+    on_disk = _OsPathBackend()
+
+    class Backend(_OsPathBackend):
+        def __getattribute__(self, name):
+            function = getattr(on_disk, name)
+            return lambda path, *rest, **options: function(
+                local(path), *rest, **options
+            )
+
+    monkeypatch.setattr(gpath._GPath, "_backend", Backend())
+    source = create_dataset("cifar10", split="test", data_dir=bucket)
+    np.testing.assert_array_equal(read_all(source).images, make_images(32))
+    assert opened == [
+        f"{bucket}/cifar10/3.0.2/cifar10-test.array_record-00000-of-00001"
+    ]
 
 
 def test_another_size_or_split_is_refused(data_dir):

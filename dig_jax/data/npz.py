@@ -1,0 +1,227 @@
+"""Images in npz files: `train.npz`, `test.npz` in a folder, or one file."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import NonNegativeInt, PositiveFloat
+
+from dig_jax.data.fingerprint import compute_fingerprint
+from dig_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from etils import epath
+
+# Ours, and those of ADM's reference batches.
+_IMAGE_KEYS = ("images", "arr_0")
+_LABEL_KEYS = ("labels", "arr_1")
+_MAX_HEADER_BYTES = 10_000
+
+
+class NpzSource:
+    """Images and labels of one npz file, in memory: an `ImageSource`.
+
+    Worker processes read the file again.
+
+    Args:
+        path: Local, or remote as in `gs://`.
+        split: What the file is called.
+        num_classes: None for one more than the largest label.
+        max_bytes: Files that declare more are refused before anything is read.
+
+    Raises:
+        InputError: No such file, or its arrays are not images and labels.
+    """
+
+    name = "npz"
+    transform = "none"
+    may_flip = True
+
+    def __init__(
+        self,
+        path: epath.Path,
+        *,
+        split: str,
+        num_classes: int | None,
+        max_bytes: int,
+    ):
+        self.split = split
+        self._path = path
+        self._max_bytes = max_bytes
+        self._images, self._labels = _read_npz(path, max_bytes)
+        largest = int(self._labels.max(initial=-1)) if self._labels is not None else -1
+        self.num_classes = largest + 1 if num_classes is None else num_classes
+        if largest >= self.num_classes:
+            raise InputError(
+                f"{path} has a label {largest}, and num_classes={self.num_classes}."
+            )
+        if self._labels is None and self.num_classes:
+            raise InputError(
+                f"{path} has no labels, and num_classes={self.num_classes}; it must "
+                f"be 0."
+            )
+        self.class_names = tuple(str(label) for label in range(self.num_classes))
+        rows, cols, channels = self._images.shape[1:]
+        self.image_shape = (rows, cols, channels)
+        digest = hashlib.sha256(self._images.tobytes())
+        if self._labels is not None:
+            digest.update(self._labels.tobytes())
+        self.fingerprint = compute_fingerprint(
+            name=self.name,
+            split=split,
+            image_shape=self.image_shape,
+            num_classes=self.num_classes,
+            content=digest.hexdigest(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"Index {index} is outside of {len(self)} images.")
+        label = 0 if self._labels is None else self._labels[index]
+        return {"image": self._images[index], "label": np.int32(label)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_images": None, "_labels": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._images, self._labels = _read_npz(self._path, self._max_bytes)
+
+
+def create_npz(
+    *,
+    split: str = "train",
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    num_classes: NonNegativeInt | None = None,
+    max_gigabytes: PositiveFloat = 8.0,
+    data_dir: str = "",
+) -> NpzSource:
+    """Images from npz files: images uint8 [image, row, col, rgb], labels if there are.
+
+    The arrays are called images and labels, or arr_0 and arr_1 as in ADM's reference
+    batches; grey images may lack their last axis. Nothing pickled is read.
+
+    Args:
+        split: The file's name without `.npz`.
+        image_size: What the images must have; None for any.
+        channels: 1 or 3; None for either.
+        num_classes: Number of labels; None for one more than the largest, and 0
+            without labels.
+        max_gigabytes: Limit on what the file may unpack to, in 10^9 bytes.
+        data_dir: The folder of the files; or one file, which is then train and test
+            alike.
+
+    Raises:
+        InputError: No such file, or it is not what it should be.
+    """
+    from etils import epath
+
+    path = epath.Path(data_dir).expanduser()
+    if path.suffix != ".npz":
+        path = path / f"{split}.npz"
+    source = NpzSource(
+        path,
+        split=split,
+        num_classes=num_classes,
+        max_bytes=int(max_gigabytes * 1e9),
+    )
+    rows, cols, found = source.image_shape
+    size = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    if size not in (None, (rows, cols)) or channels not in (None, found):
+        raise InputError(
+            f"{path} has images of {rows}x{cols}x{found} (rows, cols, channels), got "
+            f"image_size={image_size}, channels={channels}."
+        )
+    return source
+
+
+def _read_npz(path: epath.Path, max_bytes: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images uint8 [image, row, col, rgb], labels int32 [image] or None."""
+    if not path.exists():
+        raise InputError(
+            f"Data set 'npz' needs data_dir, a folder with train.npz and test.npz or "
+            f"one npz file; {path} does not exist."
+        )
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            image_key = next((key for key in _IMAGE_KEYS if key in names), None)
+            label_key = next((key for key in _LABEL_KEYS if key in names), None)
+            if image_key is None:
+                raise ValueError(
+                    f"it needs an array {' or '.join(_IMAGE_KEYS)}, and has "
+                    f"{', '.join(names) or 'none'}"
+                )
+            images = _check_images(_read_array(archive, image_key, max_bytes))
+            labels = None
+            if label_key is not None:
+                labels = _read_array(archive, label_key, max_bytes)
+                labels = _check_labels(labels, len(images))
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    return images, labels
+
+
+def _read_array(archive: zipfile.ZipFile, key: str, max_bytes: int) -> np.ndarray:
+    """One array, if its header declares no more than there is and than is allowed."""
+    member = archive.getinfo(f"{key}.npy")
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"{key} is of npy version {version}")
+        shape, _, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
+        # Python's integers, because a hostile shape may overflow NumPy's.
+        declared = dtype.itemsize
+        for length in shape:
+            declared *= int(length)
+        if dtype.hasobject:
+            raise ValueError(f"{key} holds Python objects, which are not read")
+        if declared > max_bytes or member.file_size > max_bytes:
+            raise ValueError(
+                f"{key} declares {max(declared, member.file_size)} bytes, more than "
+                f"the limit of {max_bytes} (max_gigabytes)"
+            )
+        if declared > member.file_size:
+            raise ValueError(
+                f"{key} declares {declared} bytes, and has {member.file_size}"
+            )
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _check_images(images: np.ndarray) -> np.ndarray:
+    images = images[..., None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images must be uint8 [image, row, col, rgb] with 1 or 3 channels, and "
+            f"are {images.dtype} {list(images.shape)}"
+        )
+    if 0 in images.shape:
+        raise ValueError(f"there are no images: their shape is {list(images.shape)}")
+    images = np.ascontiguousarray(images)
+    images.setflags(write=False)
+    return images
+
+
+def _check_labels(labels: np.ndarray, num_images: int) -> np.ndarray:
+    if labels.dtype.kind not in "iu" or labels.shape != (num_images,):
+        raise ValueError(
+            f"labels must be {num_images} whole numbers, one for each image, and are "
+            f"{labels.dtype} {list(labels.shape)}"
+        )
+    if labels.min() < 0 or labels.max() >= 2**31:
+        raise ValueError(f"labels must not be negative, and reach from {labels.min()}")
+    return labels.astype(np.int32)
