@@ -41,6 +41,7 @@ FREE_KEYS = (
     "backbone.remat",
     "backbone.unroll",
     "data.data_dir",
+    "data.max_damaged_share",
     "data.num_threads",
     "data.num_workers",
     "evaluation",

@@ -120,13 +120,16 @@ def score_samples(
     ]
     train = open_dataset(experiment, "train")
     test = open_dataset(experiment, "test")
-    scores = score(names, generated, read_all(train), read_all(test))
+    allowed = experiment.data.max_damaged_share
+    real = [read_all(source, max_damaged_share=allowed) for source in (train, test)]
+    scores = score(names, generated, *real)
     return {
         **scores,
         "num_train": len(train),
         "num_test": len(test),
         "dataset": train.name,
         "dataset_fingerprint": train.fingerprint,
+        "transform": train.transform,
         "seconds": round(time.perf_counter() - start, 2),
         **provenance,
     }

@@ -1,10 +1,10 @@
 """From a configuration to the things that it names."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from ml_collections import ConfigDict
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from dig_jax.config import call_with_section
 from dig_jax.data import DATASETS
@@ -27,6 +27,8 @@ class DataOptions:
         random_flip: Mirror each training image left to right with probability 1/2.
         num_threads: Threads that read ahead.
         num_workers: Processes that read ahead; 0 for none.
+        max_damaged_share: Share of a split's records that may be damaged: they are
+            named, and the next ones taken instead.
     """
 
     name: str
@@ -35,6 +37,7 @@ class DataOptions:
     random_flip: bool = False
     num_threads: NonNegativeInt = 4
     num_workers: NonNegativeInt = 0
+    max_damaged_share: Annotated[float, Field(ge=0, le=1)] = 0.001
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -93,7 +96,7 @@ def open_dataset(experiment: Experiment, split: str) -> ImageSource:
         InputError: Unknown, not prepared, or of another shape or number of classes.
     """
     options, backbone = experiment.data, experiment.backbone
-    loader_keys = ("random_flip", "num_threads", "num_workers")
+    loader_keys = ("random_flip", "num_threads", "num_workers", "max_damaged_share")
     section = {
         key: value
         for key, value in experiment.config.data.to_dict().items()
@@ -102,6 +105,11 @@ def open_dataset(experiment: Experiment, split: str) -> ImageSource:
     if options.name == "synthetic":  # as many classes as are wanted
         section.setdefault("num_classes", backbone.num_classes)
     source = create_named("data", DATASETS, section, split=split)
+    if options.random_flip and not source.may_flip:
+        raise InputError(
+            f"config.data.random_flip must be False for {source.name!r}: a mirrored "
+            f"image is not one of its class."
+        )
     if backbone.num_classes not in (0, source.num_classes):
         raise InputError(
             f"config.backbone.num_classes must be 0 (unconditional) or "

@@ -147,6 +147,8 @@ class ImageSource(Protocol):
         num_classes: Number of labels; 0 when the images have none.
         class_names: A name for each label.
         fingerprint: Hex digest of what the source is; equal for equal data.
+        transform: Name of what made these images from the originals; "none".
+        may_flip: Whether a mirrored image is still one of its class.
     """
 
     name: str
@@ -155,6 +157,8 @@ class ImageSource(Protocol):
     num_classes: int
     class_names: tuple[str, ...]
     fingerprint: str
+    transform: str
+    may_flip: bool
 
     def __len__(self) -> int: ...
 

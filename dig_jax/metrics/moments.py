@@ -114,9 +114,10 @@ def feature_distance(
             f"each set, got {generated.count} generated and {reference.count} real "
             "ones; draw more, or force it (the score is then biased upwards)."
         )
-    return frechet_distance(
+    distance = frechet_distance(
         generated.mean, generated.cov, reference.mean, reference.cov
     )
+    return max(0.0, distance)  # equal sets leave a rounding error of either sign
 
 
 def check_finite(features: Float[np.ndarray, "batch dim"]) -> None:

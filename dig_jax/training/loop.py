@@ -242,6 +242,7 @@ class TrainingRun:
             start_step=start,
             num_threads=data.num_threads,
             num_workers=data.num_workers,
+            max_damaged_share=data.max_damaged_share,
         )
         try:
             for batch in loader:

@@ -48,6 +48,7 @@ def test_batches_of_a_source_are_all_of_its_images():
     class Source:
         name, split, image_shape, num_classes = "some", "train", (4, 5, 3), 0
         class_names, fingerprint, images = (), "", random_images(8, 23)
+        transform, may_flip = "none", False
 
         def __len__(self):
             return len(self.images)
