@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,7 @@ def encode(pixels, form="PNG"):
     return file.getvalue()
 
 
-def write_tar(path, files, mode="w"):
+def write_tar(path, files, mode: Literal["w", "w:gz"] = "w"):
     with tarfile.open(path, mode) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
