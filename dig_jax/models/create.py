@@ -13,6 +13,7 @@ from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.convolutions import Conv
 from dig_jax.models.dig import DiG, MixBlock, ParallelBlock
 from dig_jax.models.layers import DType
+from dig_jax.models.skeleton import even_depth
 
 Conditioning: TypeAlias = Literal["node", "add", "concat"]
 
@@ -94,7 +95,7 @@ def create_dig_parallel(
         graph=graph.at_scale(0),
         block=block,
         width=width,
-        depth=_even(depth),
+        depth=even_depth(depth),
         num_labels=num_classes + null_label,
         conditioning=conditioning,
         position=position,
@@ -163,7 +164,7 @@ def create_dig_mix(
         graph=graph,
         block=block,
         width=width,
-        depth=_even(depth),
+        depth=even_depth(depth),
         num_labels=num_classes + null_label,
         conditioning=conditioning,
         position=position,
@@ -189,12 +190,3 @@ def _num_hubs(conditioning: str, hubs: bool | None, num_classes: int) -> int:
     if not hubs:
         return 0
     return 2 if num_classes else 1
-
-
-def _even(depth: int) -> int:
-    if depth % 2 or depth < 2:
-        raise InputError(
-            f"depth must be even and at least 2 (half of the blocks lie on each side"
-            f" of the middle one), got {depth}."
-        )
-    return depth

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from dig_jax.graphs import GridGraph, image_to_patches, patches_to_image
+from dig_jax.graphs import GridGraph, image_to_patches
 from dig_jax.models.aggregation import pool_sum, repeat_patches
 from dig_jax.models.convolutions import Hops
 from dig_jax.models.layers import (
@@ -22,9 +22,8 @@ from dig_jax.models.layers import (
     activation_dtype,
     sinusoidal_embedding,
     truncated_normal,
-    uniform_fan_in,
 )
-from dig_jax.models.skeleton import LongSkipStack, MakeBlock
+from dig_jax.models.skeleton import LongSkipStack, MakeBlock, predict_image
 
 Rows = Float[Array, "rows width"]
 
@@ -152,7 +151,7 @@ class DiG(nn.Module):
             )
             return per_image[:, :, : nodes.num_patches]
         finest = h.reshape(batch, -1, self.width)[:, nodes.scales[0].nodes]
-        return self._to_image(finest, x.shape)
+        return predict_image(finest, x.shape, self.graph.patch_sizes[0], self.dtype)
 
     def _embed(
         self,
@@ -215,24 +214,6 @@ class DiG(nn.Module):
                 v = linear(use_bias=False, name=f"concat_{name}")(v)
                 h = h + v.astype(jnp.float32)[:, None]
         return h
-
-    def _to_image(
-        self, h: Float[Array, "batch node width"], shape: tuple[int, ...]
-    ) -> Float[Array, "batch row col rgb"]:
-        """Norm, linear to the pixels of each patch, 3x3 convolution; float32 out."""
-        patch_size, rgb = self.graph.patch_sizes[0], shape[-1]
-        h = LayerNorm(name="norm")(h).reshape(-1, self.width)
-        pixels = Linear(patch_size**2 * rgb, self.dtype, name="to_pixels")(h)
-        pixels = pixels.reshape(shape[0], -1, patch_size**2 * rgb).astype(jnp.float32)
-        image = patches_to_image(pixels, (shape[1], shape[2]), patch_size)
-        return nn.Conv(
-            rgb,
-            (3, 3),
-            padding=1,
-            kernel_init=uniform_fan_in,
-            precision="highest",
-            name="smooth",
-        )(image)
 
 
 def pool(

@@ -1,4 +1,4 @@
-"""U-ViT's skeleton of blocks: a stack with long skip connections (arXiv:2209.12152)."""
+"""U-ViT's skeleton (arXiv:2209.12152): a stack with long skips, and its head."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,56 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dig_jax.models.layers import DType, Linear
+from dig_jax.errors import InputError
+from dig_jax.graphs import patches_to_image
+from dig_jax.models.layers import DType, LayerNorm, Linear, uniform_fan_in
 
 Rows = Float[Array, "rows width"]
 MakeBlock = Callable[..., nn.Module]
+
+
+def even_depth(depth: int) -> int:
+    """The depth of a stack, checked.
+
+    Raises:
+        InputError: It is odd, or none.
+    """
+    if depth % 2 or depth < 2:
+        raise InputError(
+            f"depth must be even and at least 2 (half of the blocks lie on each side"
+            f" of the middle one), got {depth}."
+        )
+    return depth
+
+
+def predict_image(
+    h: Float[Array, "batch patch width"],
+    shape: tuple[int, ...],
+    patch_size: int,
+    dtype: DType,
+) -> Float[Array, "batch row col rgb"]:
+    """The head after the stack: norm, linear to each patch's pixels, 3x3 convolution.
+
+    Called in a module's `__call__`: its layers are that module's. float32 out.
+
+    Args:
+        h: Features of the patches, row by row.
+        shape: (batch, row, col, rgb) of the images.
+        patch_size: Side of the patches in pixels.
+        dtype: Of the linear layer; the convolution is float32.
+    """
+    batch, rows, cols, rgb = shape
+    h = LayerNorm(name="norm")(h).reshape(-1, h.shape[-1])
+    pixels = Linear(patch_size**2 * rgb, dtype, name="to_pixels")(h)
+    pixels = pixels.reshape(batch, -1, patch_size**2 * rgb).astype(jnp.float32)
+    return nn.Conv(
+        rgb,
+        (3, 3),
+        padding=1,
+        kernel_init=uniform_fan_in,
+        precision="highest",
+        name="smooth",
+    )(patches_to_image(pixels, (rows, cols), patch_size))
 
 
 class InBlock(nn.Module):

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from dig_jax.errors import InputError
-from dig_jax.graphs import image_to_patches, patches_to_image
+from dig_jax.graphs import image_to_patches
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
 from dig_jax.models.as_backbone import as_backbone
@@ -28,7 +27,7 @@ from dig_jax.models.layers import (
     truncated_normal,
     uniform_fan_in,
 )
-from dig_jax.models.skeleton import LongSkipStack
+from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
 
 Rows = Float[Array, "rows width"]
 
@@ -70,15 +69,10 @@ def create_uvit(
         InputError: Options that do not fit the image or each other.
     """
     check_patch_sizes(image_shape[:2], (patch_size,))
-    if depth % 2 or depth < 2:
-        raise InputError(
-            f"depth must be even and at least 2 (half of the blocks lie on each side"
-            f" of the middle one), got {depth}."
-        )
     network = UViT(
         patch_size=patch_size,
         width=width,
-        depth=depth,
+        depth=even_depth(depth),
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
         qkv_bias=qkv_bias,
@@ -166,7 +160,7 @@ class UViT(nn.Module):
             per_image = features.reshape(len(features), batch, num_tokens, self.width)
             return per_image[:, :, num_extras:]
         patches = h.reshape(batch, num_tokens, self.width)[:, num_extras:]
-        return self._to_image(patches, x.shape)
+        return predict_image(patches, x.shape, self.patch_size, self.dtype)
 
     def _embed(
         self,
@@ -188,23 +182,3 @@ class UViT(nn.Module):
             parts.insert(0, table[label][:, None])
         h = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
         return h + self.param("position", truncated_normal, h.shape[1:])
-
-    def _to_image(
-        self, h: Float[Array, "batch node width"], shape: tuple[int, ...]
-    ) -> Float[Array, "batch row col rgb"]:
-        """Norm, linear to the pixels of each patch, 3x3 convolution; float32 out."""
-        num_pixels = self.patch_size**2 * shape[-1]
-        pixels = Linear(num_pixels, self.dtype, name="to_pixels")(
-            LayerNorm(name="norm")(h)
-        )
-        image = patches_to_image(
-            pixels.astype(jnp.float32), (shape[1], shape[2]), self.patch_size
-        )
-        return nn.Conv(
-            shape[-1],
-            (3, 3),
-            padding=1,
-            kernel_init=uniform_fan_in,
-            precision="highest",
-            name="smooth",
-        )(image)
