@@ -137,8 +137,13 @@ def load_run_config(workdir: str | Path) -> ConfigDict:
 def save_run_config(config: ConfigDict, workdir: str | Path) -> None:
     """Write config.json into a workdir, whole or not at all."""
     path = Path(workdir) / "config.json"
-    unfinished = path.with_name("config.json.tmp")
-    unfinished.write_text(config_to_json(config) + "\n", encoding="utf-8")
+    write_whole(path, config_to_json(config) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, so that a reader never sees half of it."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
-from dig_jax.config import config_differences
+from dig_jax.config import config_differences, write_whole
 
 # Forward, and backward with respect to activations and to weights.
 PASSES_A_STEP = 3
@@ -25,9 +25,7 @@ def write_report(plan: Plan, speeds: dict[str, Speed], workdir: Path) -> None:
         ("compare.json", json.dumps(record, indent=1)),
         ("compare.md", text),
     ):
-        unfinished = workdir / f"{name}.tmp"
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(workdir / name)
+        write_whole(workdir / name, content)
     plot_comparison(record, workdir)
 
 

@@ -20,6 +20,7 @@ from dig_jax.comparison.plan import (
     with_num_steps,
 )
 from dig_jax.comparison.report import write_report
+from dig_jax.config import write_whole
 from dig_jax.data.loader import read_all
 from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
@@ -73,9 +74,9 @@ def compare(config: ConfigDict, workdir: Path) -> int:
 
 def _train(config: ConfigDict, folder: Path, told: str) -> int | None:
     """Train a run to its end; its exit code if it was stopped before."""
-    run = TrainingRun(config, folder)
     if _is_trained(config, folder):
         return None
+    run = TrainingRun(config, folder)
     with _RunProgress(config.training.num_steps, description=told) as progress:
         code = run.train(progress)
     return None if _is_trained(config, folder) else code
@@ -111,9 +112,7 @@ class _Evaluator:
                 continue
             run = load(folder, step=step, config=self._variant.seeded(seed))
             points[str(step)] = self._evaluate(run, folder)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(points, indent=1), encoding="utf-8")
-            unfinished.replace(path)
+            write_whole(path, json.dumps(points, indent=1))
 
     def _evaluate(self, run: Run, folder: Path) -> dict[str, Any]:
         if self._sampler is None:
@@ -211,9 +210,7 @@ def _check_same_plan(config: ConfigDict, workdir: Path) -> None:
                 f"{workdir} holds another comparison (its config.json differs in more "
                 f"than seeds and added variants). Use another --workdir."
             )
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, json.dumps(config.to_dict(), indent=1))
 
 
 def _last_score(folder: Path, quality: str) -> str:
