@@ -40,7 +40,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dig_jax.data.preparation import PreparedFolder, prepare
+from dig_jax.data.preparation import PreparedFolder, count_labels, prepare
 from dig_jax.data.prepared import prepared_path
 from dig_jax.data.raw.celeba import open_celeba
 from dig_jax.data.raw.cifar10 import open_cifar10
@@ -207,9 +207,7 @@ def _summarize(
     ]
     converted, skipped = Counter(), []
     for split, records in made.shards.items():
-        labels = Counter()
         for record in records:
-            labels.update(record.labels)
             converted.update(record.notes)
             skipped += record.skipped
         count = sum(record.num_records for record in records)
@@ -219,7 +217,7 @@ def _summarize(
             number += f" (published: {published:,})"
         classes = "no classes"
         if rule.num_classes:
-            counts = [labels[str(label)] for label in range(rule.num_classes)]
+            counts = count_labels(records, rule.num_classes)
             classes = f"{rule.num_classes} classes of {min(counts)} to {max(counts)}"
         lines.append(f"  {split:<10} {number}, {classes}, {len(records)} files")
     for what, count in sorted(converted.items()):

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int
 
+from dig_jax.data.data_dir import open_data_dir
 from dig_jax.errors import InputError
 
 _TEST_SIZE = 297
@@ -85,7 +86,8 @@ def prepare_digits(data_dir: str) -> Digits:
     Raises:
         InputError: The files cannot be written.
     """
-    builder = Digits(data_dir=data_dir or None)
+    folder = open_data_dir(data_dir) if data_dir else None
+    builder = Digits(data_dir=folder)
     if builder.data_path.exists():
         return builder
     tfds.display_progress_bar(False)
@@ -94,13 +96,13 @@ def prepare_digits(data_dir: str) -> Digits:
             file_format="array_record",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError is array_record's own
         if not builder.data_path.exists():
             raise InputError(
                 f"Data set 'digits' needs a folder that can be written, got "
                 f"{builder.data_path}: {error}. Choose another with data_dir."
             ) from error
-        builder = Digits(data_dir=data_dir or None)
+        builder = Digits(data_dir=folder)
     finally:
         tfds.display_progress_bar(True)
     return builder

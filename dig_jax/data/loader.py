@@ -1,12 +1,13 @@
-"""Batches of a data set, for ever, in an order that is a function of the step alone.
+"""Batches of a data set: for ever and shuffled, or every image once and in order.
 
-Global batch s is rows [s B, (s+1) B) of an endless stream of epochs, each a permutation
-of all records. So a run resumes at a step with no saved state and no replay, and sees
-the same whatever the number of hosts, threads and worker processes.
+The shuffled order is a function of the step alone: global batch s is rows [s B,
+(s+1) B) of an endless stream of epochs, each a permutation of all records. So a run
+resumes at a step with no saved state and no replay, and sees the same whatever the
+number of hosts, threads and worker processes.
 """
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import lru_cache, partial
 from typing import TypeAlias
 
@@ -60,14 +61,13 @@ def load_batches(
         InputError: The source is empty, an argument is out of its range, or (from the
             result) too many records are damaged.
     """
-    _check_arguments(source, batch_size, seed, process_index, process_count)
-    for name, number in (
-        ("start_step", start_step),
-        ("num_threads", num_threads),
-        ("num_workers", num_workers),
-    ):
-        if number < 0:
-            raise InputError(f"{name} must not be negative, got {number}.")
+    _check_arguments(source, batch_size, process_index, process_count)
+    _check_not_negative(
+        seed=seed,
+        start_step=start_step,
+        num_threads=num_threads,
+        num_workers=num_workers,
+    )
     rows = batch_size // process_count
     records = SoundRecords(source, max_damaged_share)
     read = partial(_read_batch, records, seed, batch_size, process_index * rows, rows)
@@ -85,20 +85,51 @@ def load_batches(
     return _iterate(batches)
 
 
+def read_once(
+    source: ImageSource,
+    *,
+    batch_size: int = 256,
+    num_threads: int = 4,
+    max_damaged_share: float = MAX_DAMAGED_SHARE,
+) -> Generator[Batch, None, None]:
+    """Every image of a source exactly once, in its own order.
+
+    The last batch is what is left. Threads read whole batches ahead, as in
+    `load_batches`, which says what the arguments and errors are.
+    """
+    _check_arguments(source, batch_size)
+    _check_not_negative(num_threads=num_threads)
+    records = SoundRecords(source, max_damaged_share)
+
+    def read(number: int) -> Batch:
+        start = number * batch_size
+        return _read_records(
+            records, range(start, min(start + batch_size, len(source)))
+        )
+
+    return _iterate(
+        grain.MapDataset.range(-(-len(source) // batch_size))
+        .map(read)
+        .to_iter_dataset(grain.ReadOptions(num_threads, num_threads))
+    )
+
+
 def read_all(
     source: ImageSource, *, max_damaged_share: float = MAX_DAMAGED_SHARE
 ) -> LabelledImages:
     """The whole source in memory, in its own order.
 
     Raises:
-        InputError: Too many records are damaged; of fewer, the next one is used.
+        InputError: It is empty, or too many of its records are damaged; of fewer, the
+            next one is used.
     """
-    records = SoundRecords(source, max_damaged_share)
     images = np.empty((len(source), *source.image_shape), np.uint8)
     labels = np.empty(len(source), np.int32)
-    for index in range(len(source)):
-        record = records.read(index).record
-        images[index], labels[index] = record["image"], record["label"]
+    done = 0
+    for batch in read_once(source, max_damaged_share=max_damaged_share):
+        rows = slice(done, done + len(batch["id"]))
+        images[rows], labels[rows] = batch["image"], batch["label"]
+        done = rows.stop
     return LabelledImages(images, labels)
 
 
@@ -141,7 +172,11 @@ def _read_batch(
         num_records=len(records.source),
         seed=seed,
     )
-    rows = [records.read(index) for index in ids.tolist()]
+    return _read_records(records, ids.tolist())
+
+
+def _read_records(records: SoundRecords, indices: Sequence[int]) -> Batch:
+    rows = records.read_many(indices)
     return {
         "image": np.stack([row.record["image"] for row in rows]),
         "label": np.array([row.record["label"] for row in rows], np.int32),
@@ -161,9 +196,8 @@ def _iterate(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
 def _check_arguments(
     source: ImageSource,
     batch_size: int,
-    seed: int,
-    process_index: int,
-    process_count: int,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> None:
     if len(source) == 0:
         raise InputError(f"Split {source.split!r} of {source.name!r} has no images.")
@@ -177,5 +211,9 @@ def _check_arguments(
             "batch_size must be a positive multiple of the number of processes "
             f"({process_count}), got {batch_size}."
         )
-    if seed < 0:
-        raise InputError(f"seed must not be negative, got {seed}.")
+
+
+def _check_not_negative(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 0:
+            raise InputError(f"{name} must not be negative, got {number}.")

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Int64
 from pydantic import NonNegativeInt, PositiveFloat
 
+from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
 from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
 
@@ -88,6 +90,12 @@ class NpzSource:
         label = 0 if self._labels is None else self._labels[index]
         return {"image": self._images[index], "label": np.int32(label)}
 
+    def count_labels(self) -> Int64[np.ndarray, "class"] | None:
+        """Images of each class; None where there are no labels."""
+        if self._labels is None:
+            return None
+        return np.bincount(self._labels, minlength=self.num_classes)
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_images": None, "_labels": None}
 
@@ -123,17 +131,16 @@ def create_npz(
     Raises:
         InputError: No such file, or it is not what it should be.
     """
-    from etils import epath
-
-    path = epath.Path(data_dir).expanduser()
+    path = open_data_dir(data_dir)
     if path.suffix != ".npz":
         path = path / f"{split}.npz"
-    source = NpzSource(
-        path,
-        split=split,
-        num_classes=num_classes,
-        max_bytes=int(max_gigabytes * 1e9),
-    )
+    with explain_remote_errors(data_dir):
+        source = NpzSource(
+            path,
+            split=split,
+            num_classes=num_classes,
+            max_bytes=int(max_gigabytes * 1e9),
+        )
     rows, cols, found = source.image_shape
     size = (image_size,) * 2 if isinstance(image_size, int) else image_size
     if size not in (None, (rows, cols)) or channels not in (None, found):

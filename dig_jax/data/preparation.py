@@ -124,6 +124,14 @@ def plan_shards(
     return shards
 
 
+def count_labels(records: Iterable[ShardRecord], num_classes: int) -> list[int]:
+    """How many images of some shards each class has."""
+    counts = Counter()
+    for record in records:
+        counts.update(record.labels)
+    return [counts[str(label)] for label in range(num_classes)]
+
+
 def _describe_plan(
     raw: RawDataset, rule: ImageRule, shards: list[Shard]
 ) -> dict[str, Any]:
@@ -283,6 +291,10 @@ def _write_metadata(raw: RawDataset, rule: ImageRule, made: PreparedFolder) -> N
             source=raw.source,
             content={
                 split: _hash_lines(record.content for record in parts)
+                for split, parts in by_split.items()
+            },
+            label_counts={
+                split: count_labels(parts, rule.num_classes)
                 for split, parts in by_split.items()
             },
             converted=dict(notes),

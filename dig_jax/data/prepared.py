@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
 
@@ -42,8 +43,9 @@ def create_digits(
     from dig_jax.data.digits import prepare_digits
 
     _check_shape("digits", image_size, channels, (8, 8, 1))
-    builder = prepare_digits(data_dir)
-    return TFDSSource("digits", builder, split=split, may_flip=False)
+    with explain_remote_errors(data_dir):
+        builder = prepare_digits(data_dir)
+        return TFDSSource("digits", builder, split=split, may_flip=False)
 
 
 def create_cifar10(
@@ -62,8 +64,9 @@ def create_cifar10(
         data_dir: TFDS's folder; "" is its default.
     """
     _check_shape("cifar10", image_size, channels, (32, 32, 3))
-    builder = find_prepared("cifar10", data_dir, tfds_name="cifar10")
-    return TFDSSource("cifar10", builder, split=split)
+    with explain_remote_errors(data_dir):
+        builder = find_prepared("cifar10", data_dir, tfds_name="cifar10")
+        return TFDSSource("cifar10", builder, split=split)
 
 
 def create_svhn(
@@ -84,10 +87,11 @@ def create_svhn(
         data_dir: TFDS's folder; "" is its default.
     """
     _check_shape("svhn", image_size, channels, (32, 32, 3))
-    builder = find_prepared("svhn", data_dir, tfds_name="svhn_cropped")
     if extra and split == "train":
         split = "train+extra"
-    return TFDSSource("svhn", builder, split=split, may_flip=False)
+    with explain_remote_errors(data_dir):
+        builder = find_prepared("svhn", data_dir, tfds_name="svhn_cropped")
+        return TFDSSource("svhn", builder, split=split, may_flip=False)
 
 
 def create_imagenet64(
@@ -116,15 +120,13 @@ def create_imagenet64(
     """
     _check_shape("imagenet64", image_size, channels, (64, 64, 3))
     tfds_name = "imagenet_resized/64x64" if transform == "box" else ""
-    builder = find_prepared(
-        "imagenet64",
-        data_dir,
-        transform,
-        tfds_name=tfds_name,
-        options=f"--transform={transform}",
-    )
+    options = f"--transform={transform}"
     split = "validation" if split == "test" else split
-    return TFDSSource("imagenet64", builder, split=split, transform=transform)
+    with explain_remote_errors(data_dir):
+        builder = find_prepared(
+            "imagenet64", data_dir, transform, tfds_name=tfds_name, options=options
+        )
+        return TFDSSource("imagenet64", builder, split=split, transform=transform)
 
 
 def create_celeba64(
@@ -149,8 +151,9 @@ def create_celeba64(
     """
     _check_shape("celeba64", image_size, channels, (64, 64, 3))
     options = f"--transform={transform}"
-    builder = find_prepared("celeba64", data_dir, transform, options=options)
-    return TFDSSource("celeba64", builder, split=split, transform=transform)
+    with explain_remote_errors(data_dir):
+        builder = find_prepared("celeba64", data_dir, transform, options=options)
+        return TFDSSource("celeba64", builder, split=split, transform=transform)
 
 
 def create_folder(
@@ -172,8 +175,9 @@ def create_folder(
     """
     name = f"{transform}_{image_size}x{image_size}x{channels}"
     options = f"--transform={transform} --image_size={image_size} --channels={channels}"
-    builder = find_prepared("folder", data_dir, name, options=options)
-    return TFDSSource("folder", builder, split=split, transform=transform)
+    with explain_remote_errors(data_dir):
+        builder = find_prepared("folder", data_dir, name, options=options)
+        return TFDSSource("folder", builder, split=split, transform=transform)
 
 
 def prepared_path(name: str, data_dir: str, variant: str = "") -> epath.Path:
@@ -229,22 +233,24 @@ def find_prepared(
 
 
 def _say_how_to_prepare(name: str, data_dir: str, options: str) -> str:
+    is_remote = "://" in data_dir
+    folder = "FOLDER" if is_remote else data_dir
     words = [
         f"python -m dig_jax.prepare {name} --source=FILE_OR_FOLDER",
-        f"--data_dir={data_dir}" if data_dir else "",
+        f"--data_dir={folder}" if folder else "",
         options,
     ]
+    copy = f"and copy what is then in FOLDER to {data_dir}\n" if is_remote else ""
     return (
-        f"To prepare it:\n  {' '.join(filter(None, words))}\n"
+        f"To prepare it:\n  {' '.join(filter(None, words))}\n{copy}"
         f"What FILE_OR_FOLDER may be: python -m dig_jax.prepare --help"
     )
 
 
 def _data_dir(data_dir: str) -> epath.Path:
-    from etils import epath
     from tensorflow_datasets.core import constants
 
-    return epath.Path(data_dir or constants.DATA_DIR).expanduser()
+    return open_data_dir(data_dir or constants.DATA_DIR)
 
 
 def _newest_version(folder: epath.Path) -> epath.Path:

@@ -7,6 +7,9 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from dig_jax.errors import NonFiniteError
 
+ROUNDING = "round((x + 1) * 127.5), half to even, clipped to 0..255"
+"""How `to_uint8` makes pixels; a score's record carries it."""
+
 
 def to_unit_range(
     images: UInt8[Array | np.ndarray, "*shape"],

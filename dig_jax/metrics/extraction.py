@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Shaped, UInt8
 
 from dig_jax.errors import InputError
-from dig_jax.interfaces import ImageSource, Params
+from dig_jax.interfaces import Params
 
 # Each device computes images in groups of a fixed size: how a product rounds depends on
 # its shape, and so would an image's features on the number of images and devices.
@@ -122,13 +122,6 @@ def extract_features(
             on_progress(done)
     if waiting is not None:
         yield _to_host(*waiting)
-
-
-def source_batches(source: ImageSource, size: int = 256) -> Iterator[np.ndarray]:
-    """All images of a data set once, in its own order, the last batch as it is."""
-    for start in range(0, len(source), size):
-        stop = min(start + size, len(source))
-        yield np.stack([source[index]["image"] for index in range(start, stop)])
 
 
 @lru_cache(maxsize=8)

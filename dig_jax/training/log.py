@@ -24,6 +24,17 @@ class TrainingLog:
     """Metrics on their way from the device to the progress bar and the writer.
 
     Looks only at steps that are done or nearly so, so that the device always has work.
+
+    Args:
+        writer: Of the lines.
+        progress: The bar.
+        options: When lines are due.
+        start: Step that the run goes on from.
+        damaged_records: As the attribute, up to there; None if nobody counted.
+
+    Attributes:
+        damaged_records: Damaged records that others stood in for since the run began,
+            each as often as it came, up to the newest step that was looked at.
     """
 
     def __init__(
@@ -32,17 +43,19 @@ class TrainingLog:
         progress: Progress,
         options: TrainingOptions,
         start: int,
+        damaged_records: int | None = 0,
     ) -> None:
         self._writer, self._progress, self._options = writer, progress, options
-        self._in_flight: deque[tuple[int, StepMetrics]] = deque()
+        self.damaged_records = damaged_records
+        self._in_flight: deque[tuple[int, StepMetrics, int]] = deque()
         self._since: list[dict[str, np.ndarray]] = []
         self._diversity: dict[int, Array] = {}
         self._shown_rate: float | None = None
         self.restart_clock(start)
 
-    def add(self, step: int, metrics: StepMetrics) -> None:
-        """Take the metrics of a step that the device is given."""
-        self._in_flight.append((step, metrics))
+    def add(self, step: int, metrics: StepMetrics, damaged: int) -> None:
+        """Take metrics of a step that the device is given, and its batch's damage."""
+        self._in_flight.append((step, metrics, damaged))
         while len(self._in_flight) > STEPS_IN_FLIGHT:
             self._take(*self._in_flight.popleft())
 
@@ -59,8 +72,10 @@ class TrainingLog:
         """Leave what happened until now, after this step, out of images/s."""
         self._clock, self._clock_step = time.perf_counter(), step
 
-    def _take(self, step: int, metrics: StepMetrics) -> None:
+    def _take(self, step: int, metrics: StepMetrics, damaged: int) -> None:
         values = jax.device_get(metrics)
+        if self.damaged_records is not None:
+            self.damaged_records += damaged
         if values["bad_steps"] >= MAX_BAD_STEPS:
             raise NonFiniteError(
                 f"{MAX_BAD_STEPS} steps in a row were not finite; at step {step} the "
@@ -93,12 +108,14 @@ class TrainingLog:
         losses = steps["noise_level_loss"].sum(axis=0)
         images = steps["noise_level_images"].sum(axis=0)
         by_level = [(i, losses[i] / n) for i, n in enumerate(images) if n > 0]
+        damaged = self.damaged_records
         self._writer.write(
             step,
             {
                 **{name: steps[name].mean() for name in scalars},
                 "images_per_second": rate,
                 "skipped_steps": int((steps["bad_steps"] > 0).sum()),
+                **({} if damaged is None else {"damaged_records": damaged}),
                 **_numbered(NOISE_LEVEL_LOSS, by_level),
             },
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dig_jax.data import DATASETS, create_dataset
+from dig_jax.data.labels import label_counts
 from dig_jax.data.preparation import prepare
 from dig_jax.data.prepared import prepared_path
 from dig_jax.data.raw.splits import ArraySplit, RawDataset
@@ -113,6 +114,16 @@ def test_reads_are_deterministic_in_any_order_and_after_pickling(create, name):
         for other in (again, copy):
             np.testing.assert_array_equal(source[index]["image"], other[index]["image"])
             assert source[index]["label"] == other[index]["label"]
+
+
+@pytest.mark.parametrize("name", MAKEABLE)
+def test_labels_are_counted_as_they_are_read(create, name):
+    source = create(name)
+    counts = np.zeros(source.num_classes, int)
+    for index in range(len(source)):
+        if source.num_classes:
+            counts[source[index]["label"]] += 1
+    np.testing.assert_array_equal(label_counts(source), counts)
 
 
 @pytest.mark.parametrize("name", MAKEABLE)

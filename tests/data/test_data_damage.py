@@ -13,7 +13,7 @@ from array_record.python import array_record_module
 from official_archives import encode, random_images
 
 from dig_jax.data.damage import DamagedRecordError, SoundRecords
-from dig_jax.data.loader import load_batches, read_all
+from dig_jax.data.loader import load_batches, read_all, read_once
 from dig_jax.data.preparation import prepare
 from dig_jax.data.raw.splits import ArraySplit, RawDataset
 from dig_jax.data.shards import ImageRule
@@ -126,6 +126,26 @@ def test_hosts_and_resumed_runs_see_the_same_replacements():
             joined = np.concatenate([part[key] for part in parts])
             np.testing.assert_array_equal(joined, whole[step][key])
     assert_same_batches(take(source, 3, start_step=5), whole[5:])
+
+
+@pytest.mark.parametrize("num_threads", [0, 4])
+def test_every_record_once_has_each_damaged_one_replaced(num_threads):
+    source = Broken(DAMAGED)
+    batches = list(
+        read_once(source, batch_size=7, num_threads=num_threads, max_damaged_share=1.0)
+    )
+    ids = np.concatenate([batch["id"] for batch in batches]).tolist()
+    for index, found in enumerate(ids):
+        following = [(index + k) % LENGTH for k in range(LENGTH)]
+        assert found == next(i for i in following if i not in DAMAGED)
+    images = np.concatenate([batch["image"] for batch in batches])
+    for image, index in zip(images, ids, strict=True):
+        np.testing.assert_array_equal(image, source[index]["image"])
+    # 7, 8 and 9 are passed three, two times and once.
+    damaged = {row // 7: 0 for row in range(LENGTH)}
+    for row, count in {0: 1, 7: 3, 8: 2, 9: 1, 31: 1, 59: 2}.items():
+        damaged[row // 7] += count
+    assert [int(batch["damaged"]) for batch in batches] == list(damaged.values())
 
 
 def test_too_much_damage_ends_the_loader_in_threads():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dig_jax.data import create_dataset
-from dig_jax.data.loader import load_batches, read_all, record_ids
+from dig_jax.data.loader import load_batches, read_all, read_once, record_ids
+from dig_jax.data.synthetic import SyntheticSource
 from dig_jax.errors import InputError
 
 
@@ -167,6 +168,58 @@ def test_an_empty_source_is_refused(monkeypatch):
     monkeypatch.setattr(source, "_length", 0)
     with pytest.raises(InputError, match="has no images"):
         load_batches(source, batch_size=1, seed=0)
+    with pytest.raises(InputError, match="has no images"):
+        read_all(source)
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(20, [20, 20, 10]), (25, [25, 25]), (64, [50])]
+)
+def test_every_record_is_read_once_in_order(batch_size, sizes, num_threads):
+    source = make_source()
+    batches = list(read_once(source, batch_size=batch_size, num_threads=num_threads))
+    assert [len(batch["id"]) for batch in batches] == sizes
+    joined = {key: np.concatenate([b[key] for b in batches]) for key in ("id", "label")}
+    assert joined["id"].tolist() == list(range(50))
+    assert joined["label"].tolist() == [source[index]["label"] for index in range(50)]
+    for batch in batches:
+        assert batch["damaged"] == 0
+        assert batch["image"].dtype == np.uint8
+        for row, index in enumerate(batch["id"].tolist()):
+            np.testing.assert_array_equal(batch["image"][row], source[index]["image"])
+
+
+def test_batches_read_once_are_read_before_they_are_asked_for():
+    read, enough = [], threading.Event()
+
+    class Watched(SyntheticSource):
+        def __getitem__(self, index):
+            read.append(index)
+            if max(read) >= 20:
+                enough.set()
+            return super().__getitem__(index)
+
+    source = Watched(
+        split="train", image_shape=(4, 4, 3), num_classes=3, length=30, seed=0
+    )
+    batches = read_once(source, batch_size=5, num_threads=4)
+    next(batches)
+    assert enough.wait(timeout=60)  # the fifth batch, when one was asked for
+    batches.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size .* got 0"),
+        ({"num_threads": -1}, "num_threads .* got -1"),
+        ({"max_damaged_share": 1.5}, "max_damaged_share .* got 1.5"),
+    ],
+)
+def test_bad_arguments_of_reading_once_are_refused_at_once(options, message):
+    with pytest.raises(InputError, match=message):
+        read_once(make_source(), **options)
 
 
 def test_read_all_is_the_source_in_order():

@@ -15,7 +15,7 @@ from tiny_network import (
 )
 
 from dig_jax.errors import InputError
-from dig_jax.metrics.extraction import GROUP_SIZE, extract_features, source_batches
+from dig_jax.metrics.extraction import GROUP_SIZE, extract_features
 
 
 def pooled(batches, mesh=None, **options) -> np.ndarray:
@@ -42,23 +42,6 @@ def test_features_do_not_depend_on_batches_in_any_bit():
     whole = pooled([images])
     for size in (1, 8, 13, 44):
         np.testing.assert_array_equal(pooled(in_batches(images, size)), whole)
-
-
-def test_batches_of_a_source_are_all_of_its_images():
-    class Source:
-        name, split, image_shape, num_classes = "some", "train", (4, 5, 3), 0
-        class_names, fingerprint, images = (), "", random_images(8, 23)
-        transform, may_flip = "none", False
-
-        def __len__(self):
-            return len(self.images)
-
-        def __getitem__(self, index):
-            return {"image": self.images[index], "label": 0}
-
-    batches = list(source_batches(Source(), size=5))
-    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
-    np.testing.assert_array_equal(np.concatenate(batches), Source.images)
 
 
 def test_empty_batches_change_nothing():
