@@ -87,6 +87,8 @@ def get_config() -> ConfigDict:
         seed=0,
         batch_size=512,
     )
-    base.evaluation = dict(metrics=("label_accuracy", "frechet_pixels", "copies"))
+    base.evaluation = dict(
+        metrics=("label_accuracy", "frechet_pixels", "copies"), features="none"
+    )
     base.mesh = dict(data=-1)
     return config

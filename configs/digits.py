@@ -55,6 +55,9 @@ def get_config() -> ConfigDict:
         samples_per_class=10,
         checkpoint_every=500,
         keep_checkpoints=3,
+        evaluate_every=900,
+        evaluate_images=500,
+        keep_best="fd_digits",
     )
     config.sample = dict(
         solver="euler_maruyama",
@@ -65,6 +68,9 @@ def get_config() -> ConfigDict:
         seed=0,
         batch_size=96,
     )
-    config.evaluation = dict(metrics=("label_accuracy", "frechet_pixels", "copies"))
+    config.evaluation = dict(
+        metrics=("label_accuracy", "frechet_pixels", "copies"),
+        features="classifier",
+    )
     config.mesh = dict(data=-1)
     return config

@@ -84,6 +84,9 @@ def get_config(variant: str = "dig_parallel_4_8") -> ConfigDict:
         samples_per_class=10,
         checkpoint_every=5000,
         keep_checkpoints=3,
+        evaluate_every=0,
+        evaluate_images=5000,
+        keep_best="",
     )
     config.sample = dict(
         solver="dpm_solver",
@@ -94,6 +97,11 @@ def get_config(variant: str = "dig_parallel_4_8") -> ConfigDict:
         seed=0,
         batch_size=512,
     )
-    config.evaluation = dict(metrics=("frechet_pixels", "copies"))
+    config.evaluation = dict(
+        metrics=(),
+        features="auto",
+        inception_weights="",
+        reference="",
+    )
     config.mesh = dict(data=-1)
     return config

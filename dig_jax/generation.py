@@ -1,8 +1,9 @@
 """Draw images with a trained backbone."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from dig_jax.config import call_with_section
+from dig_jax.data.labels import label_counts
 from dig_jax.data.transforms import to_uint8
 from dig_jax.diffusion import make_denoiser
 from dig_jax.diffusion.guidance import (
@@ -19,8 +21,7 @@ from dig_jax.diffusion.guidance import (
     make_autoguided_denoiser,
     make_guided_denoiser,
 )
-from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment
+from dig_jax.experiment import Experiment, open_dataset
 from dig_jax.images import choose_scale, image_grid
 from dig_jax.interfaces import (
     SDE,
@@ -31,15 +32,19 @@ from dig_jax.interfaces import (
     Solver,
     UInt8Images,
 )
+from dig_jax.label_rules import choose_labels
 from dig_jax.samplers import create_solver, create_times, default_time_grid, sample
 from dig_jax.sharding import DATA_AXIS
-
-LabelRule: TypeAlias = str | int | Sequence[int]
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
 GROUP_SIZE = {"cpu": 16}
 ACCELERATOR_GROUP_SIZE = 64
+
+
+def group_size(platform: str) -> int:
+    """Images that are computed together on a platform."""
+    return GROUP_SIZE.get(platform, ACCELERATOR_GROUP_SIZE)
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,9 @@ class SampleOptions:
         sigma_rel: Relative width of the average of the parameters, made after training
             from a run's post-hoc EMA; None for the average that the run kept.
         num_images: How many to draw.
-        labels: "balanced" (each class in turn), one label, or several to go through in
-            turn: a tuple, or text such as "0,3,5".
+        labels: "balanced" (each class in turn), "uniform" (at random), "training" (at
+            random, as often as among the training images), one label, or several to go
+            through in turn: a tuple, or text such as "0,3,5".
         seed: The same seed gives the same images.
         batch_size: Images in one call of the device; changes no image.
     """
@@ -160,46 +166,10 @@ def check_sample_options(
     guidance = options.create_guidance()
     if not options.guide:
         check_guidance(guidance, experiment.backbone)
-    choose_labels(options.labels, options.num_images, experiment.backbone.num_classes)
+    num_classes = experiment.backbone.num_classes
+    counts = np.ones(max(num_classes, 1), np.int64)  # real ones are read when drawing
+    choose_labels(options.labels, 1, num_classes, label_counts=counts)
     return options
-
-
-def choose_labels(
-    rule: LabelRule, num_images: int, num_classes: int
-) -> Int[np.ndarray, "batch"] | None:
-    """The label of each image; None for an unconditional backbone.
-
-    Image i's label depends on the rule and i alone, not on how many are drawn.
-
-    Raises:
-        InputError: A label that does not exist, or labels where there are none.
-    """
-    if num_classes == 0:
-        if rule != "balanced":
-            raise InputError(
-                f"This backbone is unconditional (num_classes=0) and takes no labels; "
-                f"got sample.labels={rule!r}. Leave it at 'balanced'."
-            )
-        return None
-    if rule == "balanced":
-        choices = tuple(range(num_classes))
-    elif isinstance(rule, str):
-        try:
-            choices = tuple(int(part) for part in rule.strip("()[], ").split(","))
-        except ValueError:
-            raise InputError(
-                f"sample.labels must be 'balanced', a label, or labels such as '0,3', "
-                f"got {rule!r}."
-            ) from None
-    else:
-        choices = (rule,) if isinstance(rule, int) else tuple(rule)
-    wrong = [label for label in choices if not 0 <= label < num_classes]
-    if wrong or not choices:
-        raise InputError(
-            f"sample.labels must lie in 0 to {num_classes - 1}, got "
-            f"{', '.join(map(str, wrong)) or 'none'}."
-        )
-    return np.resize(np.array(choices, np.int32), num_images)
 
 
 class Sampler:
@@ -222,16 +192,14 @@ class Sampler:
         self._experiment = experiment
         self.options = options
         self.guide = guide
-        self._group = GROUP_SIZE.get(
-            mesh.devices.flat[0].platform, ACCELERATOR_GROUP_SIZE
-        )
+        self._group = group_size(mesh.devices.flat[0].platform)
         quantum = self._group * mesh.size
         wanted = min(options.batch_size, options.num_images)
         self.batch_size = -(-wanted // quantum) * quantum
         spread = PartitionSpec(DATA_AXIS)
         self._draw_batch = jax.jit(
             jax.shard_map(
-                self._draw_on_device,
+                self.draw_groups,
                 mesh=mesh,
                 in_specs=(PartitionSpec(), PartitionSpec(), spread, spread),
                 out_specs=spread,
@@ -239,18 +207,36 @@ class Sampler:
             )
         )
         self._compiled: Callable | None = None
+        self._label_counts = None
+        if options.labels == "training" and experiment.backbone.num_classes:
+            self._label_counts = label_counts(open_dataset(experiment, "train"))
+
+    def with_seed(self, seed: int) -> "Sampler":
+        """The same with another seed, compiled if this one is."""
+        other = copy.copy(self)
+        other.options = replace(self.options, seed=seed)
+        return other
 
     @property
     def labels(self) -> Int[np.ndarray, "batch"] | None:
         """The label of each image that `draw` gives."""
         options = self.options
         return choose_labels(
-            options.labels, options.num_images, self._experiment.backbone.num_classes
+            options.labels,
+            options.num_images,
+            self._experiment.backbone.num_classes,
+            seed=options.seed,
+            label_counts=self._label_counts,
         )
 
     @property
     def _guide_params(self) -> Params | None:
         return self.guide.params if self.guide is not None else None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether drawing begins at once."""
+        return self._compiled is not None
 
     def compile(self, params: Params) -> None:
         """Compile now; otherwise the first `draw` does."""
@@ -272,50 +258,78 @@ class Sampler:
         Raises:
             NonFiniteError: The network's output was not finite.
         """
+        drawn, done = [], 0
+        for images in self.draw_batches(params):
+            drawn.append(images)
+            done += len(images)
+            if on_progress is not None:
+                on_progress(done)
+        return np.concatenate(drawn)
+
+    def draw_batches(self, params: Params, start: int = 0) -> Iterator[UInt8Images]:
+        """Draw image `start` and all after it, a batch at a time.
+
+        Raises:
+            NonFiniteError: The network's output was not finite.
+        """
         self.compile(params)
         assert self._compiled is not None
-        labels, drawn = self.labels, []
-        for start in range(0, self.options.num_images, self.batch_size):
+        labels, total = self.labels, self.options.num_images
+        waiting: tuple[Images, int] | None = None
+        for first in range(start, total, self.batch_size):
+            # The devices draw this batch while the host takes up the one before.
             images = self._compiled(
-                params, self._guide_params, *self._batch(start, labels)
+                params, self._guide_params, *self._batch(first, labels)
             )
-            drawn.append(to_uint8(images))
-            if on_progress is not None:
-                on_progress(min(start + self.batch_size, self.options.num_images))
-        return np.concatenate(drawn)[: self.options.num_images]
+            if waiting is not None:
+                yield to_uint8(waiting[0])[: waiting[1]]
+            waiting = images, min(total - first, self.batch_size)
+        if waiting is not None:
+            yield to_uint8(waiting[0])[: waiting[1]]
 
     def _batch(
         self, start: int, labels: Int[np.ndarray, "image"] | None
     ) -> tuple[Key[Array, "batch"], Int[np.ndarray, "batch"] | None]:
         """Keys and labels of images start, start + 1, ...; past the end they repeat."""
         index = np.arange(start, start + self.batch_size)
-        keys = _image_keys(self.options.seed, index)
+        keys = image_keys(self.options.seed, index)
         if labels is None:
             return keys, None
         return keys, labels[np.minimum(index, len(labels) - 1)]
 
-    def _draw_on_device(
+    def draw_groups(
         self,
         params: Params,
         guide_params: Params | None,
         keys: Key[Array, "batch"],
         labels: Int[Array, "batch"] | None,
+        *,
+        group: int | None = None,
     ) -> Images:
-        """One device's share of a batch, one group after the other."""
+        """Whole groups of images, one after the other: what a device computes.
+
+        Args:
+            params: Parameters of the backbone.
+            guide_params: Of the guide, if there is one.
+            keys: One for each image, from `image_keys`.
+            labels: One for each image.
+            group: Images in a group; those of the mesh's platform by default.
+        """
+        group = group or self._group
         experiment, options = self._experiment, self.options
         solver = options.create_solver(experiment.sde)
         times = options.create_times(experiment.sde)
 
         def draw_group(
-            group: tuple[Key[Array, "group"], Int[Array, "group"] | None],
+            one: tuple[Key[Array, "group"], Int[Array, "group"] | None],
         ) -> Images:
-            group_keys, group_labels = group
+            group_keys, group_labels = one
             denoise = self._make_denoiser(params, guide_params, group_labels)
             shape = experiment.backbone.image_shape
             return sample(denoise, solver, times, group_keys, shape, sde=experiment.sde)
 
         groups = jax.tree.map(
-            lambda a: a.reshape(-1, self._group, *a.shape[1:]), (keys, labels)
+            lambda a: a.reshape(-1, group, *a.shape[1:]), (keys, labels)
         )
         images = jax.lax.map(draw_group, groups)
         return images.reshape(-1, *images.shape[2:])
@@ -359,7 +373,8 @@ class Sampler:
 
 
 @jax.jit
-def _image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "batch"]:
+def image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "batch"]:
+    """The key of each image, from a seed and the images' numbers."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
 
 

@@ -176,8 +176,11 @@ class LabelledImages(NamedTuple):
 
 @runtime_checkable
 class Metric(Protocol):
-    """`(generated, train, test) -> {score's name: value}`."""
+    """`(images, train) -> {score's name: value}`: images against training images.
+
+    The same score of real test images is what drawn ones are measured by.
+    """
 
     def __call__(
-        self, generated: LabelledImages, train: LabelledImages, test: LabelledImages
+        self, images: LabelledImages, train: LabelledImages
     ) -> dict[str, float]: ...

@@ -1,7 +1,9 @@
 """A trained run: open its workdir, draw images with it."""
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -9,18 +11,21 @@ from ml_collections import ConfigDict
 from dig_jax.config import call_with_section, load_run_config
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, create_experiment
+from dig_jax.exported import is_export, read_manifest, read_parameters
 from dig_jax.generation import (
     Guide,
-    LabelRule,
     SampleOptions,
     Sampler,
     check_sample_options,
     create_sample_options,
 )
 from dig_jax.interfaces import Params, UInt8Images
+from dig_jax.label_rules import LabelRule
 from dig_jax.sharding import MeshOptions, create_mesh, replicated
 from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.fingerprint import fingerprints, named_leaves
 from dig_jax.training.posthoc_ema import solve_posthoc_ema
+from dig_jax.training.storage import BEST
 
 
 class Run(NamedTuple):
@@ -32,6 +37,7 @@ class Run(NamedTuple):
         step: Number of training steps behind them.
         mesh: The devices it draws on.
         sigma_rel: Relative width of the average, where it was made after training.
+        workdir: Where it was opened.
     """
 
     experiment: Experiment
@@ -39,11 +45,18 @@ class Run(NamedTuple):
     step: int
     mesh: jax.sharding.Mesh
     sigma_rel: float | None = None
+    workdir: Path | None = None
 
     @property
     def config(self) -> ConfigDict:
         """The configuration it was trained with."""
         return self.experiment.config
+
+    @property
+    def parameters_digest(self) -> str:
+        """16 hex digits of the parameters' bits, whatever devices they are on."""
+        text = json.dumps(fingerprints(named_leaves(self.params)), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def sample(
         self,
@@ -92,15 +105,16 @@ class Run(NamedTuple):
 def load(
     workdir: str | Path,
     *,
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     config: ConfigDict | None = None,
     sigma_rel: float | None = None,
 ) -> Run:
-    """Open a trained run.
+    """Open a trained run, or a folder that one was exported to.
 
     Args:
-        workdir: Where it was trained.
+        workdir: Where it was trained, or the export.
         step: Which checkpoint, or with sigma_rel which snapshot; the newest by default.
+            "best": the one that training.keep_best chose.
         config: Instead of the workdir's own, with other ways to compute or to sample.
         sigma_rel: Relative width of the average of the parameters, 0.01 to 0.25, made
             now from the run's post-hoc EMA (arXiv:2312.02696); by default the
@@ -108,8 +122,9 @@ def load(
 
     Raises:
         InputError: No run, no finished checkpoint, or none of that step; or a run
-            without post-hoc EMA.
+            without post-hoc EMA; or an export that is damaged or holds others.
     """
+    manifest = read_manifest(workdir) if is_export(workdir) else None
     if config is None:
         config = load_run_config(workdir)
     experiment = create_experiment(config)
@@ -122,12 +137,30 @@ def load(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)),
         jax.eval_shape(experiment.backbone.init, jax.random.key(0)),
     )
+    if manifest is not None:
+        params, found = read_parameters(
+            workdir, manifest, abstract, step=step, sigma_rel=sigma_rel
+        )
+        return Run(experiment, params, found, mesh, sigma_rel, Path(workdir))
     if sigma_rel is not None:
+        if step == "best":
+            raise InputError(
+                "The best checkpoint was chosen with the average that the run kept: "
+                "leave sigma_rel out, or name its step."
+            )
         made = solve_posthoc_ema(Path(workdir), abstract, sigma_rel, step)
-        return Run(experiment, made.params, made.step, mesh, sigma_rel)
-    with Checkpoints(Path(workdir) / "checkpoints", read_only=True) as checkpoints:
+        return Run(experiment, made.params, made.step, mesh, sigma_rel, Path(workdir))
+    folder = Path(workdir) / "checkpoints"
+    if step == "best":
+        folder, step = Path(workdir) / BEST, None
+        if not folder.is_dir():
+            raise InputError(
+                f"{workdir} has no best checkpoint: train with training.keep_best and "
+                "training.evaluate_every, or name a step."
+            )
+    with Checkpoints(folder, read_only=True) as checkpoints:
         params, found, _ = checkpoints.restore_ema(abstract, step)
-    return Run(experiment, params, found, mesh)
+    return Run(experiment, params, found, mesh, workdir=Path(workdir))
 
 
 def load_guide(experiment: Experiment, options: SampleOptions) -> Guide:

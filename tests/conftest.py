@@ -17,6 +17,20 @@ jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
 absl_logging.set_verbosity(absl_logging.WARNING)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_classifier():
+    """The classifier that features come from, smaller and trained in two seconds."""
+    from dig_jax.evaluation import features
+    from dig_jax.metrics.small_classifier import ClassifierOptions
+
+    def create() -> ClassifierOptions:
+        return ClassifierOptions(widths=(8,), num_features=8, num_steps=40)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "ClassifierOptions", create)
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """The same random numbers in every test, whatever runs before it."""

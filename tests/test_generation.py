@@ -19,11 +19,11 @@ from dig_jax.generation import (
     SampleOptions,
     Sampler,
     check_sample_options,
-    choose_labels,
     sample_grid,
 )
 from dig_jax.images import image_grid
 from dig_jax.interfaces import Backbone
+from dig_jax.label_rules import choose_labels
 from dig_jax.sharding import MeshOptions, create_mesh
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
@@ -58,11 +58,17 @@ def create_mlp_experiment(num_classes=10, null_label=False):
     return experiment._replace(backbone=backbone)
 
 
-def draw(experiment, num_devices=1, guide=None, **options):
+def create_sampler(experiment, num_devices=1, guide=None, **options):
+    """A sampler, and parameters to draw with."""
     options = SampleOptions(**{"num_steps": 5, "num_images": 20, **options})
     mesh = create_mesh(MeshOptions(num_devices))
     sampler = Sampler(experiment, options, mesh, guide)
-    return sampler.draw(experiment.backbone.init(jax.random.key(0)))
+    return sampler, experiment.backbone.init(jax.random.key(0))
+
+
+def draw(experiment, num_devices=1, guide=None, **options):
+    sampler, params = create_sampler(experiment, num_devices, guide, **options)
+    return sampler.draw(params)
 
 
 @pytest.fixture(scope="module")
@@ -75,63 +81,25 @@ def images(experiment):
     return draw(experiment)
 
 
-@pytest.mark.parametrize("rule", ["balanced", 3, "3", (1, 2), "1,2", "(4, 0, 7)", [5]])
-def test_labels_of_fewer_images_are_a_prefix(rule):
-    rule = tuple(rule) if isinstance(rule, list) else rule
-    all_labels = choose_labels(rule, 50, 10)
-    assert all_labels is not None
-    for num_images in (1, 2, 13, 50):
-        np.testing.assert_array_equal(
-            choose_labels(rule, num_images, 10), all_labels[:num_images]
-        )
-
-
-@pytest.mark.parametrize(
-    ("rule", "cycle"),
-    [
-        ("balanced", range(10)),
-        (3, [3]),
-        ("3", [3]),
-        ((1, 9, 1), [1, 9, 1]),
-        ("1,9,1", [1, 9, 1]),
-        ("(4, 0)", [4, 0]),
-        ("[4, 0]", [4, 0]),
-        ("4,", [4]),
-        ("(4,)", [4]),
-    ],
-)
-def test_labels_go_round(rule, cycle):
-    labels = choose_labels(rule, 25, 10)
-    assert labels is not None
-    assert labels.dtype == np.int32
-    assert labels.tolist() == [list(cycle)[i % len(cycle)] for i in range(25)]
-
-
-@pytest.mark.parametrize(
-    ("rule", "said"),
-    [
-        (10, "0 to 9, got 10"),
-        (-1, "0 to 9, got -1"),
-        ("3,12", "0 to 9, got 12"),
-        ((), "got none"),
-        ("", "'balanced'.*got ''"),
-        ("cat", "'balanced'.*got 'cat'"),
-    ],
-)
-def test_labels_that_do_not_exist_are_refused(rule, said):
-    with pytest.raises(InputError, match=said):
-        choose_labels(rule, 5, 10)
-
-
-def test_an_unconditional_backbone_has_no_labels():
-    assert choose_labels("balanced", 5, 0) is None
-    with pytest.raises(InputError, match=r"unconditional.*labels=3"):
-        choose_labels(3, 5, 0)
-
-
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 50])
 def test_images_do_not_depend_on_the_batch(experiment, images, batch_size):
     np.testing.assert_array_equal(draw(experiment, batch_size=batch_size), images)
+
+
+@pytest.mark.parametrize("start", [0, 1, 16, 19])
+def test_drawing_may_begin_at_any_image(experiment, images, start):
+    sampler, params = create_sampler(experiment)
+    rest = np.concatenate(list(sampler.draw_batches(params, start)))
+    np.testing.assert_array_equal(rest, images[start:])
+
+
+def test_another_seed_needs_no_other_compilation(experiment, images):
+    sampler, params = create_sampler(experiment)
+    sampler.compile(params)
+    other = sampler.with_seed(sampler.options.seed + 1)
+    assert other.is_compiled
+    assert (other.draw(params) != images).any()
+    np.testing.assert_array_equal(other.with_seed(0).draw(params), images)
 
 
 def test_images_do_not_depend_on_how_many_are_drawn(experiment, images):

@@ -11,16 +11,19 @@ ROOT = Path(dig_jax.__file__).parent
 # From the bottom to the top; parts of one line do not know each other.
 LAYERS = (
     ("errors",),
-    ("graphs", "config"),
+    ("graphs", "config", "versions"),
+    ("command_line",),
     ("interfaces",),
-    ("models", "diffusion", "data", "metrics", "images", "sharding"),
+    ("models", "diffusion", "data", "metrics", "images", "sharding", "label_rules"),
     ("samplers",),
     ("experiment",),
     ("generation", "summary"),
     ("evaluation",),
     ("training", "count_tables"),
+    ("exported",),
     ("run", "prepare"),
-    ("comparison",),
+    ("comparison", "interop"),
+    ("modes",),
     ("main", "__init__"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

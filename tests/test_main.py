@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from dig_jax import main as command_line
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, CheckpointSaveError
-from dig_jax.evaluation import read_samples
+from dig_jax.evaluation import read_records, read_samples
 from dig_jax.training.checked_steps import CheckedSteps
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -28,6 +29,8 @@ TINY = [
     "--config.training.batch_size=8",
     "--config.training.samples_per_class=1",
     "--config.training.diversity_every=0",
+    "--config.training.evaluate_every=0",
+    "--config.training.keep_best=",
     "--config.training.posthoc_ema=true",
     "--config.training.posthoc_every=1",
     "--config.objective.label_dropout=0.1",
@@ -175,7 +178,7 @@ def test_a_mistake_gets_one_line(refuse, arguments, said):
         ("sample.t_end=1.0", r"t_end=1\.0"),
         ("sample.labels=10", r"labels must lie in 0 to 9, got 10"),
         ("sample.labels=0,11,-1", r"0 to 9, got 11, -1"),
-        ("sample.labels=some", r"'balanced'.*got 'some'"),
+        ("sample.labels=some", r"balanced, .*got 'some'"),
         ("evaluation.metrics=('fid',)", r"'fid'.*Available: copies, "),
         ("mesh.data=0", r"mesh\.data must be -1"),
         ("mesh.data=99", r"mesh\.data must be -1 .*got 99"),
@@ -364,12 +367,92 @@ def test_a_run_guides_another(run, workdir, tmp_path):
     assert read_samples(tmp_path / "samples.npz")[1]["guide_step"] == 2
 
 
-def test_evaluation_records_and_prints_scores(run, workdir):
-    code, out, _ = run("--mode=evaluate", f"--workdir={workdir}")
+@pytest.fixture
+def own_workdir(workdir, tmp_path):
+    """A copy of the run that may be changed."""
+    shutil.copytree(workdir, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_evaluation_records_and_prints_scores(run, own_workdir):
+    evaluate = ("--mode=evaluate", f"--workdir={own_workdir}")
+    code, out, _ = run(*evaluate)
     assert code == EXIT_DONE
-    record = json.loads((workdir / "eval" / "scores.jsonl").read_text())
-    assert record["checkpoint_step"] == 2
-    assert f"{record['frechet_pixels']:.4f}" in out
+    (record,) = read_records(own_workdir)
+    assert record["samples"]["checkpoint_step"] == 2
+    assert f"{record['scores']['frechet_pixels']['value']:.4f}" in out
+    # The images were kept: nothing is drawn again, and the scores are the same.
+    code, out, _ = run(*evaluate, "--config.evaluation.metrics=('copies',)")
+    assert code == EXIT_DONE
+    assert "drawn before" in out
+    again = read_records(own_workdir)[1]
+    assert again["samples"] == record["samples"]
+    assert again["scores"]["fd_digits10"] == record["scores"]["fd_digits10"]
+
+
+def test_evaluation_of_three_seeds_ends_with_their_mean(run, own_workdir):
+    code, out, _ = run("--mode=evaluate", f"--workdir={own_workdir}", "--seeds=3")
+    assert code == EXIT_DONE
+    assert "over 3 seeds" in out
+    *seeds, mean = read_records(own_workdir)
+    assert [record["samples"]["seed"] for record in seeds] == [0, 1, 2]
+    values = [record["scores"]["frechet_pixels"]["value"] for record in seeds]
+    assert len(set(values)) == 3
+    assert mean["scores"]["frechet_pixels"]["value"] == pytest.approx(np.mean(values))
+
+
+def test_images_of_others_are_evaluated_like_ours(run, own_workdir, data_dir, tmp_path):
+    mine = ("--mode=sample", f"--workdir={own_workdir}", "--adm")
+    assert run(*mine)[0] == EXIT_DONE
+    assert not (own_workdir / "unfinished_samples").exists()
+    theirs = (
+        "--mode=evaluate",
+        DIGITS,
+        f"--config.data.data_dir={data_dir}",
+        "--config.evaluation.features=none",
+        f"--out={tmp_path}",
+    )
+    for name in ("samples.npz", "samples_adm.npz"):
+        assert run(*theirs, f"--samples={own_workdir / name}")[0] == EXIT_DONE
+    ours, adm = read_records(tmp_path)
+    assert ours["scores"] == adm["scores"]
+    assert ours["samples"]["checkpoint_step"] == 2
+
+
+def test_samples_that_cannot_be_evaluated_are_refused(refuse, data_dir, tmp_path):
+    np.savez(tmp_path / "bad.npz", arr_0=np.full((4, 8, 8, 1), np.nan, np.float32))
+    arguments = ("--mode=evaluate", DIGITS, f"--config.data.data_dir={data_dir}")
+    message = refuse(*arguments, f"--samples={tmp_path / 'bad.npz'}")
+    assert re.search(r"uint8 pixels.*float32, 256 of 256 not finite", message)
+    np.savez(tmp_path / "ok.npz", arr_0=np.zeros((4, 8, 8, 1), np.uint8))
+    message = refuse(*arguments, f"--samples={tmp_path / 'ok.npz'}")
+    assert re.search(r"place for its records: --out=DIR or --workdir", message)
+
+
+def test_statistics_written_twice_are_the_same_file(run, workdir, data_dir, tmp_path):
+    """From the run and from its configuration file."""
+    stats = "--mode=stats"
+    first = run(stats, f"--workdir={workdir}", f"--out={tmp_path / 'a.npz'}")
+    config = (DIGITS, f"--config.data.data_dir={data_dir}")
+    second = run(stats, *config, f"--out={tmp_path / 'b.npz'}")
+    assert first[0] == second[0] == EXIT_DONE
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert "1,500 images of digits, split train" in first[1]
+    digest = re.search(r"sha256 ([0-9a-f]{64})", first[1])
+    assert digest is not None
+    assert digest[1] in second[1]
+
+
+def test_statistics_need_a_network_and_a_split(refuse, data_dir):
+    stats = ("--mode=stats", DIGITS, f"--config.data.data_dir={data_dir}")
+    message = refuse(*stats, "--config.evaluation.features=none")
+    assert re.search(r"inception_weights=FILE", message)
+    assert re.search(r"'holdout'.*test, train", refuse(*stats, "--split=holdout"))
+
+
+def test_there_is_no_best_checkpoint_without_evaluations(refuse, workdir):
+    message = refuse("--mode=sample", f"--workdir={workdir}", "--step=best")
+    assert re.search(r"training\.keep_best and training\.evaluate_every", message)
 
 
 @pytest.mark.parametrize(

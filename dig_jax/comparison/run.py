@@ -25,7 +25,13 @@ from dig_jax.data.loader import read_all
 from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
 from dig_jax.errors import EXIT_DONE, InputError
-from dig_jax.evaluation import describe_samples, save_samples, score_samples
+from dig_jax.evaluation import (
+    Evaluator,
+    create_evaluation_options,
+    describe_samples,
+    flat_scores,
+    save_samples,
+)
 from dig_jax.experiment import create_experiment, open_dataset
 from dig_jax.generation import Sampler, create_sample_options
 from dig_jax.interfaces import LabelledImages, Params
@@ -101,6 +107,7 @@ class _Evaluator:
         self._experiment = create_experiment(variant.config)
         self._options = create_sample_options(self._experiment)
         self._sampler: Sampler | None = None
+        self._scorer: Evaluator | None = None
         self._losses: Callable[[Params], Any] | None = None
 
     def evaluate(self, seed: int, folder: Path) -> None:
@@ -115,8 +122,10 @@ class _Evaluator:
             write_whole(path, json.dumps(points, indent=1))
 
     def _evaluate(self, run: Run, folder: Path) -> dict[str, Any]:
-        if self._sampler is None:
+        if self._sampler is None or self._scorer is None:
             self._sampler = Sampler(self._experiment, self._options, run.mesh)
+            options = create_evaluation_options(self._experiment)
+            self._scorer = Evaluator(self._experiment, options, run.mesh)
         images = self._sampler.draw(run.params)
         labels = self._sampler.labels
         provenance = describe_samples(run.experiment, self._options, run.step)
@@ -124,16 +133,19 @@ class _Evaluator:
             save_samples(folder / "samples.npz", images, labels, provenance)
         if labels is None:
             labels = np.zeros(len(images), np.int32)
-        record = score_samples(
-            self._experiment, LabelledImages(images, labels), provenance
-        )
-        if self._quality not in record:
-            scores = [key for key in record if f"{key}_test" in record]
+        record = self._scorer.score(LabelledImages(images, labels), provenance)
+        scores = record["scores"]
+        if self._quality not in scores:
             raise InputError(
                 f"compare.quality={self._quality!r} is no score of this run. "
                 f"Available: {', '.join(scores)}."
             )
-        return {**record, "noise_levels": self._noise_levels(run.params)}
+        return {
+            **flat_scores(record),
+            "checkpoint_step": run.step,
+            "record": record,
+            "noise_levels": self._noise_levels(run.params),
+        }
 
     def _noise_levels(self, params: Params) -> dict[str, list[float]]:
         """Held-out loss in ten bins of t, for each space it is measured in."""

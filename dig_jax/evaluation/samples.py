@@ -1,9 +1,8 @@
-"""Score drawn images against real ones, and record where they come from."""
+"""Drawn images on disk, with all that they depend on."""
 
 import hashlib
 import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,48 +11,42 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from dig_jax.config import call_with_section, config_to_json
-from dig_jax.data.loader import read_all
+from dig_jax.config import config_to_json
+from dig_jax.data.transforms import ROUNDING
 from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment, open_dataset
+from dig_jax.experiment import Experiment
 from dig_jax.generation import Guide, SampleOptions
 from dig_jax.interfaces import LabelledImages, UInt8Images
-from dig_jax.metrics import METRICS, score
+from dig_jax.versions import package_versions
 
+NO_LABELS = "none"
+"""The label rule of images that nobody asked for by a label."""
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Attributes: metrics: Entries of METRICS."""
-
-    metrics: tuple[str, ...] = tuple(sorted(METRICS))
-
-
-def create_evaluation_options(experiment: Experiment) -> EvaluationOptions:
-    """The evaluation section, checked.
-
-    Raises:
-        InputError: Unknown metric.
-    """
-    section = experiment.config.evaluation.to_dict()
-    options = call_with_section("evaluation", EvaluationOptions, section)
-    for name in options.metrics:
-        if name not in METRICS:
-            raise InputError(
-                f"Unknown metric {name!r} in config.evaluation.metrics. Available: "
-                f"{', '.join(sorted(METRICS))}."
-            )
-    return options
+# Images with the same values of everything else are the first of those with more.
+_CHANGE_NO_IMAGE = ("batch_size", "num_images")
+_DESCRIBED_APART = ("evaluation", "mesh", "sample")
 
 
 def describe_samples(
     experiment: Experiment,
     options: SampleOptions,
     step: int,
+    *,
     guide: Guide | None = None,
+    parameters_digest: str = "",
 ) -> dict[str, Any]:
-    """Where images come from: all that they depend on, as a JSON object."""
+    """Where images come from: all that they depend on, as a JSON object.
+
+    Args:
+        experiment: Network and noise.
+        options: How they are drawn.
+        step: Of the checkpoint.
+        guide: What they are guided by, if by another network.
+        parameters_digest: Of the parameters that they are drawn with.
+    """
     config = experiment.config
     solver = options.create_solver(experiment.sde)
+    described = {k: v for k, v in config.to_dict().items() if k not in _DESCRIBED_APART}
     record = {
         "checkpoint_step": step,
         "parameters": (
@@ -61,11 +54,18 @@ def describe_samples(
             if options.sigma_rel is None
             else f"post-hoc ema {options.sigma_rel}"
         ),
+        "parameters_digest": parameters_digest,
         "function_evaluations": sum(solver.evaluations),
         "dtype": config.backbone.get("dtype", "float32"),
-        "platform": jax.default_backend(),
-        "config": hashlib.sha256(config_to_json(config).encode()).hexdigest()[:16],
-        **{k: v for k, v in asdict(options).items() if k != "batch_size"},
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"]
+        or "default",
+        "rounding": ROUNDING,
+        "device": jax.devices()[0].device_kind,
+        "jaxlib": package_versions()["jaxlib"],
+        "config": hashlib.sha256(
+            config_to_json(type(config)(described)).encode()
+        ).hexdigest()[:16],
+        **{k: v for k, v in asdict(options).items() if k not in _CHANGE_NO_IMAGE},
         "guide_step": guide.step if guide is not None else None,
     }
     return json.loads(json.dumps(record))  # tuples become lists
@@ -78,81 +78,87 @@ def save_samples(
     provenance: dict[str, Any],
 ) -> None:
     """Write samples.npz: `images`, `labels` (0 where there are none), `provenance`."""
-    if labels is None:
-        labels = np.zeros(len(images), np.int32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.stem + ".tmp.npz")
-    np.savez_compressed(
-        unfinished,
-        images=images,
-        labels=labels,
-        provenance=np.array(json.dumps(provenance)),
-    )
-    unfinished.replace(path)
+    arrays = {
+        "images": images,
+        "labels": _labels_or_zeros(labels, len(images)),
+        "provenance": np.array(json.dumps(provenance)),
+    }
+    _save_npz(path, arrays)
+
+
+def save_adm_batch(
+    path: Path, images: UInt8Images, labels: Int[np.ndarray, "batch"] | None
+) -> None:
+    """Write images for the ADM evaluator: `arr_0` [image, row, col, 3], `arr_1`.
+
+    Grey images become RGB; labels are left out where there are none.
+    """
+    rgb = np.broadcast_to(images, (*images.shape[:3], 3))
+    _save_npz(path, {"arr_0": rgb} | ({} if labels is None else {"arr_1": labels}))
 
 
 def read_samples(path: Path) -> tuple[LabelledImages, dict[str, Any]]:
-    """Read what `save_samples` wrote.
+    """Images to be scored: what `save_samples` wrote, or an ADM batch.
+
+    An ADM batch's provenance is its digest, and whether it has labels.
 
     Raises:
-        InputError: The file is not such an npz.
+        InputError: The file is no such npz, or its images are not uint8.
     """
+    needed = "an npz with images, labels and provenance, or an ADM batch (arr_0)"
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            images = LabelledImages(arrays["images"], arrays["labels"])
-            return images, json.loads(str(arrays["provenance"]))
+            adm = "arr_0" in arrays
+            images = arrays["arr_0" if adm else "images"]
+            names = ("arr_1",) if adm else ("labels",)
+            labels = next((arrays[name] for name in names if name in arrays), None)
+            text = "" if adm else str(arrays["provenance"])
+            provenance = json.loads(text) if text else {}
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise InputError(f"Samples are {needed}; {path} is not: {error}.") from error
+    _check_pixels(path, images)
+    if adm:
+        provenance = {
+            "samples_digest": hashlib.sha256(images.tobytes()).hexdigest(),
+            "labels": NO_LABELS if labels is None else "those of the file",
+        }
+    labels = _labels_or_zeros(labels, len(images))
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise InputError(
-            f"{path} is no samples.npz with images, labels and provenance: {error}."
-        ) from error
+            f"Samples need a whole number for each image as its label, got "
+            f"{labels.dtype} {labels.shape} for {len(images)} images in {path}."
+        )
+    return LabelledImages(images, labels.astype(np.int32)), provenance
 
 
-def score_samples(
-    experiment: Experiment, generated: LabelledImages, provenance: dict[str, Any]
-) -> dict[str, Any]:
-    """A record of all scores of generated images, with their provenance."""
-    start = time.perf_counter()
-    options = create_evaluation_options(experiment)
-    names = [
-        name
-        for name in options.metrics
-        if experiment.backbone.num_classes or name != "label_accuracy"
-    ]
-    train = open_dataset(experiment, "train")
-    test = open_dataset(experiment, "test")
-    allowed = experiment.data.max_damaged_share
-    real = [read_all(source, max_damaged_share=allowed) for source in (train, test)]
-    scores = score(names, generated, *real)
-    return {
-        **scores,
-        "num_train": len(train),
-        "num_test": len(test),
-        "dataset": train.name,
-        "dataset_fingerprint": train.fingerprint,
-        "transform": train.transform,
-        "seconds": round(time.perf_counter() - start, 2),
-        **provenance,
-    }
+def _check_pixels(path: Path, images: np.ndarray) -> None:
+    """Raise InputError unless these are images of bytes; say what else they are."""
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise InputError(
+            f"Samples are images [image, row, col, rgb] with one channel or three, got "
+            f"{images.shape} in {path}."
+        )
+    if images.dtype == np.uint8:
+        return
+    found = f"{images.dtype}"
+    if images.dtype.kind in "fiu":
+        finite = images[np.isfinite(images)]
+        if finite.size:
+            found += f" from {finite.min():.4g} to {finite.max():.4g}"
+        if num_bad := images.size - finite.size:
+            found += f", {num_bad} of {images.size} not finite"
+    raise InputError(
+        f"Samples are uint8 pixels, 0 to 255, got {found} in {path}; values x in "
+        f"[-1, 1] become pixels by {ROUNDING}."
+    )
 
 
-def append_scores(workdir: Path, record: dict[str, Any]) -> Path:
-    """Add a record to eval/scores.jsonl, one JSON object a line."""
-    path = workdir / "eval" / "scores.jsonl"
+def _labels_or_zeros(labels: np.ndarray | None, count: int) -> np.ndarray:
+    return np.zeros(count, np.int32) if labels is None else labels
+
+
+def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-    return path
-
-
-def format_scores(record: dict[str, Any]) -> str:
-    """The scores of a record as text, each beside what real test images reach."""
-    lines = [
-        f"{record['num_images']} images of step {record['checkpoint_step']} "
-        f"({record['solver']}, {record['num_steps']} steps) against "
-        f"{record['num_train']} training images of {record['dataset']}",
-        f"  {'':<18}{'drawn':>9}{'real test images':>19}",
-    ]
-    for name, value in record.items():
-        if f"{name}_test" in record:
-            lines.append(f"  {name:<18}{value:>9.4f}{record[f'{name}_test']:>19.4f}")
-    return "\n".join(lines)
+    unfinished = path.with_name(path.stem + ".tmp.npz")
+    np.savez_compressed(unfinished, allow_pickle=False, **arrays)
+    unfinished.replace(path)

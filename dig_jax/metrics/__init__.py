@@ -1,7 +1,6 @@
-"""Scores of generated images against real ones.
+"""Scores of images against real ones: METRICS from pixels, others from features.
 
-Every score of generated images comes with the same score of the real test images (its
-name ends in `_test`): that is what real data reaches.
+A score means little without the same score of real test images: what real data reaches.
 """
 
 from collections.abc import Iterable
@@ -18,16 +17,13 @@ METRICS: dict[str, Metric] = {
 
 
 def score(
-    names: Iterable[str],
-    generated: LabelledImages,
-    train: LabelledImages,
-    test: LabelledImages,
+    names: Iterable[str], images: LabelledImages, train: LabelledImages
 ) -> dict[str, float]:
     """All scores of the metrics named.
 
     Raises:
-        InputError: A name is not in METRICS, a set is empty, or the three sets differ
-            in the shape of their images.
+        InputError: A name is not in METRICS, a set is empty, or the sets differ in the
+            shape of their images.
     """
     names = tuple(names)
     for name in names:
@@ -35,17 +31,16 @@ def score(
             raise InputError(
                 f"Unknown metric {name!r}. Available: {', '.join(sorted(METRICS))}."
             )
-    sets = {"generated": generated, "training": train, "test": test}
-    for kind, images in sets.items():
-        if len(images.images) == 0:
-            raise InputError(f"Metrics need at least one {kind} image, got none.")
-        if images.images.shape[1:] != train.images.shape[1:]:
-            raise InputError(
-                "Metrics need images of one shape (row, col, rgb), got "
-                f"{images.images.shape[1:]} for the {kind} images and "
-                f"{train.images.shape[1:]} for the training images."
-            )
+    for kind, some in (("", images), ("training ", train)):
+        if len(some.images) == 0:
+            raise InputError(f"Metrics need at least one {kind}image, got none.")
+    if images.images.shape[1:] != train.images.shape[1:]:
+        raise InputError(
+            "Metrics need images of one shape (row, col, rgb), got "
+            f"{images.images.shape[1:]} and {train.images.shape[1:]} for the training "
+            "images."
+        )
     scores: dict[str, float] = {}
     for name in names:
-        scores.update(METRICS[name](generated, train, test))
+        scores.update(METRICS[name](images, train))
     return scores

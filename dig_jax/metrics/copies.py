@@ -1,4 +1,4 @@
-"""How many generated images are copies of training images."""
+"""How many images are copies of training images."""
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -10,23 +10,17 @@ _QUERY_BLOCK = 1024
 _TRAIN_BLOCK = 4096
 
 
-def copies(
-    generated: LabelledImages, train: LabelledImages, test: LabelledImages
-) -> dict[str, float]:
+def copies(images: LabelledImages, train: LabelledImages) -> dict[str, float]:
     """Share of images nearer to a training image than other training images are to it.
 
     An image counts when it is nearer (L2 in pixels) to its nearest training image than
-    that one's own nearest training image of other pixels. `copied_share_test` is the
-    share among the real test images, which copy nothing: more than that is
-    memorization.
+    that one's own nearest training image of other pixels. More than among real test
+    images, which copy nothing, is memorization.
 
     Raises:
         InputError: The training images are all the same.
     """
-    return {
-        "copied_share": copied_share(_flatten(generated), _flatten(train)),
-        "copied_share_test": copied_share(_flatten(test), _flatten(train)),
-    }
+    return {"copied_share": copied_share(_flatten(images), _flatten(train))}
 
 
 def copied_share(

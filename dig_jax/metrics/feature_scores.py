@@ -166,6 +166,8 @@ def scores_from_features(
     check_same_space(generated.space, reference.space)
     domain = generated.space.domain
     suffix = f"_{domain}" if domain else ""
+    if suffix[-1:].isdigit():
+        suffix += "_"  # fd_cifar10_1k
     assert generated.moments.count is not None, "drawn images have been counted"
     count = f"{suffix}{format_count(generated.moments.count)}"
     frechet = "fd" if domain else "fid"
@@ -200,38 +202,41 @@ def scores_from_features(
     return scores
 
 
-def noise_floor(
-    test: FeatureSummary,
+def scores_of_draws(
+    images: FeatureSummary,
     reference: FeatureSummary,
     *,
     num_images: int,
-    num_seeds: int = 3,
+    num_draws: int = 3,
     options: FeatureOptions | None = None,
     force: bool = False,
 ) -> dict[str, tuple[float, float]]:
-    """What real test images score: mean and standard deviation over draws of them.
+    """What fewer images score: mean and standard deviation over draws of them.
 
-    Each draw takes `num_images` of the test images that are held, as many as were
-    generated, or all of them where there are fewer (their names say how many); there is
-    no deviation to be had then, and it is 0. What needs more than pooled features
-    (sFID, Inception score, label accuracy) is left out.
+    Of real test images it is the noise floor; of generated ones, what compares with a
+    floor of fewer images. Each draw takes `num_images` of the images that are held, or
+    all of them where there are fewer (the scores' names say how many); there is no
+    deviation to be had then, and it is 0. What needs more than pooled features (sFID,
+    Inception score, label accuracy) is left out.
 
     Raises:
-        InputError: The test images' features were not held, or as
-            `scores_from_features`.
+        InputError: The images' features were not held, or as `scores_from_features`.
     """
     options = options or FeatureOptions()
-    if test.held is None:
-        raise InputError(
-            "A noise floor needs the test images' features held, got num_held=0."
-        )
-    size = min(num_images, len(test.held))
+    if images.held is None:
+        raise InputError("Scores of draws need features held, got num_held=0.")
+    size = min(num_images, len(images.held))
+    num_draws = 1 if size == len(images.held) else num_draws
     draws = []
-    for seed in range(1 if size == len(test.held) else num_seeds):
+    for seed in range(num_draws):
         rng = np.random.default_rng((options.seed, seed))
-        drawn = test.held[np.sort(rng.permutation(len(test.held))[:size])]
-        summary = FeatureSummary(test.space, moments_of(drawn), held=drawn)
-        draw_options = replace(options, seed=options.seed + seed)
+        drawn = images.held[np.sort(rng.permutation(len(images.held))[:size])]
+        summary = FeatureSummary(images.space, moments_of(drawn), held=drawn)
+        draw_options = replace(
+            options,
+            seed=options.seed + seed,
+            kid_subsets=-(-options.kid_subsets // num_draws),
+        )
         scores = scores_from_features(
             summary, reference, options=draw_options, force=force
         )

@@ -5,7 +5,7 @@ mean, in a max pooling in the last block, and in its 1008 logits; compare scores
 network alone with published ones. All in float32 at the highest matmul precision.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from dig_jax.interfaces import Params
-from dig_jax.metrics.extraction import FeatureExtractor, Features, FeatureSpace
+from dig_jax.metrics.extraction import (
+    FeatureExtractor,
+    Features,
+    FeatureSpace,
+    ImageFeaturesFn,
+)
 from dig_jax.metrics.inception_weights import (
     NUM_FEATURES,
     StateDict,
@@ -50,11 +55,17 @@ def create_inception_extractor(
 def inception_extractor(weights: StateDict, resize: Resize = "tf1") -> FeatureExtractor:
     """The network with given weights."""
     space = FeatureSpace("inception", hash_weights(weights), resize, NUM_FEATURES)
+    return FeatureExtractor(space, fold_batch_norm(weights), _image_features(resize))
+
+
+@lru_cache
+def _image_features(resize: Resize) -> ImageFeaturesFn:
+    """The same function for the same rule, so that it compiles once."""
 
     def apply(params: Params, images: UInt8[Array, "batch row col rgb"]) -> Features:
         return inception_features(params, preprocess(images, resize))
 
-    return FeatureExtractor(space, fold_batch_norm(weights), apply)
+    return apply
 
 
 def preprocess(

@@ -10,19 +10,17 @@ MAX_IMAGES = 5_000
 """A support vector machine costs the square of its images: a subset must serve."""
 
 
-def label_accuracy(
-    generated: LabelledImages, train: LabelledImages, test: LabelledImages
-) -> dict[str, float]:
+def label_accuracy(images: LabelledImages, train: LabelledImages) -> dict[str, float]:
     """Share of images whose label an RBF support vector machine reads from the pixels.
 
     It is trained on the real training images, pixels in [0, 1], with C = 5 and gamma =
     1 / (number of values * their variance). Of each set, at most MAX_IMAGES images,
     evenly spread over it, are used. On plain pixels this is a judge for digits and the
-    like; natural images it reads poorly, as `label_accuracy_test` then says.
+    like; natural images it reads poorly, as the score of real test images then says.
 
     Raises:
-        InputError: The training images have fewer than two labels, or a generated image
-            was asked for with a label that none of them has.
+        InputError: The training images have fewer than two labels, or an image has a
+            label that none of them has.
     """
     from sklearn.svm import SVC
 
@@ -32,17 +30,14 @@ def label_accuracy(
             "label_accuracy needs training images with at least two labels, got "
             f"{len(classes)}. Leave it out for data without labels."
         )
-    unknown = np.setdiff1d(generated.labels, classes)
+    unknown = np.setdiff1d(images.labels, classes)
     if len(unknown):
         raise InputError(
-            "label_accuracy needs generated images with labels of training images "
+            "label_accuracy needs images with labels of training images "
             f"({classes[0]} to {classes[-1]}), got {unknown[0]}."
         )
     classifier = SVC(C=5.0, gamma="scale").fit(*_subset(train))
-    return {
-        "label_accuracy": float(classifier.score(*_subset(generated))),
-        "label_accuracy_test": float(classifier.score(*_subset(test))),
-    }
+    return {"label_accuracy": float(classifier.score(*_subset(images)))}
 
 
 def _subset(

@@ -84,6 +84,8 @@ def write_reference(path: Path, summary: FeatureSummary, images: ReferenceSet) -
         "count": summary.moments.count,
         "space": asdict(summary.space),
         "images": asdict(images),
+        "inception_score": summary.inception_score,
+        "label_accuracy": summary.label_accuracy,
     }
     digest = _digest(arrays, described)
     arrays["provenance"] = np.array(json.dumps({**described, "sha256": digest}))
@@ -127,6 +129,15 @@ def read_reference(path: Path, space: FeatureSpace) -> ReferenceStatistics:
     if "provenance" in arrays:
         return _own_statistics(path, arrays)
     return _foreign_statistics(path, arrays, space)
+
+
+def holds_only_images(path: Path) -> bool:
+    """Whether an npz has a batch of images (`arr_0`) and no statistics."""
+    return (
+        path.is_file()
+        and "arr_0" in (found := _array_shapes(path))
+        and ("mu" not in found)
+    )
 
 
 def read_adm_images(path: Path) -> UInt8Images:
@@ -198,6 +209,8 @@ def _own_statistics(path: Path, arrays: dict[str, np.ndarray]) -> ReferenceStati
         digest, schema = described.pop("sha256"), described["schema"]
         space = FeatureSpace(**described["space"])
         images, count = ReferenceSet(**described["images"]), int(described["count"])
+        inception_score = described["inception_score"]
+        label_accuracy = described["label_accuracy"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} has no readable provenance: {error}.") from error
     if schema != SCHEMA:
@@ -210,7 +223,11 @@ def _own_statistics(path: Path, arrays: dict[str, np.ndarray]) -> ReferenceStati
             f"{path} is damaged: its arrays are not those that were written. Make it "
             "anew with --mode=stats."
         )
-    summary = _summary(path, arrays, space, count)
+    summary = replace(
+        _summary(path, arrays, space, count),
+        inception_score=None if inception_score is None else tuple(inception_score),
+        label_accuracy=label_accuracy,
+    )
     return ReferenceStatistics(summary, images, digest, tuple(arrays))
 
 

@@ -1,9 +1,7 @@
 """What a checkpoint holds: flat tables of arrays, and a record to check them by."""
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -12,10 +10,10 @@ import jax
 from dig_jax.errors import InputError
 from dig_jax.training.fingerprint import fingerprints, named_leaves
 from dig_jax.training.state import TrainState
+from dig_jax.versions import package_versions
 
 SCHEMA = 1
 RESERVED_KEYS = ("schema", "step", "versions", "leaves")
-PACKAGES = ("jax", "jaxlib", "numpy", "orbax-checkpoint", "flax", "optax")
 
 Items: TypeAlias = dict[str, dict[str, Any]]
 """The parts of a checkpoint that are read apart, each a flat table of leaves."""
@@ -50,7 +48,6 @@ def make_record(step: int, meta: dict, items: Items) -> dict:
     """What is written as `meta`: the record, and a checksum of it."""
     if taken := [key for key in RESERVED_KEYS if key in meta]:
         raise InputError(f"meta must not have the keys {taken}: they are set here.")
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     leaves = {}
     for item, arrays in items.items():
         sums = fingerprints(arrays)
@@ -62,7 +59,7 @@ def make_record(step: int, meta: dict, items: Items) -> dict:
         **meta,
         "schema": SCHEMA,
         "step": step,
-        "versions": {**versions, "python": platform.python_version()},
+        "versions": package_versions(),
         "leaves": leaves,
     }
     record = json.loads(json.dumps(record))  # as it will be read

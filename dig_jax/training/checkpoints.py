@@ -68,6 +68,15 @@ class Checkpoints:
         self._delete_passed_over()
         self._steps.save(int(state.step), to_items(state), meta)
 
+    def replace(self, state: TrainState, meta: dict) -> None:
+        """Saves a state, and leaves no other step, also where those are newer."""
+        step = int(state.step)
+        newer = {other for other in self.steps() if other > step}
+        self.save(state, meta)
+        if newer:
+            self.wait()
+            self._steps.delete(newer)
+
     def wait(self) -> None:
         """Waits for the save under way.
 

@@ -2,14 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dig_jax.config import (
@@ -26,16 +24,11 @@ from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.evaluation import create_evaluation_options
 from dig_jax.experiment import (
     DataOptions,
-    Experiment,
     create_experiment,
     open_dataset,
 )
 from dig_jax.generation import (
-    SampleOptions,
-    Sampler,
-    check_sample_options,
     create_sample_options,
-    sample_grid,
 )
 from dig_jax.graphs.drawing import draw_graph
 from dig_jax.images import write_png
@@ -52,8 +45,10 @@ from dig_jax.training.log import TrainingLog
 from dig_jax.training.metric_writer import MetricWriter
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.options import TrainingOptions, create_training_options
-from dig_jax.training.plots import plot_diversity, plot_loss
+from dig_jax.training.plots import plot_diversity, plot_loss, plot_scores
+from dig_jax.training.preview import Preview, without_guide
 from dig_jax.training.progress import Progress
+from dig_jax.training.scoring import TrainingScores, check_keep_best
 from dig_jax.training.state import TrainState
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
 from dig_jax.training.stop import StopSignal
@@ -106,7 +101,7 @@ class TrainingRun:
         self.experiment = create_experiment(config)
         self.options = create_training_options(config)
         self.sample_options = create_sample_options(self.experiment)
-        create_evaluation_options(self.experiment)
+        self.evaluation_options = create_evaluation_options(self.experiment)
         mesh_section = config.mesh.to_dict()
         self.mesh = create_mesh(call_with_section("mesh", MeshOptions, mesh_section))
         check_divides(self.mesh, self.options.batch_size, "training.batch_size")
@@ -121,6 +116,7 @@ class TrainingRun:
             before = complete_config(load_run_config(workdir))
             self.changes = check_same_run(before, complete_config(config), workdir)
         self.source = open_dataset(self.experiment, "train")
+        check_keep_best(self.options, self.evaluation_options, self.source)
         # Parameters, noise: the run's. The order of records follows the seed by itself.
         self.init_key, self.run_key = jax.random.split(jax.random.key(config.seed))
 
@@ -134,7 +130,7 @@ class TrainingRun:
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
             with progress.busy("starting"):
-                state = self._restore_or_create(storage.checkpoints)
+                state, damaged = self._restore_or_create(storage.checkpoints)
                 storage.check_free_space(state)
             start = int(state.step)
             save_run_config(self.config, workdir)
@@ -148,7 +144,9 @@ class TrainingRun:
             self._draw_graph()
             storage.forget_after(start)
             with MetricWriter(workdir, resume_step=start or None) as writer:
-                state = self._train_steps(state, storage, writer, progress, stop)
+                state = self._train_steps(
+                    state, storage, writer, progress, stop, damaged_records=damaged
+                )
         done = int(state.step)
         if done < options.num_steps:
             assert stop.received is not None
@@ -183,9 +181,12 @@ class TrainingRun:
             out_shardings=replicated(self.mesh),
         )
 
-    def _restore_or_create(self, checkpoints: Checkpoints) -> TrainState:
+    def _restore_or_create(
+        self, checkpoints: Checkpoints
+    ) -> tuple[TrainState, int | None]:
+        """The state to go on from, and how many damaged records were met up to it."""
         if checkpoints.latest_step() is None:
-            return self.create_state()
+            return self.create_state(), 0
         abstract = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(
                 a.shape, a.dtype, sharding=replicated(self.mesh)
@@ -199,7 +200,7 @@ class TrainingRun:
                 f"The run in {self.workdir} was trained on other data: {saved}, now "
                 f"{now}. Use another --workdir, or the same data."
             )
-        return state
+        return state, meta.get("damaged_records")  # older versions did not count them
 
     def _data_identity(self) -> dict[str, Any]:
         return {
@@ -233,7 +234,7 @@ class TrainingRun:
             image = np.asarray(self.source[0]["image"])
             draw_graph(graph, self.workdir / "graph.png", image)
 
-    def _batches(self, start: int) -> Iterator[tuple[jax.Array, jax.Array]]:
+    def _batches(self, start: int) -> Iterator[tuple[jax.Array, jax.Array, int]]:
         data = self.experiment.data
         loader = load_batches(
             self.source,
@@ -246,7 +247,7 @@ class TrainingRun:
         )
         try:
             for batch in loader:
-                yield self.place(batch)
+                yield *self.place(batch), int(batch["damaged"])
         finally:
             loader.close()
 
@@ -257,10 +258,12 @@ class TrainingRun:
         writer: MetricWriter,
         progress: Progress,
         stop: StopSignal,
+        *,
+        damaged_records: int | None,
     ) -> TrainState:
         options = self.options
         batches = self._batches(int(state.step))
-        image, label = next(batches)
+        image, label, damaged = next(batches)
         shown = slice(DIVERSITY_IMAGES)
         with progress.compiling():
             train_step = self.compile_step(state, image, label)
@@ -268,11 +271,16 @@ class TrainingRun:
             diversity = (
                 jax.jit(measure).lower(state, image[shown], label[shown]).compile()
             )
-        preview = _Preview(self.experiment, self.sample_options, options, self.mesh)
-        log = TrainingLog(writer, progress, options, int(state.step))
-        for step in range(int(state.step) + 1, options.num_steps + 1):
+        drawing = without_guide(self.sample_options)
+        preview = Preview(self.experiment, drawing, options, self.mesh)
+        scores = TrainingScores(
+            self.experiment, self.evaluation_options, drawing, options, self.mesh
+        )
+        start = int(state.step)
+        log = TrainingLog(writer, progress, options, start, damaged_records)
+        for step in range(start + 1, options.num_steps + 1):
             state, metrics = train_step(state, image, label)
-            log.add(step, metrics)
+            log.add(step, metrics, damaged)
             last = step == options.num_steps
             if options.diversity_every and (
                 step == 1 or step % options.diversity_every == 0
@@ -283,12 +291,13 @@ class TrainingRun:
             saves = stopped or last or step % options.checkpoint_every == 0
             keeps = options.posthoc_ema and (last or step % options.posthoc_every == 0)
             draws = last or (options.sample_every and step % options.sample_every == 0)
-            if saves or keeps or draws:
+            evaluates = scores.is_due(step)
+            if saves or keeps or draws or evaluates:
                 log.finish()
             if keeps:
                 storage.save_snapshot(state)
             if saves:
-                storage.save(state, self._meta(step))
+                storage.save(state, self._meta(step, log.damaged_records))
             if stopped:
                 break
             if draws:
@@ -296,15 +305,19 @@ class TrainingRun:
                 grid = preview.draw(state)
                 write_png(self.workdir / "samples" / f"step_{step}.png", grid)
                 writer.write_image("samples", step, grid)
+            if evaluates:
+                meta = self._meta(step, log.damaged_records)
+                scores.evaluate(state, meta, storage, writer, progress, self.workdir)
+            if draws or evaluates:
                 self._plot()
                 log.restart_clock(step)
             if not last:
-                image, label = next(batches)
+                image, label, damaged = next(batches)
         batches.close()  # type: ignore[attr-defined]
         return state
 
     def _plot(self) -> None:
-        for plot in (plot_loss, plot_diversity):
+        for plot in (plot_loss, plot_diversity, plot_scores):
             with contextlib.suppress(InputError):  # nothing of it is logged yet
                 plot(self.workdir)
 
@@ -325,37 +338,10 @@ class TrainingRun:
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
         return jitted.lower(state, image, label).compile()
 
-    def _meta(self, step: int) -> dict[str, Any]:
+    def _meta(self, step: int, damaged_records: int | None) -> dict[str, Any]:
         return {
             "config": self.config.to_dict(),
             "data": self._data_identity(),
             "samples_seen": step * self.options.batch_size,
+            "damaged_records": damaged_records,
         }
-
-
-class _Preview:
-    """Pictures of samples during training, from the same noise each time."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        sample_options: SampleOptions,
-        options: TrainingOptions,
-        mesh: Mesh,
-    ) -> None:
-        num_classes = experiment.backbone.num_classes
-        num_rows = min(num_classes or 10, 10)
-        sample_options = replace(
-            sample_options,
-            num_images=num_rows * options.samples_per_class,
-            labels=tuple(range(num_rows)) if num_classes else "balanced",
-        )
-        if sample_options.guide:  # a run of its own, which is not loaded here
-            sample_options = replace(sample_options, guide="", guidance=1.0)
-        check_sample_options(experiment, sample_options)
-        self._sampler = Sampler(experiment, sample_options, mesh)
-        self._columns = options.samples_per_class
-
-    def draw(self, state: TrainState) -> np.ndarray:
-        images = self._sampler.draw(state.ema)
-        return sample_grid(images, self._sampler.labels, self._columns)

@@ -26,6 +26,11 @@ class TrainingOptions:
         samples_per_class: Images of each class in such a picture.
         checkpoint_every: Steps between two checkpoints; the last step is saved anyway.
         keep_checkpoints: Number of newest checkpoints kept.
+        evaluate_every: Steps between two evaluations, as the evaluation section says;
+            the last step has one too. 0: never.
+        evaluate_images: Images drawn for one.
+        keep_best: Score by which the best evaluated checkpoint is kept too, without its
+            number of images, as in "fid"; "" for none.
     """
 
     batch_size: PositiveInt = 128
@@ -39,6 +44,9 @@ class TrainingOptions:
     samples_per_class: PositiveInt = 10
     checkpoint_every: PositiveInt = 5000
     keep_checkpoints: PositiveInt = 3
+    evaluate_every: NonNegativeInt = 0
+    evaluate_images: PositiveInt = 1000
+    keep_best: str = ""
 
 
 def create_training_options(config: ConfigDict) -> TrainingOptions:
@@ -52,5 +60,10 @@ def create_training_options(config: ConfigDict) -> TrainingOptions:
     if options.ema_decay >= 1:
         raise InputError(
             f"config.training.ema_decay must lie in [0, 1), got {options.ema_decay}."
+        )
+    if options.keep_best and not options.evaluate_every:
+        raise InputError(
+            f"config.training.keep_best={options.keep_best!r} needs evaluations during "
+            f"training: set config.training.evaluate_every."
         )
     return options

@@ -1,4 +1,4 @@
-"""What metrics.jsonl holds, drawn: loss.png and diversity.png."""
+"""What metrics.jsonl holds, drawn: loss.png, diversity.png and scores.png."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,12 @@ from jaxtyping import Float
 
 from dig_jax.errors import InputError
 from dig_jax.images import write_png
-from dig_jax.training.metric_writer import DIVERSITY, NOISE_LEVEL_LOSS, read_metrics
+from dig_jax.training.metric_writer import (
+    DIVERSITY,
+    NOISE_LEVEL_LOSS,
+    SCORE,
+    read_metrics,
+)
 from dig_jax.training.step import NUM_NOISE_LEVELS
 
 _BLUE, _LIGHT_BLUE = "#1f5f99", "#b5cfe6"
@@ -65,6 +70,26 @@ def plot_diversity(workdir: str | os.PathLike[str]) -> Path:
     _finish(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
     _whole_numbers(ax)
     return _save(figure, Path(workdir) / "diversity.png")
+
+
+def plot_scores(workdir: str | os.PathLike[str]) -> Path:
+    """Draws scores.png: each score of the evaluations during training, over steps.
+
+    Raises:
+        InputError: No line of metrics.jsonl has a score.
+    """
+    metrics = read_metrics(workdir)
+    names = sorted(
+        {name for line in metrics for name in line if name.startswith(SCORE)}
+    )
+    if not names:
+        raise _nothing_to_plot(workdir, f"`{SCORE}...`", len(metrics))
+    figure, axes = _create_figure(len(names))
+    for ax, name in zip(axes, names, strict=True):
+        step, value = _curve(metrics, name).T
+        ax.plot(step, value, **_MARKED, color=_BLUE)
+        _finish(ax, "Step", name.removeprefix(SCORE))
+    return _save(figure, Path(workdir) / "scores.png")
 
 
 def _nothing_to_plot(
@@ -174,11 +199,17 @@ def _finish(ax, xlabel: str, ylabel: str) -> None:
 
 
 def _create_figure(panels: int) -> tuple[Any, Any]:
-    """A figure and its panels, side by side."""
+    """A figure and its panels, at most four side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.8 * panels, 3.6), dpi=120, layout="constrained")
-    return figure, figure.subplots(1, panels, squeeze=False)[0]
+    columns = min(panels, 4)
+    rows = -(-panels // columns)
+    size = (4.8 * columns, 3.6 * rows)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[panels:]:
+        ax.remove()
+    return figure, axes[:panels]
 
 
 def _save(figure: Any, path: Path) -> Path:

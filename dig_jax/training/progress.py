@@ -233,6 +233,40 @@ class Progress:
         return line
 
 
+class StageProgress:
+    """Progress of stages of work, each shown only if it takes seconds.
+
+    Call it with what is done, how much of it, and of how much.
+    """
+
+    _PATIENCE = 3.0
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stage: tuple[str, float] | None = None
+        self._shown: Progress | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done in the stage `what`."""
+        if self._stage is None or self._stage[0] != what:
+            self._end()
+            self._stage = (what, self._clock())
+        elapsed = self._clock() - self._stage[1]
+        if self._shown is None and elapsed > self._PATIENCE and done < total:
+            self._shown = Progress(total, done, what, unit="done", clock=self._clock)
+            self._shown.__enter__()
+        if self._shown is not None:
+            self._shown.update(done)
+        if done >= total:
+            self._end()
+            self._stage = None
+
+    def _end(self) -> None:
+        if self._shown is not None:
+            self._shown.__exit__()
+            self._shown = None
+
+
 class _LastingStream(io.TextIOBase):
     """A stream whose terminal or pipe may go away: then nothing is written any more."""
 

@@ -1,19 +1,24 @@
-"""Where a run keeps its parameters: checkpoints, and snapshots for post-hoc EMA."""
+"""Where a run keeps its parameters: checkpoints, the best one, post-hoc snapshots."""
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from dig_jax.training.checkpoints import Checkpoints
 from dig_jax.training.options import TrainingOptions
 from dig_jax.training.posthoc_ema import open_snapshots, snapshot_items
 from dig_jax.training.state import TrainState
 
+BEST = "best"
+"""Folder of the checkpoint with the best score so far."""
+
 
 class Storage:
-    """Checkpoints of a run and, if it keeps any, its snapshots for post-hoc EMA.
+    """Checkpoints of a run, the best one, and its snapshots for post-hoc EMA.
 
     A checkpoint is saved only when all snapshots before it are on disk, so a run that
-    goes on from one has them all.
+    goes on from one has them all. The best checkpoint stays where a run goes back
+    behind it: its steps come again and are the same.
 
     Attributes:
         checkpoints: To restore from.
@@ -24,6 +29,9 @@ class Storage:
             self.checkpoints = opened.enter_context(
                 Checkpoints(workdir / "checkpoints", keep=options.keep_checkpoints)
             )
+            self._best = None
+            if options.keep_best:
+                self._best = opened.enter_context(Checkpoints(workdir / BEST, keep=1))
             self._snapshots = None
             if options.posthoc_ema:
                 self._snapshots = opened.enter_context(open_snapshots(workdir))
@@ -52,6 +60,17 @@ class Storage:
         if self._snapshots is not None:
             self._snapshots.wait()
         self.checkpoints.save(state, meta)
+
+    def read_best(self) -> dict[str, Any] | None:
+        """What is said of the best checkpoint (`meta["best"]`); None without one."""
+        if self._best is None or self._best.latest_step() is None:
+            return None
+        return self._best.read_meta().get("best")
+
+    def save_best(self, state: TrainState, meta: dict) -> None:
+        """Save a checkpoint in place of the best one, in a run that keeps it."""
+        assert self._best is not None, "training.keep_best names no score"
+        self._best.replace(state, meta)
 
     def save_snapshot(self, state: TrainState) -> None:
         """Save the averages of a state in the background, in a run that keeps them."""

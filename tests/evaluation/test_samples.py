@@ -1,4 +1,4 @@
-"""Scoring images, and keeping them with where they come from."""
+"""Keeping images with where they come from."""
 
 from pathlib import Path
 
@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 
 from dig_jax.config import load_config_file
-from dig_jax.data.loader import read_all
 from dig_jax.errors import InputError
 from dig_jax.evaluation import (
-    create_evaluation_options,
     describe_samples,
     read_samples,
+    save_adm_batch,
     save_samples,
-    score_samples,
 )
-from dig_jax.experiment import create_experiment, open_dataset
-from dig_jax.generation import SampleOptions, choose_labels
+from dig_jax.experiment import create_experiment
+from dig_jax.generation import SampleOptions
+from dig_jax.label_rules import choose_labels
 
-DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 
 
 @pytest.fixture(scope="module")
@@ -72,36 +71,68 @@ def test_what_is_no_samples_file_is_refused(tmp_path, kind):
         read_samples(path)
 
 
-def test_an_unknown_metric_is_refused_with_the_choices(experiment):
+def test_an_adm_batch_is_rgb_and_is_read_back(images, tmp_path):
+    labels = np.arange(20, dtype=np.int32)
+    save_adm_batch(tmp_path / "adm.npz", images, labels)
+    with np.load(tmp_path / "adm.npz") as arrays:
+        assert arrays["arr_0"].shape == (20, 8, 8, 3)
+        np.testing.assert_array_equal(arrays["arr_1"], labels)
+    read, provenance = read_samples(tmp_path / "adm.npz")
+    np.testing.assert_array_equal(read.images, np.repeat(images, 3, axis=3))
+    np.testing.assert_array_equal(read.labels, labels)
+    assert len(provenance["samples_digest"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((3, 4, 4, 3), np.float32), r"uint8.*got float32 from 0 to 0 in"),
+        (np.full((3, 4, 4, 3), -0.5), r"got float64 from -0\.5 to -0\.5"),
+        (np.full((3, 4, 4, 3), np.nan, np.float32), r"144 of 144 not finite"),
+        (np.zeros((3, 4, 4, 2), np.uint8), r"one channel or three, got \(3, 4, 4, 2\)"),
+        (np.zeros((0, 4, 4, 3), np.uint8), r"got \(0, 4, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.uint8), r"\[image, row, col, rgb\].*got \(4, 4, 3\)"),
+    ],
+)
+def test_images_that_are_no_pixels_are_refused(tmp_path, array, said):
+    np.savez(tmp_path / "adm.npz", arr_0=array)
+    with pytest.raises(InputError, match=said):
+        read_samples(tmp_path / "adm.npz")
+
+
+def test_labels_that_do_not_fit_are_refused(images, tmp_path):
+    np.savez(tmp_path / "adm.npz", arr_0=images, arr_1=np.zeros(19, np.int32))
+    with pytest.raises(InputError, match=r"\(19,\) for 20 images"):
+        read_samples(tmp_path / "adm.npz")
+
+
+def test_what_changes_no_image_is_not_in_its_provenance(experiment):
+    options = SampleOptions(num_images=20)
+    described = describe_samples(experiment, options, 7)
+    more = SampleOptions(num_images=50, batch_size=3)
+    assert describe_samples(experiment, more, 7) == described
     config = experiment.config.copy_and_resolve_references()
-    config.evaluation.metrics = ("fid",)
-    with pytest.raises(InputError, match=r"'fid'.*Available: copies, "):
-        create_evaluation_options(experiment._replace(config=config))
+    config.evaluation.metrics, config.mesh.data = (), 1
+    assert describe_samples(experiment._replace(config=config), options, 7) == described
 
 
-def test_training_images_score_as_copies_of_themselves(tmp_path):
-    config = load_config_file(str(DIGITS))
-    config.data.data_dir = str(tmp_path)
-    experiment = create_experiment(config)
-    train = read_all(open_dataset(experiment, "train"))
-    record = score_samples(experiment, train, {"checkpoint_step": 3})
-    # A digit with an exact double elsewhere is still nearer to it than to any other.
-    assert record["copied_share"] == 1
-    assert record["copied_share_test"] < 0.5
-    # float64 square roots of matrices lose half the digits.
-    assert record["frechet_pixels"] == pytest.approx(0, abs=1e-4)
-    assert record["frechet_pixels"] < record["frechet_pixels_test"]
-    assert record["label_accuracy"] > 0.99
-    assert (record["num_train"], record["num_test"]) == (1500, 297)
-    assert record["checkpoint_step"] == 3
-
-
-def test_label_accuracy_is_left_out_for_an_unconditional_backbone(tmp_path):
-    config = load_config_file(str(DIGITS))
-    config.data.data_dir = str(tmp_path)
-    config.backbone.num_classes = 0
-    experiment = create_experiment(config)
-    test = read_all(open_dataset(experiment, "test"))
-    record = score_samples(experiment, test, {})
-    assert "label_accuracy" not in record
-    assert "frechet_pixels" in record
+@pytest.mark.parametrize(
+    "change", ["seed", "step", "parameters", "solver steps", "network"]
+)
+def test_what_changes_images_changes_their_provenance(experiment, change):
+    options, step, digest = SampleOptions(), 7, "aa"
+    described = describe_samples(experiment, options, step, parameters_digest=digest)
+    if change == "seed":
+        options = SampleOptions(seed=1)
+    elif change == "step":
+        step = 8
+    elif change == "parameters":
+        digest = "ab"
+    elif change == "solver steps":
+        options = SampleOptions(num_steps=999)
+    else:
+        config = experiment.config.copy_and_resolve_references()
+        config.backbone.width = 48
+        experiment = experiment._replace(config=config)
+    other = describe_samples(experiment, options, step, parameters_digest=digest)
+    assert other != described

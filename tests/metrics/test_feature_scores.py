@@ -13,8 +13,8 @@ from dig_jax.metrics.feature_scores import (
     FeatureOptions,
     FeatureSummary,
     format_count,
-    noise_floor,
     scores_from_features,
+    scores_of_draws,
     summarize_images,
 )
 from dig_jax.metrics.frechet_pixels import frechet_distance
@@ -164,12 +164,12 @@ def test_features_that_are_not_finite_are_refused():
 def test_the_noise_floor_is_what_draws_of_test_images_score():
     reference = summarize(random_images(12, 60))
     test = summarize(random_images(13, 50))
-    floor = noise_floor(test, reference, num_images=20, num_seeds=4)
+    floor = scores_of_draws(test, reference, num_images=20, num_draws=4)
     assert set(floor) == {"fid20", "kid20", "precision20", "recall20"}
     mean, std = floor["fid20"]
     assert std > 0
     # Fewer images score worse: the whole test set is nearer than draws of it.
-    whole, none = noise_floor(test, reference, num_images=1000)["fid50"]
+    whole, none = scores_of_draws(test, reference, num_images=1000)["fid50"]
     assert none == 0
     assert whole < mean
     assert whole == pytest.approx(scores_from_features(test, reference)["fid50"])
@@ -180,4 +180,4 @@ def test_a_noise_floor_needs_held_features():
     pool = features_in_numpy(tiny_extractor(), random_images(15, 50))[0]
     test = FeatureSummary(reference.space, moments_of(pool))
     with pytest.raises(InputError, match="features held"):
-        noise_floor(test, reference, num_images=20)
+        scores_of_draws(test, reference, num_images=20)

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 from dig_jax.config import load_config_file
+from dig_jax.data import create_dataset
+from dig_jax.data.damage import DamagedRecordError
+from dig_jax.data.loader import record_ids
 from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.experiment import create_experiment
 from dig_jax.run import load
 from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.loop import train
+from dig_jax.training.loop import TrainingRun, train
 from dig_jax.training.metric_writer import read_metrics
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.posthoc_ema import open_snapshots, solve_posthoc_ema
@@ -34,6 +37,8 @@ TINY = {
     "training.log_every": 10,
     "training.checkpoint_every": 20,
     "training.diversity_every": 100,
+    "training.evaluate_every": 0,
+    "training.keep_best": "",
     "training.sample_every": 120,
     "training.samples_per_class": 2,
     "sample.num_steps": 4,
@@ -232,6 +237,69 @@ def test_divergence_stops_the_run_and_saves_nothing_broken(tmp_path, data_dir):
         train(config, tmp_path)
     state, _ = final_state(tmp_path, config)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.fixture(scope="module")
+def damaged_dir(tmp_path_factory):
+    """Digits, some of whose training records are damaged."""
+    folder = tmp_path_factory.mktemp("damaged")
+    create_dataset("digits", data_dir=str(folder))
+    file = next(folder.rglob("digits-train.array_record-*"))
+    content = bytearray(file.read_bytes())
+    for place in range(1000, content.rindex(b"image"), 1650):  # every tenth
+        content[place] ^= 1
+    file.write_bytes(content)
+    return folder
+
+
+def expected_damage(data_dir, num_steps):
+    """Damaged records met up to each step, counted along the order of the records."""
+    source = create_dataset("digits", data_dir=str(data_dir))
+    damaged = np.zeros(len(source), int)
+    for index in range(len(source)):
+        try:
+            source[index]
+        except DamagedRecordError:
+            damaged[index] = 1
+    assert 100 < damaged.sum() < 200
+    # No two of them are neighbours: each is replaced by the one that follows.
+    assert not (damaged * np.roll(damaged, 1)).any()
+    rows = record_ids(0, num_steps * 8, num_records=len(source), seed=0)
+    return damaged[rows].reshape(num_steps, 8).sum(axis=1).cumsum()
+
+
+def damage_by_line(workdir):
+    rows = [row for row in read_metrics(workdir) if "loss" in row]
+    return {row["step"]: row.get("damaged_records") for row in rows}
+
+
+def test_damaged_records_are_counted_through_interruptions(damaged_dir, tmp_path):
+    changes = {"data.max_damaged_share": 0.2, "training.posthoc_ema": False}
+    expected = expected_damage(damaged_dir, 40)
+    for num_steps in (15, 40):
+        changes["training.num_steps"] = num_steps
+        assert train(tiny_config(damaged_dir, **changes), tmp_path) == 0
+    found = damage_by_line(tmp_path)
+    assert found == {s: expected[s - 1] for s in (10, 15, 20, 30, 40)}
+    assert 0 < expected[9] < expected[14] < expected[19]
+
+
+def test_damage_that_was_not_counted_from_the_start_is_not_told(
+    damaged_dir, tmp_path, monkeypatch
+):
+    meta = TrainingRun._meta
+
+    def meta_of_before(self, *rest):
+        return {k: v for k, v in meta(self, *rest).items() if k != "damaged_records"}
+
+    changes = {"data.max_damaged_share": 0.2, "training.num_steps": 10}
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingRun, "_meta", meta_of_before)
+        train(tiny_config(damaged_dir, **changes), tmp_path)
+    changes["training.num_steps"] = 30
+    train(tiny_config(damaged_dir, **changes), tmp_path)
+    expected = expected_damage(damaged_dir, 10)[-1]
+    assert damage_by_line(tmp_path) == {10: expected, 20: None, 30: None}
 
 
 def test_metrics_are_strict_json(finished):

@@ -1,0 +1,44 @@
+"""Scores of drawn images that can be believed: what they are of is kept with them."""
+
+from dig_jax.evaluation.evaluator import Evaluator
+from dig_jax.evaluation.options import (
+    EvaluationOptions,
+    create_evaluation_options,
+    score_families,
+)
+from dig_jax.evaluation.records import (
+    append_record,
+    flat_scores,
+    format_record,
+    is_better,
+    mean_record,
+    read_records,
+    score_family,
+)
+from dig_jax.evaluation.samples import (
+    describe_samples,
+    read_samples,
+    save_adm_batch,
+    save_samples,
+)
+from dig_jax.evaluation.store import SampleStore, draw_into
+
+__all__ = [
+    "EvaluationOptions",
+    "Evaluator",
+    "SampleStore",
+    "append_record",
+    "create_evaluation_options",
+    "describe_samples",
+    "draw_into",
+    "flat_scores",
+    "format_record",
+    "is_better",
+    "mean_record",
+    "read_records",
+    "read_samples",
+    "save_adm_batch",
+    "save_samples",
+    "score_families",
+    "score_family",
+]

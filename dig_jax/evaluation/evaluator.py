@@ -1,0 +1,163 @@
+"""Score images against a data set, into a record of all that the scores depend on."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from jax.sharding import Mesh
+
+from dig_jax.errors import InputError
+from dig_jax.evaluation.features import FeatureScorer, OnProgress
+from dig_jax.evaluation.options import EvaluationOptions
+from dig_jax.evaluation.real_images import RealImages
+from dig_jax.evaluation.records import SCHEMA, Score, Scores
+from dig_jax.evaluation.samples import NO_LABELS
+from dig_jax.experiment import Experiment
+from dig_jax.interfaces import LabelledImages
+from dig_jax.metrics import score
+from dig_jax.versions import package_versions
+
+
+class Evaluator:
+    """Scores images against a configuration's data set, which is read once.
+
+    Args:
+        experiment: The configuration's; names the data set.
+        options: What is scored.
+        mesh: Devices that features are computed on.
+        on_progress: Told of long work.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        options: EvaluationOptions,
+        mesh: Mesh,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self._experiment, self._options = experiment, options
+        self.real = RealImages(experiment, options.cache_dir)
+        self._floors: dict[str, float] | None = None
+        self._mesh = mesh
+        self._on_progress = on_progress or (lambda what, done, total: None)
+        self._scorer: FeatureScorer | None = None
+
+    @property
+    def features(self) -> FeatureScorer | None:
+        """What scores features; None where none are to be scored."""
+        num_classes = self.real.source("train").num_classes
+        if self._options.choose_network(num_classes) is None:
+            return None
+        if self._scorer is None:
+            self._scorer = FeatureScorer(
+                self._options, self.real, self._mesh, self._on_progress
+            )
+        return self._scorer
+
+    def check(self, num_images: int) -> None:
+        """Make what scores need and is missing: statistics, the classifier.
+
+        Raises:
+            InputError: So many images cannot be scored, or something is missing.
+        """
+        if self.features is not None:
+            self.features.check(num_images)
+
+    def score(
+        self, drawn: LabelledImages, samples: dict[str, Any], *, draws: bool = True
+    ) -> dict[str, Any]:
+        """A record of all scores of images.
+
+        Args:
+            drawn: The images.
+            samples: Where they come from, as `describe_samples` says.
+            draws: Whether to score fewer of them too where there are fewer test images.
+
+        Raises:
+            InputError: The images cannot be scored, or not against these real ones.
+            NonFiniteError: A network's features are not finite.
+        """
+        start = time.perf_counter()
+        drawn = self._as_the_real_ones(drawn)
+        labelled = self._labelled(samples)
+        scores = self._pixel_scores(drawn, labelled)
+        if self.features is not None:
+            scores |= self.features.score(drawn, labelled=labelled, draws=draws)
+        source = self.real.source(self._options.reference_split)
+        return {
+            "schema": SCHEMA,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "num_images": len(drawn.images),
+            "scores": {name: score.to_json() for name, score in scores.items()},
+            "samples": samples,
+            "real": {
+                "dataset": source.name,
+                "split": source.split,
+                "transform": source.transform,
+                "fingerprint": source.fingerprint,
+                "num_images": len(source),
+                "num_damaged": sum(self.real.num_damaged.values()),
+            },
+            "features": None if self.features is None else self.features.describe(),
+            "notes": self._notes(len(drawn.images)),
+            "versions": package_versions(),
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+
+    def _as_the_real_ones(self, drawn: LabelledImages) -> LabelledImages:
+        """Images of the data set's shape; RGB of equal channels becomes grey for it.
+
+        Raises:
+            InputError: They are of another shape.
+        """
+        images, shape = drawn.images, self.real.source("train").image_shape
+        if images.shape[1:] == (*shape[:2], 3) and shape[2] == 1:
+            grey = images[..., :1]
+            if (images == grey).all():
+                return drawn._replace(images=grey)
+        if images.shape[1:] != shape:
+            raise InputError(
+                f"Images to be scored must be {shape} (row, col, rgb), as those of "
+                f"{self.real.source('train').name!r}, got {images.shape[1:]}."
+            )
+        return drawn
+
+    def _labelled(self, samples: dict[str, Any]) -> bool:
+        """Whether images were drawn for their labels."""
+        has_labels = self.real.source("train").num_classes > 1
+        conditional = self._experiment.backbone.num_classes > 0
+        return has_labels and conditional and samples.get("labels") != NO_LABELS
+
+    def _pixel_scores(self, drawn: LabelledImages, labelled: bool) -> Scores:
+        names = [
+            name
+            for name in self._options.metrics
+            if labelled or name != "label_accuracy"
+        ]
+        if not names:
+            return {}
+        train = self.real.all("train")
+        values, count = score(names, drawn, train), len(drawn.images)
+        if not self.real.has_test:
+            return {name: Score(value, count) for name, value in values.items()}
+        test = self.real.all("test")
+        if self._floors is None or not self._floors.keys() >= values.keys():
+            self._floors = score(names, test, train)
+        return {
+            name: Score(
+                value, count, real=self._floors[name], num_real=len(test.images)
+            )
+            for name, value in values.items()
+        }
+
+    def _notes(self, num_images: int) -> list[str]:
+        """What a reader of the scores must know."""
+        notes = [] if self.real.has_test else ["no test images: no noise floor"]
+        if self.features is not None:
+            notes += [f"statistics of {line}" for line in self.features.differences]
+            if num_images <= (dim := self.features.extractor.space.dim):
+                notes.append(
+                    f"{num_images} images for {dim} features: distances are biased "
+                    "upwards by much"
+                )
+        return notes

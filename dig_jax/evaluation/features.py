@@ -1,0 +1,326 @@
+"""Scores from features: the network, and the statistics of real images.
+
+Statistics and the classifier are made once for each data set and kept beside it, under
+names that say what they depend on.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from dig_jax.errors import InputError
+from dig_jax.evaluation.options import EvaluationOptions
+from dig_jax.evaluation.real_images import BATCH_SIZE, RealImages
+from dig_jax.evaluation.records import Score, Scores
+from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
+from dig_jax.metrics.extraction import FeatureExtractor
+from dig_jax.metrics.feature_scores import (
+    FeatureSummary,
+    scores_from_features,
+    scores_of_draws,
+    summarize_images,
+)
+from dig_jax.metrics.inception import create_inception_extractor
+from dig_jax.metrics.reference import (
+    ReferenceSet,
+    ReferenceStatistics,
+    check_reference,
+    holds_only_images,
+    read_adm_images,
+    read_reference,
+    write_reference,
+)
+from dig_jax.metrics.small_classifier import ClassifierOptions, load_or_train_classifier
+
+MAX_LABELLED = 50_000
+"""The classifier trains on no more images, and reads no more labels of real ones."""
+
+OnProgress: TypeAlias = Callable[[str, int, int], None]
+"""`(what is done, how much of it, of how much)`."""
+
+
+class FeatureScorer:
+    """Scores images by features against real ones, whose statistics it has or makes.
+
+    Args:
+        options: Network, statistics, and what is allowed.
+        real: The data set.
+        mesh: Devices that images are spread over.
+        on_progress: Told of long work.
+    """
+
+    def __init__(
+        self,
+        options: EvaluationOptions,
+        real: RealImages,
+        mesh: Mesh,
+        on_progress: OnProgress,
+    ) -> None:
+        self._options, self._real, self._mesh = options, real, mesh
+        self._on_progress = on_progress
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The network.
+
+        Raises:
+            InputError: Its weights are missing, or it cannot be trained.
+        """
+        options, source = self._options, self._real.source("train")
+        if options.choose_network(source.num_classes) == "inception":
+            path = Path(options.inception_weights).expanduser()
+            return create_inception_extractor(weights=path, resize=options.resize)
+        classifier = ClassifierOptions()
+        name = f"classifier_{source.name}_{source.fingerprint}.safetensors"
+        return load_or_train_classifier(
+            self._real.cache_folder / name,
+            self._real.some("train", MAX_LABELLED),
+            dataset=source.name,
+            fingerprint=source.fingerprint,
+            options=classifier,
+            on_progress=lambda done: self._on_progress(
+                "classifier", done, classifier.num_steps
+            ),
+        )
+
+    @cached_property
+    def reference(self) -> ReferenceStatistics:
+        """Statistics of the real images that scores compare with.
+
+        Raises:
+            InputError: Those named cannot be read.
+        """
+        if not self._options.reference:
+            return self.statistics(self._options.reference_split)
+        path = Path(self._options.reference).expanduser()
+        if not holds_only_images(path):
+            return read_reference(path, self.extractor.space)
+        images = read_adm_images(path)
+        digest = hashlib.sha256(images.tobytes()).hexdigest()
+        summary = self._summarize(images, "reference features")
+        return ReferenceStatistics(summary, ReferenceSet(), digest, ("arr_0",))
+
+    @cached_property
+    def differences(self) -> list[str]:
+        """What the reference differs in from this data set, where that is allowed.
+
+        Raises:
+            InputError: It differs, and may not.
+        """
+        return check_reference(
+            self.reference,
+            self.extractor.space,
+            reference_set(self._real.source(self._options.reference_split)),
+            force=self._options.allow_other_reference,
+        )
+
+    def check(self, num_images: int) -> None:
+        """Make what is missing, so that nothing fails once images have been drawn.
+
+        Raises:
+            InputError: A score of so many images cannot be had.
+        """
+        dim = self.extractor.space.dim
+        if num_images <= dim and not self._options.allow_few_images:
+            raise InputError(
+                f"A Frechet distance of {dim} features needs more images than "
+                f"features, got {num_images}. Draw more "
+                f"(--config.sample.num_images={2 * dim}), or take it all the same, "
+                "biased upwards (--config.evaluation.allow_few_images=true)."
+            )
+        _ = self.differences
+
+    def statistics(self, split: str, path: Path | None = None) -> ReferenceStatistics:
+        """Statistics of a part of the data set: read where they are kept, else made.
+
+        Args:
+            split: Which part: each of its images once, not mirrored.
+            path: Make them anew, into this file.
+
+        Raises:
+            InputError: The images cannot be read, or the file not be written.
+        """
+        space, source = self.extractor.space, self._real.source(split)
+        if path is None:
+            path = self.kept_file(split)
+            if (found := self._read_kept(split)) is not None:
+                return found
+        summary = self._summarize_split(split)
+        try:
+            write_reference(path, summary, reference_set(source))
+        except OSError as error:
+            raise InputError(
+                f"Statistics need a place to be kept in, and {path} cannot be written: "
+                f"{error}. Name another: --config.evaluation.cache_dir=DIR."
+            ) from error
+        return read_reference(path, space)
+
+    def score(self, drawn: LabelledImages, *, labelled: bool, draws: bool) -> Scores:
+        """All scores of images, and real test images' beside them.
+
+        Args:
+            drawn: The images.
+            labelled: Whether they were drawn for their labels.
+            draws: Whether to score fewer of them too, where there are fewer test
+                images: distances compare at equal numbers alone.
+        """
+        labels = drawn.labels if labelled else None
+        summary = self._summarize(drawn.images, "features", labels)
+        options = self._options.feature_options
+        values = scores_from_features(
+            summary,
+            self.reference.summary,
+            options=options,
+            force=self._options.allow_few_images,
+        )
+        count = len(drawn.images)
+        held = 0 if summary.held is None else len(summary.held)
+        scores = {
+            name: Score(
+                value,
+                held if name.startswith(("kid", "precision", "recall")) else count,
+                values.get(f"{name}_std"),
+            )
+            for name, value in values.items()
+            if not name.endswith("_std")
+        }
+        return self._beside_test(scores, summary, draws) if self._test else scores
+
+    def describe(self) -> dict[str, Any]:
+        """Network and statistics, for a record."""
+        space, reference = self.extractor.space, self.reference
+        return {
+            "network": f"{space.name} of {space.domain}"
+            if space.domain
+            else space.name,
+            "weights": space.weights,
+            "resize": space.resize,
+            "statistics": reference.sha256,
+            "statistics_keys": list(reference.keys),
+            "statistics_file": self._options.reference,
+            "statistics_images": reference.summary.moments.count,
+        }
+
+    @cached_property
+    def _test(self) -> FeatureSummary | None:
+        if self._real.has_test and self._options.num_held:
+            return self.statistics("test").summary
+        return None
+
+    @cached_property
+    def _floors(self) -> dict[int, dict[str, tuple[float, float]]]:
+        return {}
+
+    def _floor(self, num_images: int) -> dict[str, tuple[float, float]]:
+        """Scores of at most so many test images."""
+        assert self._test is not None
+        if num_images not in self._floors:
+            self._floors[num_images] = self._of_draws(self._test, num_images)
+        return self._floors[num_images]
+
+    def _of_draws(
+        self, images: FeatureSummary, num_images: int
+    ) -> dict[str, tuple[float, float]]:
+        return scores_of_draws(
+            images,
+            self.reference.summary,
+            num_images=num_images,
+            options=self._options.feature_options,
+            force=True,
+        )
+
+    def _beside_test(
+        self, scores: Scores, summary: FeatureSummary, draws: bool
+    ) -> Scores:
+        test = self._test
+        assert test is not None
+        assert test.held is not None
+        assert summary.held is not None
+        count = min(len(summary.held), len(test.held))
+        floor, fewer = self._floor(count), {}
+        if draws and count < len(summary.held):
+            fewer = self._of_draws(summary, count)
+        for name, (value, std) in fewer.items():
+            scores.setdefault(name, Score(value, count, std or None))
+        for name, (real, real_std) in floor.items():
+            if name in scores:
+                scores[name] = scores[name]._replace(
+                    real=real, real_std=real_std or None, num_real=count
+                )
+        for name in scores:
+            real = None
+            if name.startswith("label_accuracy"):
+                real = test.label_accuracy
+            elif name.startswith("inception_score") and test.inception_score:
+                real = test.inception_score[0]
+            if real is not None:
+                scores[name] = scores[name]._replace(
+                    real=real, num_real=test.moments.count
+                )
+        return scores
+
+    def _summarize(
+        self,
+        images: UInt8Images,
+        what: str,
+        labels: Int[np.ndarray, "image"] | None = None,
+    ) -> FeatureSummary:
+        """One pass over images in memory; labels where the network reads them."""
+        count = len(images)
+        batches = (images[i : i + BATCH_SIZE] for i in range(0, count, BATCH_SIZE))
+        return summarize_images(
+            self.extractor,
+            batches,
+            count,
+            self._mesh,
+            labels=labels if self.extractor.space.domain else None,
+            options=self._options.feature_options,
+            on_progress=lambda done: self._on_progress(what, done, count),
+        )
+
+    def _summarize_split(self, split: str) -> FeatureSummary:
+        """One pass over a part of the data set."""
+        count, what = len(self._real.source(split)), f"{split} features"
+        if self.extractor.space.domain and count <= MAX_LABELLED:
+            images = self._real.all(split)
+            return self._summarize(images.images, what, images.labels)
+        return summarize_images(
+            self.extractor,
+            self._real.batches(split),
+            count,
+            self._mesh,
+            options=self._options.feature_options,
+            on_progress=lambda done: self._on_progress(what, done, count),
+        )
+
+    def kept_file(self, split: str) -> Path:
+        """Where the statistics of a part of the data set are kept."""
+        space, source = self.extractor.space, self._real.source(split)
+        parts = (
+            *(source.name, source.split.replace("+", "-"), source.fingerprint),
+            *(space.name, space.weights, space.resize, f"held{self._options.num_held}"),
+        )
+        return self._real.cache_folder / f"{'_'.join(parts)}.npz"
+
+    def _read_kept(self, split: str) -> ReferenceStatistics | None:
+        """The statistics that are kept; None if there are none, or damaged ones."""
+        space, path = self.extractor.space, self.kept_file(split)
+        if not path.is_file():
+            return None
+        try:
+            found = read_reference(path, space)
+            check_reference(found, space, reference_set(self._real.source(split)))
+        except InputError:
+            return None
+        return found
+
+
+def reference_set(source: ImageSource) -> ReferenceSet:
+    """Which images statistics of a source are of."""
+    return ReferenceSet(source.name, source.split, source.transform, source.fingerprint)

@@ -1,0 +1,49 @@
+"""Pictures of samples during training."""
+
+from dataclasses import replace
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import UInt8
+
+from dig_jax.experiment import Experiment
+from dig_jax.generation import (
+    SampleOptions,
+    Sampler,
+    check_sample_options,
+    sample_grid,
+)
+from dig_jax.training.options import TrainingOptions
+from dig_jax.training.state import TrainState
+
+
+def without_guide(options: SampleOptions) -> SampleOptions:
+    """The options without autoguidance: the guide is a run that is not loaded here."""
+    return replace(options, guide="", guidance=1.0) if options.guide else options
+
+
+class Preview:
+    """Pictures of samples during training, from the same noise each time."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        sample_options: SampleOptions,
+        options: TrainingOptions,
+        mesh: Mesh,
+    ) -> None:
+        num_classes = experiment.backbone.num_classes
+        num_rows = min(num_classes or 10, 10)
+        sample_options = replace(
+            sample_options,
+            num_images=num_rows * options.samples_per_class,
+            labels=tuple(range(num_rows)) if num_classes else "balanced",
+        )
+        check_sample_options(experiment, sample_options)
+        self._sampler = Sampler(experiment, sample_options, mesh)
+        self._columns = options.samples_per_class
+
+    def draw(self, state: TrainState) -> UInt8[np.ndarray, "height width 3"]:
+        """A grid of samples with the averaged parameters of a state."""
+        images = self._sampler.draw(state.ema)
+        return sample_grid(images, self._sampler.labels, self._columns)

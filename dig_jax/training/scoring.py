@@ -1,0 +1,135 @@
+"""Scores of images drawn during training, and by them the best checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from dig_jax.errors import InputError
+from dig_jax.evaluation import (
+    EvaluationOptions,
+    Evaluator,
+    append_record,
+    describe_samples,
+    flat_scores,
+    is_better,
+    score_families,
+    score_family,
+)
+from dig_jax.experiment import Experiment
+from dig_jax.generation import SampleOptions, Sampler
+from dig_jax.interfaces import ImageSource, LabelledImages
+from dig_jax.training.metric_writer import SCORE, MetricWriter
+from dig_jax.training.options import TrainingOptions
+from dig_jax.training.progress import Progress
+from dig_jax.training.state import TrainState
+from dig_jax.training.storage import Storage
+
+
+def check_keep_best(
+    training: TrainingOptions, evaluation: EvaluationOptions, source: ImageSource
+) -> None:
+    """Raise InputError unless the score to keep the best by is one that will be had."""
+    families = score_families(evaluation, source)
+    if training.keep_best and training.keep_best not in families:
+        raise InputError(
+            f"config.training.keep_best must name a score that is evaluated, without "
+            f"its number of images, got {training.keep_best!r}. Available: "
+            f"{', '.join(families) or 'none'}."
+        )
+
+
+class TrainingScores:
+    """Draws images at some steps, scores them, and keeps the best checkpoint.
+
+    Scores of few images are taken too: they tell one step from another.
+
+    Args:
+        experiment: The configuration's.
+        evaluation: What is scored.
+        sample_options: How images are drawn, but for their number.
+        options: When, how many, and what is best.
+        mesh: Devices.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        evaluation: EvaluationOptions,
+        sample_options: SampleOptions,
+        options: TrainingOptions,
+        mesh: Mesh,
+    ) -> None:
+        self._experiment, self._options = experiment, options
+        few = replace(evaluation, allow_few_images=True)
+        self._evaluator = Evaluator(experiment, few, mesh)
+        self._sampler = Sampler(
+            experiment,
+            replace(sample_options, num_images=options.evaluate_images),
+            mesh,
+        )
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step is evaluated."""
+        every = self._options.evaluate_every
+        return bool(every) and (step % every == 0 or step == self._options.num_steps)
+
+    def evaluate(
+        self,
+        state: TrainState,
+        meta: dict[str, Any],
+        storage: Storage,
+        writer: MetricWriter,
+        progress: Progress,
+        workdir: Path,
+    ) -> None:
+        """Score a state; what cannot be scored is said, and training goes on."""
+        step = int(state.step)
+        progress.message(f"step {step}: evaluating")
+        try:
+            with progress.busy("evaluating"):
+                record = self._score(state, step)
+        except InputError as error:
+            progress.message(f"step {step}: not evaluated: {error}")
+            return
+        append_record(workdir, record)
+        scores = flat_scores(record)
+        drawn = {name: scores[name] for name in record["scores"]}
+        writer.write(step, {f"{SCORE}{name}": value for name, value in drawn.items()})
+        said = ", ".join(f"{name} {value:.4f}" for name, value in drawn.items())
+        progress.message(f"step {step}: {said}")
+        self._keep_best(state, meta, drawn, storage, progress)
+
+    def _score(self, state: TrainState, step: int) -> dict[str, Any]:
+        images = self._sampler.draw(state.ema)
+        labels = self._sampler.labels
+        if labels is None:
+            labels = np.zeros(len(images), np.int32)
+        described = describe_samples(self._experiment, self._sampler.options, step)
+        drawn = LabelledImages(images, labels)
+        return self._evaluator.score(drawn, described, draws=False)
+
+    def _keep_best(
+        self,
+        state: TrainState,
+        meta: dict[str, Any],
+        scores: dict[str, float],
+        storage: Storage,
+        progress: Progress,
+    ) -> None:
+        family = self._options.keep_best
+        named = [name for name in scores if score_family(name) == family]
+        if not family or not named:
+            return
+        name, before = named[0], storage.read_best()
+        if (
+            before is not None
+            and before["score"] == name
+            and not is_better(family, scores[name], before["value"])
+        ):
+            return
+        best = {"score": name, "value": scores[name]}
+        storage.save_best(state, {**meta, "best": best})
+        progress.message(f"step {int(state.step)}: the best {name} so far, kept")

@@ -1,0 +1,151 @@
+"""Scores during training: kept, shown, and of no influence on what is trained."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dig_jax import load
+from dig_jax import main as command_line
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
+from dig_jax.evaluation import flat_scores, read_records
+from dig_jax.training.metric_writer import read_metrics
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TINY = [
+    f"--config={CONFIGS / 'digits.py'}",
+    "--config.backbone.width=16",
+    "--config.backbone.depth=2",
+    "--config.backbone.hops=1",
+    "--config.training.num_steps=4",
+    "--config.training.batch_size=8",
+    "--config.training.samples_per_class=1",
+    "--config.training.diversity_every=0",
+    "--config.training.evaluate_every=0",
+    "--config.training.keep_best=",
+    "--config.sample.num_steps=2",
+    "--config.mesh.data=1",
+]
+EVALUATED = [
+    "--config.training.evaluate_every=2",
+    "--config.training.evaluate_images=20",
+    "--config.training.keep_best=frechet_pixels",
+    "--config.evaluation.metrics=('frechet_pixels',)",
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def train(data_dir):
+    def train(workdir, *arguments):
+        data = f"--config.data.data_dir={data_dir}"
+        return command_line.main([*TINY, f"--workdir={workdir}", data, *arguments])
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def evaluated(train, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "evaluated"
+    assert train(workdir, *EVALUATED) == EXIT_DONE
+    return workdir
+
+
+def test_each_evaluation_is_recorded_plotted_and_logged(evaluated):
+    records = read_records(evaluated)
+    assert [record["samples"]["checkpoint_step"] for record in records] == [2, 4]
+    logged = {
+        line["step"]: line["score/frechet_pixels"]
+        for line in read_metrics(evaluated)
+        if "score/frechet_pixels" in line
+    }
+    expected = [flat_scores(record)["frechet_pixels"] for record in records]
+    assert [logged[2], logged[4]] == expected
+    assert (
+        "score/fd_digits20" in read_metrics(evaluated)[-1] | read_metrics(evaluated)[-2]
+    )
+    assert (evaluated / "scores.png").is_file()
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_score(evaluated):
+    scores = {
+        record["samples"]["checkpoint_step"]: flat_scores(record)["frechet_pixels"]
+        for record in read_records(evaluated)
+    }
+    best = load(evaluated, step="best")
+    assert best.step == min(scores, key=scores.__getitem__)
+    same = load(evaluated, step=best.step) if best.step == 4 else best
+    assert best.parameters_digest == same.parameters_digest
+
+
+def test_evaluations_change_nothing_that_is_trained(train, evaluated, tmp_path):
+    assert train(tmp_path / "plain") == EXIT_DONE
+    plain, other = load(tmp_path / "plain"), load(evaluated)
+    assert plain.step == other.step == 4
+    assert plain.parameters_digest == other.parameters_digest
+
+
+def test_a_resumed_run_keeps_the_best_and_goes_on(train, tmp_path):
+    workdir = tmp_path / "run"
+    assert train(workdir, *EVALUATED, "--config.training.num_steps=2") == EXIT_DONE
+    first = load(workdir, step="best")
+    assert first.step == 2
+    assert train(workdir, *EVALUATED) == EXIT_DONE
+    scores = {
+        record["samples"]["checkpoint_step"]: flat_scores(record)["frechet_pixels"]
+        for record in read_records(workdir)
+    }
+    assert load(workdir, step="best").step == min(scores, key=scores.__getitem__)
+
+
+def test_what_cannot_be_scored_is_said_and_training_goes_on(train, tmp_path, capsys):
+    """No test images and no labels: the pixels' scores need none, features are out."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1)).astype(np.uint8)
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "train.npz", images=images)
+    code = command_line.main(
+        [
+            *TINY,
+            *EVALUATED,
+            f"--workdir={tmp_path / 'run'}",
+            "--config.data.name=npz",
+            f"--config.data.data_dir={tmp_path / 'data'}",
+            "--config.backbone.num_classes=0",
+            "--config.training.evaluate_images=1",
+        ]
+    )
+    assert code == EXIT_DONE
+    out = capsys.readouterr().out
+    assert re.search(r"step 2: not evaluated: .*at least two images", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["training.keep_best=fid", "training.evaluate_every=2"],
+            r"keep_best must name.*got 'fid'\. Available: .*frechet_pixels, fd_digits",
+        ),
+        (["training.keep_best=fd_digits"], r"needs evaluations.*evaluate_every"),
+        (["evaluation.inception_weights=no/file"], r"inception_weights must name"),
+        (["training.evaluate_images=0"], r"evaluate_images"),
+    ],
+)
+def test_training_refuses_what_it_could_not_evaluate(
+    train, tmp_path, capsys, arguments, said
+):
+    flags = [f"--config.{argument}" for argument in arguments]
+    assert train(tmp_path / "run", *flags) == EXIT_BAD_INPUT
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_records_are_one_json_object_a_line(evaluated):
+    lines = (evaluated / "eval" / "scores.jsonl").read_text().splitlines()
+    assert [type(json.loads(line)) for line in lines] == [dict, dict]
