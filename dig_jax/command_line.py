@@ -16,6 +16,7 @@ from dig_jax.config import (
     load_run_config,
     read_config_file,
 )
+from dig_jax.distributed import define_flags
 from dig_jax.errors import InputError
 
 VALUE_KINDS = {
@@ -45,6 +46,7 @@ def parse(
     flags.DEFINE_integer("seeds", 1, "", lower_bound=1, flag_values=options)
     flags.DEFINE_boolean("json", False, "", flag_values=options)
     flags.DEFINE_boolean("adm", False, "", flag_values=options)
+    define_flags(options)
     mine, file = _take_config_file(arguments)
     about_config = [a for a in mine if a.lstrip("-").startswith("config.")]
     _parse_flags(options, [a for a in mine if a not in about_config])

@@ -58,6 +58,7 @@ FREE_KEYS = (
     "training.posthoc_every",
     "training.sample_every",
     "training.samples_per_class",
+    "training.watchdog_seconds",
 )
 
 

@@ -1,6 +1,7 @@
 """Errors that users meet, and the exit codes of the command line."""
 
 EXIT_DONE = 0
+EXIT_UNFORESEEN = 1
 EXIT_WATCHDOG = 75
 EXIT_PEER_FAILURE = 76
 EXIT_NON_FINITE = 77
@@ -18,6 +19,10 @@ class InputError(ValueError):
 
 class NonFiniteError(ArithmeticError):
     """Numbers that are not finite where only finite ones mean anything."""
+
+
+class PeerError(RuntimeError):
+    """Another process of the run has ended, or never came."""
 
 
 class CheckpointCorruptError(ValueError):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -34,7 +35,7 @@ from dig_jax.interfaces import (
 )
 from dig_jax.label_rules import choose_labels
 from dig_jax.samplers import create_solver, create_times, default_time_grid, sample
-from dig_jax.sharding import DATA_AXIS
+from dig_jax.sharding import DATA_AXIS, batch_sharded, place_batch, to_host
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
@@ -175,6 +176,8 @@ def check_sample_options(
 class Sampler:
     """Draws uint8 images with the parameters it is given; compiles once for all calls.
 
+    With several processes every process makes the same calls and has all images.
+
     Args:
         experiment: Backbone, SDE and prediction target.
         options: Solver, its steps, and the batch; kept as `options`.
@@ -206,6 +209,11 @@ class Sampler:
                 check_vma=False,
             )
         )
+        self._image_keys, self._place = image_keys, lambda labels: labels
+        if jax.process_count() > 1:  # each can give the others nothing but its own rows
+            spread_keys = batch_sharded(mesh)
+            self._image_keys = jax.jit(image_keys, out_shardings=spread_keys)
+            self._place = partial(place_batch, mesh)
         self._compiled: Callable | None = None
         self._label_counts = None
         if options.labels == "training" and experiment.backbone.num_classes:
@@ -282,20 +290,20 @@ class Sampler:
                 params, self._guide_params, *self._batch(first, labels)
             )
             if waiting is not None:
-                yield to_uint8(waiting[0])[: waiting[1]]
+                yield to_uint8(to_host(waiting[0]))[: waiting[1]]
             waiting = images, min(total - first, self.batch_size)
         if waiting is not None:
-            yield to_uint8(waiting[0])[: waiting[1]]
+            yield to_uint8(to_host(waiting[0]))[: waiting[1]]
 
     def _batch(
         self, start: int, labels: Int[np.ndarray, "image"] | None
-    ) -> tuple[Key[Array, "batch"], Int[np.ndarray, "batch"] | None]:
+    ) -> tuple[Key[Array, "batch"], Int[Array | np.ndarray, "batch"] | None]:
         """Keys and labels of images start, start + 1, ...; past the end they repeat."""
         index = np.arange(start, start + self.batch_size)
-        keys = image_keys(self.options.seed, index)
+        keys = self._image_keys(self.options.seed, index)
         if labels is None:
             return keys, None
-        return keys, labels[np.minimum(index, len(labels) - 1)]
+        return keys, self._place(labels[np.minimum(index, len(labels) - 1)])
 
     def draw_groups(
         self,

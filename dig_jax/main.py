@@ -30,18 +30,38 @@ Options:
   --split=NAME              stats: of this part of the data set (default: train)
   --json                    summary: one JSON object
 
-Exit codes: 0 done (or saved after SIGTERM), 77 not finite, 78 bad configuration or
+Several processes (train), which share a workdir and end together:
+  --distributed=off|auto    auto: as Cloud TPU, SLURM or another cluster tells jax; off
+                            by default
+  --coordinator_address=HOST:PORT --num_processes=N --process_id=I
+                            or by hand: process 0's address, how many, and which one.
+                            127.0.0.1 is not reached from outside this machine; another
+                            address trusts whoever reaches it
+  --initialization_timeout=SECONDS  wait so long for all of them (default: 300)
+
+Exit codes: 0 done (or saved after SIGTERM), 75 no progress, 76 another process of the
+run has ended (start all again after either), 77 not finite, 78 bad configuration or
 input, 130 saved after Ctrl-C.
 """
 
 import sys
+import traceback
 
 from dig_jax.command_line import parse
+from dig_jax.distributed import (
+    end_processes,
+    is_distributed,
+    peer_error,
+    processes_of,
+    start_processes,
+)
 from dig_jax.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_NON_FINITE,
+    EXIT_PEER_FAILURE,
+    EXIT_UNFORESEEN,
     CheckpointCorruptError,
     InputError,
     NonFiniteError,
@@ -56,17 +76,39 @@ def main(arguments: list[str]) -> int:
         return EXIT_DONE
     try:
         mode, config, options = parse(arguments, MODES)
-        return MODES[mode](config, options)
-    except (InputError, CheckpointCorruptError, OSError) as error:
-        # OSError: a full disk, a folder that may not be written.
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except NonFiniteError as error:
-        print(f"not finite: {error}", file=sys.stderr)
-        return EXIT_NON_FINITE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        processes = processes_of(options)
+        if processes is not None:
+            start_processes(processes)
+        code = MODES[mode](config, options)
+    except BaseException as error:
+        code = _explain(error)
+    return end_processes(code)
+
+
+def _explain(error: BaseException) -> int:
+    """Say what went wrong; returns the exit code.
+
+    Raises:
+        BaseException: The error itself, if nobody foresaw it.
+    """
+    if (peer := peer_error(error)) is not None:
+        print(f"peer failure: {peer}", file=sys.stderr)
+        return EXIT_PEER_FAILURE
+    match error:
+        case InputError() | CheckpointCorruptError() | OSError():
+            # OSError: a full disk, a folder that may not be written.
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        case NonFiniteError():
+            print(f"not finite: {error}", file=sys.stderr)
+            return EXIT_NON_FINITE
+        case KeyboardInterrupt():
+            print("interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
+    if is_distributed():  # Python's own exit would wait for the other processes
+        traceback.print_exception(error)
+        return EXIT_UNFORESEEN
+    raise error
 
 
 if __name__ == "__main__":

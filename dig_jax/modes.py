@@ -30,10 +30,15 @@ SAMPLES = "samples.npz"
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=train."""
+    from dig_jax.distributed import is_distributed
     from dig_jax.training.progress import Progress
 
-    workdir = workdir_of(options)
-    with Progress(config.training.get("num_steps", 0)) as progress:
+    workdir, silent = workdir_of(options), False
+    if is_distributed():
+        from dig_jax.sharding import is_first_process
+
+        silent = not is_first_process()
+    with Progress(config.training.get("num_steps", 0), silent=silent) as progress:
         with progress.busy("starting"):  # the imports take seconds
             from dig_jax.training.loop import TrainingRun
 

@@ -20,6 +20,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 DIGITS = f"--config={CONFIGS / 'digits.py'}"
 CIFAR10 = f"--config={CONFIGS / 'cifar10.py'}"
 SUMMARY = "--mode=summary"
+TWO = ["--coordinator_address=127.0.0.1:1", "--num_processes=2", "--process_id=1"]
 TINY = [
     DIGITS,
     "--config.backbone.width=16",
@@ -106,6 +107,16 @@ def test_help_names_every_mode_and_flag(run, arguments):
         ([DIGITS], r"--mode=train needs --workdir=DIR"),
         (["--mode=sample"], r"--mode=sample needs --workdir=DIR"),
         (["--mode=evaluate"], r"--mode=evaluate needs --workdir=DIR"),
+        # Several processes.
+        (
+            [DIGITS, "--num_processes=2"],
+            r"--coordinator_address.*got --num_processes=2",
+        ),
+        ([DIGITS, "--distributed=off", *TWO], r"alone, got .*--distributed=off\.$"),
+        ([DIGITS, *TWO, "--process_id=2"], r"must lie in 0 to 1 .*got 2"),
+        ([DIGITS, *TWO, "--coordinator_address=h"], r"HOST:PORT.*got 'h'"),
+        ([DIGITS, SUMMARY, *TWO], r"--mode=train alone.*--mode=summary drives all"),
+        ([DIGITS, "--distributed=on"], r"off.*auto"),
         # Keys.
         ([DIGITS, SUMMARY, "--config.bakbone.width=3"], r"bakbone.*: backbone, data"),
         ([DIGITS, SUMMARY, "--config.backbone.widht=3"], r"widht.*depth, .*width"),

@@ -19,6 +19,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from dig_jax.errors import CheckpointCorruptError, CheckpointSaveError, InputError
+from dig_jax.sharding import wait_for_all
 from dig_jax.training.checkpoint_record import Items, make_record
 from dig_jax.training.orbax_manners import quiet_orbax
 from dig_jax.training.step_folder import (
@@ -158,7 +159,9 @@ class CheckedSteps:
     def delete(self, steps: Iterable[int]) -> None:
         """Removes those of the steps that are there."""
         manager = self._writer()
-        for step in sorted(set(steps) & set(manager.all_steps())):
+        there = sorted(set(steps) & set(manager.all_steps()))
+        wait_for_all("steps are listed")  # before the first of them goes away
+        for step in there:
             manager.delete(step)
 
     def steps(self) -> list[int]:

@@ -2,11 +2,12 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import SupportsFloat, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dig_jax.errors import NonFiniteError
 from dig_jax.training.metric_writer import DIVERSITY, NOISE_LEVEL_LOSS, MetricWriter
@@ -19,6 +20,8 @@ from dig_jax.training.step import StepMetrics
 STEPS_IN_FLIGHT = 3
 MAX_BAD_STEPS = 10
 
+Count: TypeAlias = int | Int[Array, ""]
+
 
 class TrainingLog:
     """Metrics on their way from the device to the progress bar and the writer.
@@ -26,7 +29,7 @@ class TrainingLog:
     Looks only at steps that are done or nearly so, so that the device always has work.
 
     Args:
-        writer: Of the lines.
+        writer: Of the lines; None where another process writes them.
         progress: The bar.
         options: When lines are due.
         start: Step that the run goes on from.
@@ -39,7 +42,7 @@ class TrainingLog:
 
     def __init__(
         self,
-        writer: MetricWriter,
+        writer: MetricWriter | None,
         progress: Progress,
         options: TrainingOptions,
         start: int,
@@ -47,13 +50,13 @@ class TrainingLog:
     ) -> None:
         self._writer, self._progress, self._options = writer, progress, options
         self.damaged_records = damaged_records
-        self._in_flight: deque[tuple[int, StepMetrics, int]] = deque()
+        self._in_flight: deque[tuple[int, StepMetrics, Count]] = deque()
         self._since: list[dict[str, np.ndarray]] = []
         self._diversity: dict[int, Array] = {}
         self._shown_rate: float | None = None
         self.restart_clock(start)
 
-    def add(self, step: int, metrics: StepMetrics, damaged: int) -> None:
+    def add(self, step: int, metrics: StepMetrics, damaged: Count) -> None:
         """Take metrics of a step that the device is given, and its batch's damage."""
         self._in_flight.append((step, metrics, damaged))
         while len(self._in_flight) > STEPS_IN_FLIGHT:
@@ -72,10 +75,10 @@ class TrainingLog:
         """Leave what happened until now, after this step, out of images/s."""
         self._clock, self._clock_step = time.perf_counter(), step
 
-    def _take(self, step: int, metrics: StepMetrics, damaged: int) -> None:
+    def _take(self, step: int, metrics: StepMetrics, damaged: Count) -> None:
         values = jax.device_get(metrics)
         if self.damaged_records is not None:
-            self.damaged_records += damaged
+            self.damaged_records += int(damaged)
         if values["bad_steps"] >= MAX_BAD_STEPS:
             raise NonFiniteError(
                 f"{MAX_BAD_STEPS} steps in a row were not finite; at step {step} the "
@@ -88,7 +91,7 @@ class TrainingLog:
         self._since.append(values)
         if step in self._diversity:
             per_block = np.asarray(self._diversity.pop(step))
-            self._writer.write(step, _numbered(DIVERSITY, enumerate(per_block)))
+            self._write(step, _numbered(DIVERSITY, enumerate(per_block)))
         rate, seconds = self._rate(step)
         if seconds > 1 or self._shown_rate is None:  # a shorter time says little
             self._shown_rate = rate
@@ -109,7 +112,7 @@ class TrainingLog:
         images = steps["noise_level_images"].sum(axis=0)
         by_level = [(i, losses[i] / n) for i, n in enumerate(images) if n > 0]
         damaged = self.damaged_records
-        self._writer.write(
+        self._write(
             step,
             {
                 **{name: steps[name].mean() for name in scalars},
@@ -119,6 +122,10 @@ class TrainingLog:
                 **_numbered(NOISE_LEVEL_LOSS, by_level),
             },
         )
+
+    def _write(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
+        if self._writer is not None:
+            self._writer.write(step, scalars)
 
     def _rate(self, step: int) -> tuple[float, float]:
         """Images per second, and the seconds that it is an average over."""

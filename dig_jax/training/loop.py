@@ -1,7 +1,7 @@
 """The training of a run, from its configuration to its pictures."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,38 @@ from dig_jax.config import (
     check_same_run,
     load_run_config,
     save_run_config,
-    with_defaults,
 )
-from dig_jax.data import DATASETS
 from dig_jax.data.loader import Batch, load_batches
-from dig_jax.diffusion import SDES, Objective
 from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.evaluation import create_evaluation_options
-from dig_jax.experiment import (
-    DataOptions,
-    create_experiment,
-    open_dataset,
-)
-from dig_jax.generation import (
-    create_sample_options,
-)
+from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.generation import create_sample_options
 from dig_jax.graphs.drawing import draw_graph
 from dig_jax.images import write_png
-from dig_jax.models import BACKBONES
 from dig_jax.sharding import (
     MeshOptions,
-    batch_sharded,
+    as_first_process_says,
     check_divides,
     create_mesh,
+    is_first_process,
+    make_sum_and_max,
+    place_rows,
     replicated,
 )
 from dig_jax.training.checkpoints import Checkpoints
 from dig_jax.training.log import TrainingLog
 from dig_jax.training.metric_writer import MetricWriter
 from dig_jax.training.optimizer import create_optimizer
-from dig_jax.training.options import TrainingOptions, create_training_options
+from dig_jax.training.options import complete_config, create_training_options
 from dig_jax.training.plots import plot_diversity, plot_loss, plot_scores
 from dig_jax.training.preview import Preview, without_guide
 from dig_jax.training.progress import Progress
 from dig_jax.training.scoring import TrainingScores, check_keep_best
 from dig_jax.training.state import TrainState
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
-from dig_jax.training.stop import StopSignal
+from dig_jax.training.stop import AgreedStop, StopSignal
 from dig_jax.training.storage import Storage
+from dig_jax.training.watchdog import Watchdog
 
 DIVERSITY_IMAGES = 16
 
@@ -69,32 +63,16 @@ def train(config: ConfigDict, workdir: str | Path) -> int:
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
     run = TrainingRun(config, Path(workdir))
-    with Progress(run.options.num_steps) as progress:
+    with Progress(run.options.num_steps, silent=not is_first_process()) as progress:
         return run.train(progress)
 
 
-def complete_config(config: ConfigDict) -> ConfigDict:
-    """A configuration with what it leaves at its default, where a run depends on it.
-
-    So a run goes on also when a key has come that was not there when it began.
-    """
-    constructors = {
-        "objective": (Objective,),
-        "optimizer": (create_optimizer,),
-        "training": (TrainingOptions,),
-        "data": (DataOptions, DATASETS.get(config.data.get("name"), dict)),
-        "backbone": (BACKBONES.get(config.backbone.get("name"), dict),),
-        "sde": (SDES.get(config.sde.get("name"), dict),),
-    }
-    sections = {
-        name: with_defaults(config[name], *functions)
-        for name, functions in constructors.items()
-    }
-    return ConfigDict({**config.to_dict(), **sections})
-
-
 class TrainingRun:
-    """A configuration and its workdir, checked and ready; nothing is written yet."""
+    """A configuration and its workdir, checked and ready; nothing is written yet.
+
+    With several processes each makes one, of the same configuration and workdir. All
+    compute and save, and the first one writes everything else.
+    """
 
     def __init__(self, config: ConfigDict, workdir: Path) -> None:
         self.config, self.workdir = config, workdir
@@ -133,7 +111,8 @@ class TrainingRun:
                 state, damaged = self._restore_or_create(storage.checkpoints)
                 storage.check_free_space(state)
             start = int(state.step)
-            save_run_config(self.config, workdir)
+            if is_first_process():
+                save_run_config(self.config, workdir)
             progress.message(self._describe(start, state))
             progress.go_on_from(start)
             if start >= options.num_steps:
@@ -143,9 +122,20 @@ class TrainingRun:
                 return EXIT_DONE
             self._draw_graph()
             storage.forget_after(start)
-            with MetricWriter(workdir, resume_step=start or None) as writer:
+            with contextlib.ExitStack() as opened:
+                writer = None
+                if is_first_process():
+                    writer = opened.enter_context(
+                        MetricWriter(workdir, resume_step=start or None)
+                    )
                 state = self._train_steps(
-                    state, storage, writer, progress, stop, damaged_records=damaged
+                    state,
+                    storage,
+                    writer,
+                    progress,
+                    stop,
+                    opened,
+                    damaged_records=damaged,
                 )
         done = int(state.step)
         if done < options.num_steps:
@@ -185,7 +175,7 @@ class TrainingRun:
         self, checkpoints: Checkpoints
     ) -> tuple[TrainState, int | None]:
         """The state to go on from, and how many damaged records were met up to it."""
-        if checkpoints.latest_step() is None:
+        if not as_first_process_says(checkpoints.latest_step() is not None):
             return self.create_state(), 0
         abstract = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(
@@ -212,12 +202,14 @@ class TrainingRun:
     def _describe(self, start: int, state: TrainState) -> str:
         config, source = self.config, self.source
         num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        devices = self.mesh.devices.flat
+        devices, processes = self.mesh.devices.flat, jax.process_count()
+        together = f" in {processes} processes" if processes > 1 else ""
         resumed = f"resumed at step {start}" if start else "from the start"
         lines = [
             f"{config.backbone.name}, {num_params / 1e6:.2f}M parameters, on "
             f"{len(source)} images of {source.name}, {len(devices)} "
-            f"{devices[0].platform} device(s); {resumed}, workdir {self.workdir}"
+            f"{devices[0].platform} device(s){together}; {resumed}, workdir "
+            f"{self.workdir}"
         ]
         if self.options.posthoc_ema:
             num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.power_ema))
@@ -230,17 +222,23 @@ class TrainingRun:
 
     def _draw_graph(self) -> None:
         graph = self.experiment.backbone.graph
-        if graph is not None and not (self.workdir / "graph.png").exists():
+        if not is_first_process() or graph is None:
+            return
+        if not (self.workdir / "graph.png").exists():
             image = np.asarray(self.source[0]["image"])
             draw_graph(graph, self.workdir / "graph.png", image)
 
-    def _batches(self, start: int) -> Iterator[tuple[jax.Array, jax.Array, int]]:
+    def _batches(
+        self, start: int
+    ) -> Generator[tuple[jax.Array, jax.Array, int], None, None]:
         data = self.experiment.data
         loader = load_batches(
             self.source,
             batch_size=self.options.batch_size,
             seed=self.config.seed,
             start_step=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
             num_threads=data.num_threads,
             num_workers=data.num_workers,
             max_damaged_share=data.max_damaged_share,
@@ -255,22 +253,21 @@ class TrainingRun:
         self,
         state: TrainState,
         storage: Storage,
-        writer: MetricWriter,
+        writer: MetricWriter | None,
         progress: Progress,
         stop: StopSignal,
+        cleanup: contextlib.ExitStack,
         *,
         damaged_records: int | None,
     ) -> TrainState:
         options = self.options
-        batches = self._batches(int(state.step))
+        batches = cleanup.enter_context(
+            contextlib.closing(self._batches(int(state.step)))
+        )
         image, label, damaged = next(batches)
-        shown = slice(DIVERSITY_IMAGES)
         with progress.compiling():
             train_step = self.compile_step(state, image, label)
-            measure = make_measure_diversity(self.experiment, self.run_key)
-            diversity = (
-                jax.jit(measure).lower(state, image[shown], label[shown]).compile()
-            )
+            diversity = self._compile_diversity(state, image, label)
         drawing = without_guide(self.sample_options)
         preview = Preview(self.experiment, drawing, options, self.mesh)
         scores = TrainingScores(
@@ -278,17 +275,20 @@ class TrainingRun:
         )
         start = int(state.step)
         log = TrainingLog(writer, progress, options, start, damaged_records)
+        sum_and_max, agreed_stop = make_sum_and_max(self.mesh), AgreedStop()
+        watchdog = cleanup.enter_context(Watchdog(options.watchdog_seconds))
         for step in range(start + 1, options.num_steps + 1):
             state, metrics = train_step(state, image, label)
+            damaged, asked = sum_and_max(damaged, stop.received or 0)
             log.add(step, metrics, damaged)
+            watchdog.step_done(step)
             last = step == options.num_steps
             if options.diversity_every and (
                 step == 1 or step % options.diversity_every == 0
             ):
-                values = diversity(state, image[shown], label[shown])
-                log.add_diversity(step, values)
-            stopped = stop.received is not None
-            saves = stopped or last or step % options.checkpoint_every == 0
+                log.add_diversity(step, diversity(state, image, label))
+            stopped = agreed_stop.after_step(asked)
+            saves = stopped is not None or last or step % options.checkpoint_every == 0
             keeps = options.posthoc_ema and (last or step % options.posthoc_every == 0)
             draws = last or (options.sample_every and step % options.sample_every == 0)
             evaluates = scores.is_due(step)
@@ -298,34 +298,48 @@ class TrainingRun:
                 storage.save_snapshot(state)
             if saves:
                 storage.save(state, self._meta(step, log.damaged_records))
-            if stopped:
+            if stopped is not None:
+                stop.received = stopped
                 break
-            if draws:
-                progress.message(f"step {step}: drawing samples")
-                grid = preview.draw(state)
-                write_png(self.workdir / "samples" / f"step_{step}.png", grid)
-                writer.write_image("samples", step, grid)
-            if evaluates:
-                meta = self._meta(step, log.damaged_records)
-                scores.evaluate(state, meta, storage, writer, progress, self.workdir)
             if draws or evaluates:
-                self._plot()
+                with watchdog.paused():
+                    if draws:
+                        self._draw(preview, state, step, writer, progress)
+                    if evaluates:
+                        meta = self._meta(step, log.damaged_records)
+                        scores.evaluate(
+                            state, meta, storage, writer, progress, self.workdir
+                        )
+                    self._plot()
                 log.restart_clock(step)
             if not last:
                 image, label, damaged = next(batches)
-        batches.close()  # type: ignore[attr-defined]
         return state
 
+    def _draw(
+        self,
+        preview: Preview,
+        state: TrainState,
+        step: int,
+        writer: MetricWriter | None,
+        progress: Progress,
+    ) -> None:
+        progress.message(f"step {step}: drawing samples")
+        grid = preview.draw(state)
+        if writer is not None:
+            write_png(self.workdir / "samples" / f"step_{step}.png", grid)
+            writer.write_image("samples", step, grid)
+
     def _plot(self) -> None:
+        if not is_first_process():
+            return
         for plot in (plot_loss, plot_diversity, plot_scores):
             with contextlib.suppress(InputError):  # nothing of it is logged yet
                 plot(self.workdir)
 
     def place(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Images and labels of a batch, spread over the run's devices."""
-        return jax.device_put(
-            (batch["image"], batch["label"]), batch_sharded(self.mesh)
-        )
+        """Images and labels spread over the devices, from this process's rows."""
+        return place_rows(self.mesh, (batch["image"], batch["label"]))
 
     def compile_step(
         self, state: TrainState, image: jax.Array, label: jax.Array
@@ -336,6 +350,21 @@ class TrainingRun:
         )
         everywhere = replicated(self.mesh)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+        return jitted.lower(state, image, label).compile()
+
+    def _compile_diversity(
+        self, state: TrainState, image: jax.Array, label: jax.Array
+    ) -> jax.stages.Compiled:
+        """The feature diversity of a batch's first images, compiled likewise."""
+        measure = make_measure_diversity(self.experiment, self.run_key)
+
+        def measure_first(
+            state: TrainState, image: jax.Array, label: jax.Array
+        ) -> jax.Array:
+            shown = slice(DIVERSITY_IMAGES)
+            return measure(state, image[shown], label[shown])
+
+        jitted = jax.jit(measure_first, out_shardings=replicated(self.mesh))
         return jitted.lower(state, image, label).compile()
 
     def _meta(self, step: int, damaged_records: int | None) -> dict[str, Any]:

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from dig_jax.config import call_with_section
+from dig_jax.config import call_with_section, with_defaults
+from dig_jax.data import DATASETS
+from dig_jax.diffusion import SDES, Objective
 from dig_jax.errors import InputError
+from dig_jax.experiment import DataOptions
+from dig_jax.models import BACKBONES
+from dig_jax.training.optimizer import create_optimizer
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class TrainingOptions:
         evaluate_images: Images drawn for one.
         keep_best: Score by which the best evaluated checkpoint is kept too, without its
             number of images, as in "fid"; "" for none.
+        watchdog_seconds: The process is ended, to be started again, when no step was
+            done for so long; pictures and evaluations do not count. 0: never.
     """
 
     batch_size: PositiveInt = 128
@@ -47,6 +54,7 @@ class TrainingOptions:
     evaluate_every: NonNegativeInt = 0
     evaluate_images: PositiveInt = 1000
     keep_best: str = ""
+    watchdog_seconds: NonNegativeFloat = 600.0
 
 
 def create_training_options(config: ConfigDict) -> TrainingOptions:
@@ -67,3 +75,23 @@ def create_training_options(config: ConfigDict) -> TrainingOptions:
             f"training: set config.training.evaluate_every."
         )
     return options
+
+
+def complete_config(config: ConfigDict) -> ConfigDict:
+    """A configuration with what it leaves at its default, where a run depends on it.
+
+    So a run goes on also when a key has come that was not there when it began.
+    """
+    constructors = {
+        "objective": (Objective,),
+        "optimizer": (create_optimizer,),
+        "training": (TrainingOptions,),
+        "data": (DataOptions, DATASETS.get(config.data.get("name"), dict)),
+        "backbone": (BACKBONES.get(config.backbone.get("name"), dict),),
+        "sde": (SDES.get(config.sde.get("name"), dict),),
+    }
+    sections = {
+        name: with_defaults(config[name], *functions)
+        for name, functions in constructors.items()
+    }
+    return ConfigDict({**config.to_dict(), **sections})

@@ -44,6 +44,7 @@ class Progress:
         description: What is going on, as in "train" or "draw".
         unit: What a step is, as in "step" or "image".
         stream: Where everything goes, messages too, instead of stderr and stdout.
+        silent: Whether nothing is to be seen, because another process shows it.
         clock: Seconds from any origin.
     """
 
@@ -55,8 +56,10 @@ class Progress:
         *,
         unit: str = "step",
         stream: _TextStream | None = None,
+        silent: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        stream = _Nowhere() if silent else stream
         self._total_steps = total_steps
         self._step = start_step
         self._description = description
@@ -265,6 +268,13 @@ class StageProgress:
         if self._shown is not None:
             self._shown.__exit__()
             self._shown = None
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream that nobody reads."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class _LastingStream(io.TextIOBase):

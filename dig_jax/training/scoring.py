@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -20,7 +21,8 @@ from dig_jax.evaluation import (
 )
 from dig_jax.experiment import Experiment
 from dig_jax.generation import SampleOptions, Sampler
-from dig_jax.interfaces import ImageSource, LabelledImages
+from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
+from dig_jax.sharding import as_first_process_says, is_first_process, local_mesh
 from dig_jax.training.metric_writer import SCORE, MetricWriter
 from dig_jax.training.options import TrainingOptions
 from dig_jax.training.progress import Progress
@@ -44,7 +46,8 @@ def check_keep_best(
 class TrainingScores:
     """Draws images at some steps, scores them, and keeps the best checkpoint.
 
-    Scores of few images are taken too: they tell one step from another.
+    Scores of few images are taken too: they tell one step from another. With several
+    processes all of them draw, and the first one scores.
 
     Args:
         experiment: The configuration's.
@@ -64,7 +67,9 @@ class TrainingScores:
     ) -> None:
         self._experiment, self._options = experiment, options
         few = replace(evaluation, allow_few_images=True)
-        self._evaluator = Evaluator(experiment, few, mesh)
+        alone = jax.process_count() == 1
+        self._evaluator = Evaluator(experiment, few, mesh if alone else local_mesh())
+        self._best: tuple[dict[str, Any] | None] | None = None  # once it is read
         self._sampler = Sampler(
             experiment,
             replace(sample_options, num_images=options.evaluate_images),
@@ -81,7 +86,7 @@ class TrainingScores:
         state: TrainState,
         meta: dict[str, Any],
         storage: Storage,
-        writer: MetricWriter,
+        writer: MetricWriter | None,
         progress: Progress,
         workdir: Path,
     ) -> None:
@@ -90,20 +95,25 @@ class TrainingScores:
         progress.message(f"step {step}: evaluating")
         try:
             with progress.busy("evaluating"):
-                record = self._score(state, step)
+                images = self._sampler.draw(state.ema)
+                record = self._score(images, step) if is_first_process() else None
         except InputError as error:
             progress.message(f"step {step}: not evaluated: {error}")
-            return
-        append_record(workdir, record)
-        scores = flat_scores(record)
-        drawn = {name: scores[name] for name in record["scores"]}
-        writer.write(step, {f"{SCORE}{name}": value for name, value in drawn.items()})
-        said = ", ".join(f"{name} {value:.4f}" for name, value in drawn.items())
-        progress.message(f"step {step}: {said}")
-        self._keep_best(state, meta, drawn, storage, progress)
+            record = None
+        scores = {}
+        if record is not None:
+            append_record(workdir, record)
+            flat = flat_scores(record)
+            scores = {name: flat[name] for name in record["scores"]}
+            if writer is not None:
+                named = {f"{SCORE}{name}": value for name, value in scores.items()}
+                writer.write(step, named)
+            said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            progress.message(f"step {step}: {said}")
+        if self._options.keep_best:
+            self._keep_best(state, meta, scores, storage, progress)
 
-    def _score(self, state: TrainState, step: int) -> dict[str, Any]:
-        images = self._sampler.draw(state.ema)
+    def _score(self, images: UInt8Images, step: int) -> dict[str, Any]:
         labels = self._sampler.labels
         if labels is None:
             labels = np.zeros(len(images), np.int32)
@@ -119,17 +129,30 @@ class TrainingScores:
         storage: Storage,
         progress: Progress,
     ) -> None:
-        family = self._options.keep_best
-        named = [name for name in scores if score_family(name) == family]
-        if not family or not named:
+        if self._best is None:  # later a save of it may be under way
+            self._best = (storage.read_best(),)
+        best = _better(self._options.keep_best, scores, self._best[0])
+        if not as_first_process_says(best is not None):
             return
-        name, before = named[0], storage.read_best()
-        if (
-            before is not None
-            and before["score"] == name
-            and not is_better(family, scores[name], before["value"])
-        ):
-            return
-        best = {"score": name, "value": scores[name]}
-        storage.save_best(state, {**meta, "best": best})
-        progress.message(f"step {int(state.step)}: the best {name} so far, kept")
+        storage.save_best(state, {**meta, "best": best})  # the first process's meta
+        self._best = (best,)
+        if best is not None:
+            name = best["score"]
+            progress.message(f"step {int(state.step)}: the best {name} so far, kept")
+
+
+def _better(
+    family: str, scores: dict[str, float], before: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """What to say of a checkpoint with these scores; None if it is not the best."""
+    named = [name for name in scores if score_family(name) == family]
+    if not named:
+        return None
+    name = named[0]
+    if (
+        before is not None
+        and before["score"] == name
+        and not is_better(family, scores[name], before["value"])
+    ):
+        return None
+    return {"score": name, "value": scores[name]}

@@ -1,7 +1,12 @@
 """Stop a run between two steps when a signal asks for it."""
 
 import signal
+from collections import deque
 from types import FrameType
+
+import jax
+
+from dig_jax.training.log import STEPS_IN_FLIGHT, Count
 
 
 class StopSignal:
@@ -30,3 +35,28 @@ class StopSignal:
         for which, handler in self._previous.items():
             signal.signal(which, handler)  # type: ignore[arg-type]
         self._previous = {}
+
+
+class AgreedStop:
+    """The signal that reached any process, at the same step in each of them.
+
+    With several processes the answer comes some steps late, as do the metrics, so that
+    nobody waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._in_flight: deque[Count] = deque()
+        self._delay = STEPS_IN_FLIGHT if jax.process_count() > 1 else 0
+
+    def after_step(self, greatest: Count) -> signal.Signals | None:
+        """Which signal to stop by after this step.
+
+        Args:
+            greatest: The greatest number of a signal that a process had received, 0 for
+                none.
+        """
+        self._in_flight.append(greatest)
+        if len(self._in_flight) <= self._delay:
+            return None
+        number = int(self._in_flight.popleft())
+        return signal.Signals(number) if number else None

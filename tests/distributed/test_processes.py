@@ -1,0 +1,252 @@
+"""Whole runs in two processes on loopback: they agree, stop, fail and go on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dig_jax.config import load_config_file
+from dig_jax.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_NON_FINITE,
+    EXIT_PEER_FAILURE,
+    EXIT_WATCHDOG,
+)
+from dig_jax.evaluation import read_records
+from dig_jax.experiment import create_experiment
+from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.fingerprint import named_leaves
+from dig_jax.training.metric_writer import read_metrics
+from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.step import create_state
+
+ROOT = Path(__file__).parents[2]
+NUM_STEPS = 40
+TINY = {
+    "backbone.width": 16,
+    "backbone.depth": 2,
+    "backbone.hops": 1,
+    "backbone.patch_sizes": (4, 8),
+    "training.batch_size": 8,
+    "training.num_steps": NUM_STEPS,
+    "training.log_every": 1,
+    "training.checkpoint_every": 10,
+    "training.diversity_every": 20,
+    "training.evaluate_every": 20,
+    "training.evaluate_images": 32,
+    "training.keep_best": "frechet_pixels",
+    "training.sample_every": 0,
+    "training.samples_per_class": 1,
+    "sample.num_steps": 2,
+    "evaluation.metrics": ("frechet_pixels",),
+    "evaluation.features": "none",
+}
+LONG = ("--config.training.num_steps=100000", "--config.training.evaluate_every=0")
+LONG = (*LONG, "--config.training.keep_best=", "--config.training.diversity_every=0")
+
+
+def get_config():
+    """The configuration of every run here: this file is its own --config."""
+    config = load_config_file(str(ROOT / "configs" / "digits.py"))
+    config.update_from_flattened_dict(TINY)
+    return config
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Started:
+    """The processes of a run, killed if a test leaves them."""
+
+    def __init__(self, workdir, data_dir, *arguments, processes=2, devices=1, of=None):
+        self.of, address = of or processes, f"127.0.0.1:{free_port()}"
+        self.processes = []
+        for i in range(processes):
+            command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
+            command += [f"--config={__file__}", f"--config.data.data_dir={data_dir}"]
+            if self.of > 1:
+                command += [f"--coordinator_address={address}", f"--process_id={i}"]
+                command += [f"--num_processes={self.of}"]
+            self.processes.append(
+                subprocess.Popen(
+                    [*command, *arguments],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={
+                        **os.environ,
+                        "JAX_PLATFORMS": "cpu",
+                        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                        "XLA_FLAGS": "--xla_force_host_platform_device_count="
+                        f"{devices}",
+                    },
+                )
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def ends(self, *codes):
+        """Wait for the ends; returns (stdout, stderr) of each."""
+        said = [process.communicate(timeout=300) for process in self.processes]
+        found = tuple(process.returncode for process in self.processes)
+        assert found == codes, said
+        return said
+
+    def wait_for_step(self, workdir, step):
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            assert all(p.poll() is None for p in self.processes), self.ends()
+            if any(row["step"] >= step for row in read_metrics(workdir)):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"never came to step {step}")
+
+
+def final_leaves(workdir):
+    """Every array of the newest checkpoint, by its name."""
+    optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
+    experiment = create_experiment(get_config())
+    like = jax.eval_shape(
+        lambda: create_state(experiment, optimizer, jax.random.key(0))
+    )
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        state, meta = checkpoints.restore(like)
+    leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(state).items()}
+    return leaves, meta
+
+
+def assert_same_end(workdir, other):
+    (leaves, _), (others, _) = final_leaves(workdir), final_leaves(other)
+    for name, leaf in leaves.items():
+        np.testing.assert_array_equal(leaf, others[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """A run in two processes that nothing interrupted, and what they printed."""
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    with Started(workdir, data_dir) as run:
+        said = run.ends(EXIT_DONE, EXIT_DONE)
+    return workdir, said
+
+
+def test_one_process_writes_and_prints(finished):
+    workdir, ((out, _), (other_out, other_err)) = finished
+    assert "2 cpu device(s) in 2 processes" in out
+    told = [line for line in other_out.splitlines() if "[Gloo]" not in line]
+    assert (told, other_err) == ([], "")
+    steps = [row["step"] for row in read_metrics(workdir) if "loss" in row]
+    assert steps == list(range(1, NUM_STEPS + 1))
+    assert len(list(workdir.glob("events.*"))) == 1
+    assert len(read_records(workdir)) == 2
+    assert (workdir / "samples" / f"step_{NUM_STEPS}.png").is_file()
+
+
+def test_two_processes_end_as_one_with_two_devices(finished, tmp_path, data_dir):
+    workdir = tmp_path / "one"
+    with Started(workdir, data_dir, processes=1, devices=2) as run:
+        run.ends(EXIT_DONE)
+    # A sum of two terms does not depend on who adds them: bitwise.
+    assert_same_end(workdir, finished[0])
+    scores = [
+        [record["scores"] for record in read_records(w)] for w in (workdir, finished[0])
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir):
+    workdir = tmp_path / "stopped"
+    with Started(workdir, data_dir, *LONG) as run:
+        run.wait_for_step(workdir, 5)
+        run.processes[1].send_signal(signal.SIGTERM)
+        (out, _), _ = run.ends(EXIT_DONE, EXIT_DONE)
+    leaves, meta = final_leaves(workdir)
+    assert f"Stopped by SIGTERM at step {leaves['step']}" in out
+    assert meta["samples_seen"] == 8 * leaves["step"]
+    if leaves["step"] >= NUM_STEPS:
+        pytest.skip("the machine was too busy to stop the run in time")
+    with Started(workdir, data_dir, processes=1) as run:
+        ((out, _),) = run.ends(EXIT_DONE)
+    assert f"resumed at step {leaves['step']}" in out
+    # One device adds a batch up in another order: float32 rounding, through AdamW's
+    # division by small second moments, of parameters of about 0.1 to 1.
+    for name, leaf in final_leaves(workdir)[0].items():
+        expected = final_leaves(finished[0])[0][name]
+        np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other_and_nothing_is_lost(
+    finished, tmp_path, data_dir, victim
+):
+    workdir = tmp_path / "killed"
+    with Started(workdir, data_dir) as run:
+        run.wait_for_step(workdir, 15)
+        run.processes[victim].kill()
+        codes = [-signal.SIGKILL, EXIT_PEER_FAILURE]
+        said = run.ends(*(codes if victim == 0 else codes[::-1]))
+    assert "peer failure: " in said[1 - victim][1]
+    with Started(workdir, data_dir) as run:
+        (out, _), _ = run.ends(EXIT_DONE, EXIT_DONE)
+    assert "resumed at step 10" in out
+    assert_same_end(workdir, finished[0])
+
+
+def test_a_stuck_process_is_left_with_all_stacks_in_the_log(tmp_path, data_dir):
+    workdir = tmp_path / "stuck"
+    limit = "--config.training.watchdog_seconds=3"
+    with Started(workdir, data_dir, *LONG, limit) as run:
+        run.wait_for_step(workdir, 5)
+        run.processes[1].send_signal(signal.SIGSTOP)
+        _, err = run.processes[0].communicate(timeout=120)
+        assert run.processes[0].returncode == EXIT_WATCHDOG, err
+    assert "watchdog: no step was done in 3 s after step" in err
+    assert "_train_steps" in err
+
+
+def test_divergence_ends_both_alike(tmp_path, data_dir):
+    broken = (
+        "--config.optimizer.learning_rate=1e30",
+        "--config.optimizer.warmup_steps=0",
+    )
+    with Started(tmp_path / "nan", data_dir, *LONG, *broken) as run:
+        said = run.ends(EXIT_NON_FINITE, EXIT_NON_FINITE)
+    assert all("10 steps in a row were not finite" in err for _, err in said)
+
+
+def test_a_batch_that_does_not_spread_over_both_is_refused(tmp_path, data_dir):
+    with Started(tmp_path / "bad", data_dir, "--config.training.batch_size=7") as run:
+        said = run.ends(EXIT_BAD_INPUT, EXIT_BAD_INPUT)
+    for _, err in said:
+        assert "training.batch_size must be a multiple of the 2 devices, got 7" in err
+
+
+def test_a_missing_process_is_named(tmp_path, data_dir):
+    timeout = "--initialization_timeout=3"
+    with Started(tmp_path / "alone", data_dir, timeout, of=3) as run:
+        said = run.ends(EXIT_PEER_FAILURE, EXIT_PEER_FAILURE)
+    for _, err in said:
+        assert "Process 2 of 3 did not come to 127.0.0.1:" in err
+        assert err.count("\n") == 1
