@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dig_jax.errors import EXIT_WATCHDOG
 
 # Others that wait for the same thing see it too, and end with the same code.
-GRACE_SECONDS = 1.0
+GRACE_SECONDS = 1.5
 
 
 class Watchdog:
