@@ -27,6 +27,7 @@ from dig_jax.metrics.feature_scores import (
     summarize_images,
 )
 from dig_jax.metrics.inception import create_inception_extractor
+from dig_jax.metrics.moments import feature_distance
 from dig_jax.metrics.reference import (
     ReferenceSet,
     ReferenceStatistics,
@@ -253,16 +254,27 @@ class FeatureScorer:
                 scores[name] = scores[name]._replace(
                     real=real, real_std=real_std or None, num_real=count
                 )
-        for name in scores:
-            real = None
-            if name.startswith("label_accuracy"):
-                real = test.label_accuracy
-            elif name.startswith("inception_score") and test.inception_score:
-                real = test.inception_score[0]
-            if real is not None:
-                scores[name] = scores[name]._replace(
-                    real=real, num_real=test.moments.count
-                )
+        for name, real in self._of_all_test_images.items():
+            for mine in scores:
+                if mine.startswith(name):
+                    scores[mine] = scores[mine]._replace(
+                        real=real, num_real=test.moments.count
+                    )
+        return scores
+
+    @cached_property
+    def _of_all_test_images(self) -> dict[str, float]:
+        """Scores that need more than the features that are held."""
+        test, reference = self._test, self.reference.summary
+        assert test is not None
+        scores: dict[str, float] = {}
+        if test.label_accuracy is not None:
+            scores["label_accuracy"] = test.label_accuracy
+        if test.inception_score is not None:
+            scores["inception_score"] = test.inception_score[0]
+        if test.spatial is not None and reference.spatial is not None:
+            distance = feature_distance(test.spatial, reference.spatial, force=True)
+            scores["sfid"] = distance
         return scores
 
     def _summarize(
