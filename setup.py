@@ -39,8 +39,10 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
+        "bench": ["torch>=2.13,<3", "torch_geometric>=2.8,<3"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
+        "gcs": ["gcsfs>=2024.6"],
         "prepare": ["importlib_resources>=6", "tensorflow>=2.19,<3"],
         "torch": ["torch>=2.15,<3"],
         "test": [
