@@ -65,6 +65,7 @@ class FeatureScorer:
     ) -> None:
         self._options, self._real, self._mesh = options, real, mesh
         self._on_progress = on_progress
+        self._floors: dict[int, dict[str, tuple[float, float]]] = {}
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -191,7 +192,14 @@ class FeatureScorer:
             for name, value in values.items()
             if not name.endswith("_std")
         }
-        return self._beside_test(scores, summary, draws) if self._test else scores
+        test = self._test
+        if test is None or test.held is None or summary.held is None:
+            return scores
+        fewer = min(held, len(test.held))
+        if draws and fewer < count:
+            for name, (value, std) in self._of_draws(summary, fewer).items():
+                scores.setdefault(name, Score(value, fewer, std or None))
+        return self._beside_test(scores, fewer)
 
     def describe(self) -> dict[str, Any]:
         """Network and statistics, for a record."""
@@ -214,10 +222,6 @@ class FeatureScorer:
             return self.statistics("test").summary
         return None
 
-    @cached_property
-    def _floors(self) -> dict[int, dict[str, tuple[float, float]]]:
-        return {}
-
     def _floor(self, num_images: int) -> dict[str, tuple[float, float]]:
         """Scores of at most so many test images."""
         assert self._test is not None
@@ -236,29 +240,18 @@ class FeatureScorer:
             force=True,
         )
 
-    def _beside_test(
-        self, scores: Scores, summary: FeatureSummary, draws: bool
-    ) -> Scores:
-        test = self._test
-        assert test is not None
-        assert test.held is not None
-        assert summary.held is not None
-        count = min(len(summary.held), len(test.held))
-        floor, fewer = self._floor(count), {}
-        if draws and count < len(summary.held):
-            fewer = self._of_draws(summary, count)
-        for name, (value, std) in fewer.items():
-            scores.setdefault(name, Score(value, count, std or None))
-        for name, (real, real_std) in floor.items():
+    def _beside_test(self, scores: Scores, num_images: int) -> Scores:
+        """Scores with what at most so many real test images reach."""
+        for name, (real, std) in self._floor(num_images).items():
             if name in scores:
                 scores[name] = scores[name]._replace(
-                    real=real, real_std=real_std or None, num_real=count
+                    real=real, real_std=std or None, num_real=num_images
                 )
         for name, real in self._of_all_test_images.items():
             for mine in scores:
                 if mine.startswith(name):
                     scores[mine] = scores[mine]._replace(
-                        real=real, num_real=test.moments.count
+                        real=real, num_real=len(self._real.source("test"))
                     )
         return scores
 

@@ -95,6 +95,18 @@ def test_test_images_score_what_stands_beside_every_score(data_dir, digits):
         assert score["num_real"] == score["num_images"] == 297
 
 
+def test_the_floor_is_of_as_many_images_as_are_held(data_dir):
+    evaluator = create_evaluator(create_digits(data_dir, num_held=200))
+    train = read_all(open_dataset(create_digits(data_dir), "train"))
+    drawn = LabelledImages(train.images[:500], train.labels[:500])
+    scores = evaluator.score(drawn, DRAWN)["scores"]
+    for name in ("fd_digits200", "kid_digits200", "precision_digits200"):
+        assert scores[name]["num_real"] == scores[name]["num_images"] == 200
+    assert "real" not in scores["fd_digits500"]
+    # Fewer images are further from the whole.
+    assert scores["fd_digits500"]["value"] < scores["fd_digits200"]["value"]
+
+
 def test_a_record_says_what_it_depends_on(data_dir, digits):
     source = open_dataset(create_digits(data_dir), "train")
     images = LabelledImages(source[0]["image"][None].repeat(20, 0), np.zeros(20, int))
