@@ -1,34 +1,177 @@
-"""What the benchmarks share: paired timing, a description of the machine."""
+"""What the benchmarks share: timing in turns, this machine's rates, tables, steps."""
 
+import contextlib
+import json
+import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from dig_jax.models import aggregation
 
-def median_seconds(
-    variants: dict[str, Callable[[], object]], *, repeats: int
-) -> dict[str, float]:
-    """Median time of each variant, run in turn so that drift hits all alike.
+PRODUCT_SIZE = (2048, 512, 1536)  # rows, width, MLP's width at 8 CIFAR-10 images
+
+
+Clock: TypeAlias = Literal["wall", "cpu"]
+"""wall: seconds. cpu: seconds of the processor over the number of cores, which other
+processes on a busy machine touch less; idle cores do not count."""
+
+
+def seconds_in_turn(
+    variants: Mapping[Any, Callable[[], object]],
+    *,
+    repeats: int,
+    clock: Clock = "wall",
+    pause: float = 0.0,
+) -> dict[Any, list[float]]:
+    """Times of each variant, run in turn so that drift hits all alike.
 
     Args:
         variants: Functions that return arrays of the device, or trees of them.
         repeats: Rounds after one that is not counted.
+        clock: What is measured.
+        pause: Seconds before each run, in which threads of the one before go to sleep.
     """
-    times: dict[str, list[float]] = {name: [] for name in variants}
+    now = time.perf_counter if clock == "wall" else time.process_time
+    parts = 1 if clock == "wall" else len(os.sched_getaffinity(0))
+    times: dict[Any, list[float]] = {name: [] for name in variants}
     for round_ in range(repeats + 1):
         for name, run in variants.items():
-            start = time.perf_counter()
+            time.sleep(pause)
+            start = now()
             jax.block_until_ready(run())
             if round_:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((now() - start) / parts)
+    return times
+
+
+def median_seconds(
+    variants: Mapping[Any, Callable[[], object]], *, repeats: int
+) -> dict[Any, float]:
+    """Median of `seconds_in_turn`."""
+    times = seconds_in_turn(variants, repeats=repeats)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
+def paired_ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """Median over the rounds of one variant's time over another's in that round."""
+    return float(np.median(np.array(times) / np.array(base)))
+
+
+class Products(NamedTuple):
+    """Matrix products whose rate is what a network's could be at best.
+
+    Attributes:
+        run: Computes them.
+        flops: Floating-point operations of a run.
+    """
+
+    run: Callable[[], object]
+    flops: float
+
+
+def make_products(dtype: str, *, seconds: float = 0.1) -> Products:
+    """Products of a network's size, float32 or (other dtypes) bfloat16 to float32.
+
+    As many in a run as take about the given time.
+    """
+    rows, inner, cols = PRODUCT_SIZE
+    operand = jnp.float32 if dtype == "float32" else jnp.bfloat16
+    a, b = jnp.ones((rows, inner), operand), jnp.ones((inner, cols), operand)
+    product = jax.jit(
+        lambda a, b: jnp.dot(
+            a, b, precision="highest", preferred_element_type=jnp.float32
+        )
+    )
+    jax.block_until_ready(product(a, b))
+    start = time.perf_counter()
+    jax.block_until_ready(product(a, b))
+    count = max(1, round(seconds / (time.perf_counter() - start)))
+
+    def run() -> None:
+        for _ in range(count):
+            jax.block_until_ready(product(a, b))
+
+    return Products(run, 2.0 * rows * inner * cols * count)
+
+
+class Compiled(NamedTuple):
+    """A compiled function with what it takes.
+
+    Attributes:
+        call: Calls it.
+        seconds: Time to trace and compile it.
+        peak_bytes: Arguments, results and temporaries, by the compiler's account.
+    """
+
+    call: Callable[..., Any]
+    seconds: float
+    peak_bytes: int
+
+
+def compile_for(function: Callable, *args: Any, donate: tuple = ()) -> Compiled:
+    """Compile a function for arguments of these shapes."""
+    start = time.perf_counter()
+    call = jax.jit(function, donate_argnums=donate).lower(*args).compile()
+    seconds = time.perf_counter() - start
+    memory = call.memory_analysis()
+    assert memory is not None
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    return Compiled(call, seconds, peak)
+
+
+@contextlib.contextmanager
+def aggregation_off() -> Iterator[None]:
+    """Networks made and traced in here hand features on instead of aggregating them.
+
+    What is left is the time of everything else, the matrix products above all.
+    """
+    stencil = aggregation.AGGREGATIONS["stencil"]
+    aggregation.AGGREGATIONS["stencil"] = lambda graph, normalization: lambda h: h
+    try:
+        yield
+    finally:
+        aggregation.AGGREGATIONS["stencil"] = stencil
+
+
+def words(text: str) -> list[str]:
+    """A flag's values, separated by commas."""
+    return text.split(",")
+
+
+def numbers(text: str) -> list[int]:
+    """A flag's numbers, separated by commas."""
+    return [int(word) for word in text.split(",")]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Rows with the same keys as a table in Markdown."""
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(map(str, row.values())) + " |")
+
+
+def write_json(path: str, rows: list[dict[str, Any]], options: Any) -> None:
+    """The table with its machine and options, where a path is given."""
+    if path:
+        record = {"machine": describe_machine(), "options": vars(options), "rows": rows}
+        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def describe_machine() -> str:
-    """Processor or accelerator, cores, versions."""
+    """Processor or accelerator, cores, load, versions."""
     device = jax.devices()[0]
     name = device.device_kind
     if device.platform == "cpu":
@@ -36,11 +179,7 @@ def describe_machine() -> str:
             names = {
                 line.split(":")[1].strip() for line in file if "model name" in line
             }
-        name = f"{', '.join(sorted(names))}, {len(_cores())} cores"
+        cores = len(os.sched_getaffinity(0))
+        load = os.getloadavg()[0]
+        name = f"{', '.join(sorted(names))}, {cores} cores, load {load:.1f}"
     return f"{name}; jax {jax.__version__}, Python {platform.python_version()}"
-
-
-def _cores() -> set[int]:
-    import os
-
-    return os.sched_getaffinity(0)

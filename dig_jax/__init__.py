@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         make_denoiser,
         make_guided_denoiser,
     )
+    from dig_jax.evaluation import EvaluationOptions, Evaluator
     from dig_jax.graphs import Graph, GridGraph
     from dig_jax.models import BACKBONES, create_backbone
     from dig_jax.run import Run, load
@@ -42,6 +43,7 @@ _HOMES = {
         "make_denoiser",
         "make_guided_denoiser",
     ),
+    "dig_jax.evaluation": ("EvaluationOptions", "Evaluator"),
     "dig_jax.graphs": ("Graph", "GridGraph"),
     "dig_jax.models": ("BACKBONES", "create_backbone"),
     "dig_jax.run": ("Run", "load"),
@@ -61,6 +63,8 @@ __all__ = [
     "SDES",
     "SOLVERS",
     "TIME_GRIDS",
+    "EvaluationOptions",
+    "Evaluator",
     "Graph",
     "GridGraph",
     "Guidance",

@@ -55,7 +55,7 @@ def parse(
             f"Unknown mode {options.mode!r}. Available: {', '.join(modes)}."
         )
     step_of(options)
-    of_run = options.mode == "sample" or (
+    of_run = options.mode in ("sample", "export") or (
         options.mode == "evaluate" and not options.samples
     )
     if of_run:

@@ -217,7 +217,10 @@ class Sampler:
         self._compiled: Callable | None = None
         self._label_counts = None
         if options.labels == "training" and experiment.backbone.num_classes:
-            self._label_counts = label_counts(open_dataset(experiment, "train"))
+            self._label_counts = label_counts(
+                open_dataset(experiment, "train"),
+                max_damaged_share=experiment.data.max_damaged_share,
+            )
 
     def with_seed(self, seed: int) -> "Sampler":
         """The same with another seed, compiled if this one is."""

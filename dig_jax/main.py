@@ -7,6 +7,7 @@ Modes:
   sample    draw images with the workdir's averaged parameters: samples.npz, samples.png
   evaluate  score drawn images against the data set: eval/scores.jsonl
   stats     write the reference statistics of the data set, which scores compare with
+  export    write a folder that draws images without dig_jax: StableHLO, parameters
   compare   train and evaluate several backbones alike: compare.md, compare.json, plots
   summary   the backbone's modules, parameters, multiply-accumulates, and its graph
 
@@ -19,6 +20,7 @@ Options:
                             --config.sample.seed=1 --config.sample.batch_size=256
   --workdir=DIR             where the run is, or will be
   --out=DIR                 sample: write here instead of the workdir
+  --out=DIR                 export: write here instead of WORKDIR/export
   --out=FILE.npz            stats: write here instead of beside the data set
   --out=FILE                summary of a file of tables (configs/paper_tables.py): put
                             them between the file's markers, or into a new file

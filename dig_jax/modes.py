@@ -131,6 +131,23 @@ def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     return EXIT_DONE
 
 
+def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
+    """--mode=export: write a folder that draws images without dig_jax."""
+    from dig_jax.generation import create_sample_options
+    from dig_jax.interop.export import export_run
+    from dig_jax.run import load
+
+    workdir = workdir_of(options)
+    out = Path(options.out or workdir / "export").expanduser()
+    run = load(workdir, step=step_of(options), config=config)
+    export_run(run, create_sample_options(run.experiment), out)
+    print(
+        f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
+        f"  python {out}/sample.py --num_images=16 --out=samples.png"
+    )
+    return EXIT_DONE
+
+
 def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compare."""
     from dig_jax.comparison.run import compare
@@ -158,6 +175,7 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "sample": sample_mode,
     "evaluate": evaluate_mode,
     "stats": stats_mode,
+    "export": export_mode,
     "compare": compare_mode,
     "summary": summary_mode,
 }

@@ -15,7 +15,7 @@ LAYERS = (
     ("command_line",),
     ("interfaces",),
     ("models", "diffusion", "data", "metrics", "images", "sharding", "label_rules"),
-    ("samplers",),
+    ("samplers", "figures"),
     ("experiment",),
     ("generation", "summary"),
     ("evaluation",),

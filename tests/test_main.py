@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -399,6 +400,34 @@ def test_evaluation_records_and_prints_scores(run, own_workdir):
     again = read_records(own_workdir)[1]
     assert again["samples"] == record["samples"]
     assert again["scores"]["fd_digits10"] == record["scores"]["fd_digits10"]
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_scores(own_workdir):
+    """SIGKILL when the first batches are on disk, then the same command again."""
+    command = [
+        *(sys.executable, "-m", "dig_jax.main", "--mode=evaluate"),
+        f"--workdir={own_workdir}",
+        "--config.evaluation.features=none",
+        "--config.sample.num_images=400",
+        "--config.sample.num_steps=20",
+        "--config.sample.batch_size=16",
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    samples = own_workdir / "eval" / "samples"
+    shutil.rmtree(samples)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not [f for f in samples.glob("*/batches.jsonl") if f.stat().st_size]:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert re.search(r"Going on: \d+ of 400 images were drawn before", again.stdout)
+    first, second = read_records(own_workdir)
+    assert first["scores"] == second["scores"]
+    assert done.stdout.splitlines()[0] in again.stdout
 
 
 def test_evaluation_of_three_seeds_ends_with_their_mean(run, own_workdir):

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.evaluation import read_samples
+from dig_jax.figures import label_axes, mark_whole_numbers, scale_log
 from dig_jax.images import choose_scale, image_grid
 
 _MARKERS = "osD^v<>PX*hd"
@@ -70,11 +72,11 @@ def _plot_quality(
                 )
     labels = ("Images seen (thousands)", "MACs spent (tera)", "Seconds of training")
     for ax, label in zip(axes, labels, strict=True):
-        _finish(ax, label)
+        label_axes(ax, label)
         ax.set_xlim(left=0)
     axes[0].set_ylabel(quality)
     if all(p[quality] > 0 for v in variants for r in v["runs"] for p in r["points"]):
-        _log_scale(axes[0])
+        scale_log(axes[0])
     real = variants[0]["runs"][0]["points"][-1].get(f"{quality}_test")
     if real:
         for ax in axes:
@@ -97,33 +99,28 @@ def _plot_noise_levels(
     """Held-out loss over the reference's, in each bin of t."""
     from matplotlib.figure import Figure
 
-    reference = next((v for v in variants if v["name"] == record["reference"]), None)
-    if reference is None:
+    levels_of = {
+        variant["name"]: noise_levels(variant, "eps")
+        for variant in variants
+        if has_reference_sde(variant)
+    }
+    base = levels_of.get(record["reference"])
+    if base is None:
         return
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     ax = figure.subplots()
-    base = _mean_levels(reference)
-    for variant in variants:
-        if any(key.startswith("sde.") for key in variant["differs"]):
-            continue  # its times are other noise levels
-        levels = _mean_levels(variant)
+    for name, levels in levels_of.items():
         centres = (np.arange(len(levels)) + 0.5) / len(levels)
-        ax.plot(centres, levels / base, label=variant["name"], **style[variant["name"]])
-    _finish(ax, "t (0 is data, 1 is noise)")
-    ax.set_ylabel(f"Held-out loss (eps) over {record['reference']}'s")
+        ax.plot(centres, levels / base, label=name, **style[name])
+    ylabel = f"Held-out loss (eps) over {record['reference']}'s"
+    label_axes(ax, "t (0 is data, 1 is noise)", ylabel)
     _legend(figure, ax)
     figure.savefig(path, dpi=130)
-
-
-def _mean_levels(variant: dict[str, Any]) -> np.ndarray:
-    ends = [run["points"][-1]["noise_levels"]["eps"] for run in variant["runs"]]
-    return np.mean(ends, axis=0)
 
 
 def _plot_diversity(variants: list[dict], style: dict, path: Path) -> None:
     """Feature diversity after each block at the end of training (DiG, Fig. 4)."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     ax = figure.subplots()
@@ -133,10 +130,9 @@ def _plot_diversity(variants: list[dict], style: dict, path: Path) -> None:
         if curves:
             mean = np.mean(np.array(curves, np.float64), axis=0)
             ax.plot(mean, label=variant["name"], **style[variant["name"]])
-    _finish(ax, "Block")
-    ax.set_ylabel(r"Feature diversity $\|H - 1 h^{*T}\|$")
+    label_axes(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
     ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    mark_whole_numbers(ax)
     if ax.lines:
         _legend(figure, ax)
     figure.savefig(path, dpi=130)
@@ -167,22 +163,6 @@ def _plot_samples(record: dict[str, Any], variants: list[dict], workdir: Path) -
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     figure.savefig(workdir / "samples.png", dpi=130, bbox_inches="tight")
-
-
-def _finish(ax, xlabel: str) -> None:
-    ax.set_xlabel(xlabel)
-    ax.grid(color="0.92", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _log_scale(ax) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure, ax) -> None:

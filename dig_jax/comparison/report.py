@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from dig_jax.comparison.measure import Speed
+from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
 from dig_jax.config import config_differences, write_whole
@@ -181,7 +182,7 @@ def _quality_table(record: dict[str, Any]) -> str:
         cells.append(_paired_difference(record, variant))
         for space in ("eps", "x0"):
             means = [np.mean(end["noise_levels"][space]) for end in ends]
-            cells.append(_spread(means) if _has_reference_sde(variant) else "")
+            cells.append(_spread(means) if has_reference_sde(variant) else "")
         rows.append(cells)
     real = _first_end(record)
     if real is not None:
@@ -216,17 +217,16 @@ def _progress_table(record: dict[str, Any]) -> str:
 
 
 def _noise_table(record: dict[str, Any]) -> str:
-    reference = noise_levels(_reference(record), "eps")
-    rows = []
-    for variant in record["variants"]:
-        levels = noise_levels(variant, "eps")
-        if levels is None or reference is None or not _has_reference_sde(variant):
+    reference, rows = _reference(record), []
+    for variant in record["variants"] if reference["runs"] else ():
+        if not variant["runs"] or not has_reference_sde(variant):
             continue
+        levels = noise_levels(variant, "eps")
         if variant["name"] == record["reference"]:
             cells = [f"{value:.4f}" for value in levels]
             rows.append([f"{variant['name']} itself", *cells])
         else:
-            ratios = levels / reference
+            ratios = levels / noise_levels(reference, "eps")
             rows.append([variant["name"], *(f"{value:.3f}" for value in ratios)])
     head = [f"t {i / 10:.1f} to {(i + 1) / 10:.1f}" for i in range(10)]
     return _table(("variant", *head), rows)
@@ -239,12 +239,6 @@ def _differences(record: dict[str, Any]) -> str:
             told = [f"{key} {value!r}" for key, value in variant["differs"].items()]
             lines.append(f"- {variant['name']}: {', '.join(told) or 'nothing'}")
     return "\n".join(lines)
-
-
-def noise_levels(variant: dict[str, Any], space: str) -> np.ndarray | None:
-    """Held-out loss in each bin of t at the end, mean over seeds; None without runs."""
-    ends = [run["points"][-1]["noise_levels"][space] for run in variant["runs"]]
-    return np.mean(ends, axis=0) if ends else None
 
 
 def _paired_difference(record: dict[str, Any], variant: dict[str, Any]) -> str:
@@ -268,11 +262,6 @@ def _paired_difference(record: dict[str, Any], variant: dict[str, Any]) -> str:
 
 def _mebibytes(num_bytes: int | None) -> str:
     return "" if num_bytes is None else f"{num_bytes / 2**20:.0f}"
-
-
-def _has_reference_sde(variant: dict[str, Any]) -> bool:
-    """Whether its noise at a time is the reference's, so that losses compare."""
-    return not any(key.startswith("sde.") for key in variant["differs"])
 
 
 def _spread(values: Iterable[float]) -> str:

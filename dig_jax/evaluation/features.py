@@ -27,6 +27,7 @@ from dig_jax.metrics.feature_scores import (
     summarize_images,
 )
 from dig_jax.metrics.inception import create_inception_extractor
+from dig_jax.metrics.moments import feature_distance
 from dig_jax.metrics.reference import (
     ReferenceSet,
     ReferenceStatistics,
@@ -64,6 +65,7 @@ class FeatureScorer:
     ) -> None:
         self._options, self._real, self._mesh = options, real, mesh
         self._on_progress = on_progress
+        self._floors: dict[int, dict[str, tuple[float, float]]] = {}
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -190,7 +192,14 @@ class FeatureScorer:
             for name, value in values.items()
             if not name.endswith("_std")
         }
-        return self._beside_test(scores, summary, draws) if self._test else scores
+        test = self._test
+        if test is None or test.held is None or summary.held is None:
+            return scores
+        fewer = min(held, len(test.held))
+        if draws and fewer < count:
+            for name, (value, std) in self._of_draws(summary, fewer).items():
+                scores.setdefault(name, Score(value, fewer, std or None))
+        return self._beside_test(scores, fewer)
 
     def describe(self) -> dict[str, Any]:
         """Network and statistics, for a record."""
@@ -213,10 +222,6 @@ class FeatureScorer:
             return self.statistics("test").summary
         return None
 
-    @cached_property
-    def _floors(self) -> dict[int, dict[str, tuple[float, float]]]:
-        return {}
-
     def _floor(self, num_images: int) -> dict[str, tuple[float, float]]:
         """Scores of at most so many test images."""
         assert self._test is not None
@@ -235,34 +240,34 @@ class FeatureScorer:
             force=True,
         )
 
-    def _beside_test(
-        self, scores: Scores, summary: FeatureSummary, draws: bool
-    ) -> Scores:
-        test = self._test
-        assert test is not None
-        assert test.held is not None
-        assert summary.held is not None
-        count = min(len(summary.held), len(test.held))
-        floor, fewer = self._floor(count), {}
-        if draws and count < len(summary.held):
-            fewer = self._of_draws(summary, count)
-        for name, (value, std) in fewer.items():
-            scores.setdefault(name, Score(value, count, std or None))
-        for name, (real, real_std) in floor.items():
+    def _beside_test(self, scores: Scores, num_images: int) -> Scores:
+        """Scores with what at most so many real test images reach."""
+        for name, (real, std) in self._floor(num_images).items():
             if name in scores:
                 scores[name] = scores[name]._replace(
-                    real=real, real_std=real_std or None, num_real=count
+                    real=real, real_std=std or None, num_real=num_images
                 )
-        for name in scores:
-            real = None
-            if name.startswith("label_accuracy"):
-                real = test.label_accuracy
-            elif name.startswith("inception_score") and test.inception_score:
-                real = test.inception_score[0]
-            if real is not None:
-                scores[name] = scores[name]._replace(
-                    real=real, num_real=test.moments.count
-                )
+        for name, real in self._of_all_test_images.items():
+            for mine in scores:
+                if mine.startswith(name):
+                    scores[mine] = scores[mine]._replace(
+                        real=real, num_real=len(self._real.source("test"))
+                    )
+        return scores
+
+    @cached_property
+    def _of_all_test_images(self) -> dict[str, float]:
+        """Scores that need more than the features that are held."""
+        test, reference = self._test, self.reference.summary
+        assert test is not None
+        scores: dict[str, float] = {}
+        if test.label_accuracy is not None:
+            scores["label_accuracy"] = test.label_accuracy
+        if test.inception_score is not None:
+            scores["inception_score"] = test.inception_score[0]
+        if test.spatial is not None and reference.spatial is not None:
+            distance = feature_distance(test.spatial, reference.spatial, force=True)
+            scores["sfid"] = distance
         return scores
 
     def _summarize(

@@ -133,8 +133,10 @@ def _headline(record: Mapping[str, Any]) -> list[str]:
         )
         if samples["guidance"] != 1:
             drawn = drawn[:-1] + f"; guidance {samples['guidance']})"
-    else:
+    elif "samples_digest" in samples:
         drawn = f"from a file ({samples['samples_digest'][:16]})"
+    else:
+        drawn = "of unknown origin"
     against = (
         f"against {real['num_images']:,} images of {real['dataset']}, split "
         f"{real['split']}"

@@ -15,7 +15,6 @@ docs/benchmarks.md); it is reshaped to [batch, node, width] only here.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import jax
@@ -25,14 +24,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dig_jax.errors import InputError
-from dig_jax.graphs import (
-    Graph,
-    GridGraph,
-    NodeFactors,
-    Scale,
-    Stencil,
-    node_factors,
-)
+from dig_jax.graphs import Graph, GridGraph, node_factors
+from dig_jax.models.linear_call import linear_call
+from dig_jax.models.stencil import column, scaled, stencil_sum
 
 Aggregate: TypeAlias = Callable[
     [Float[Array, "rows width"]], Float[Array, "rows width"]
@@ -50,13 +44,13 @@ def segment_aggregate(
     senders = np.concatenate([graph.senders, loops])
     receivers = np.concatenate([graph.receivers, loops])
     weights = np.concatenate([graph.weights, own[loops]]) * before[senders]
-    weights, after = _column(weights), _column(after)
+    weights, after = column(weights), column(after)
 
     def aggregate_image(h: Float[Array, "node width"]) -> Float[Array, "node width"]:
         # A hub sums hundreds of messages: in bfloat16 the sum would stop growing.
-        messages = _scaled(h.astype(jnp.float32)[senders], weights)
+        messages = scaled(h.astype(jnp.float32)[senders], weights)
         total = jraph.segment_sum(messages, receivers, graph.num_padded_nodes)
-        return _scaled(total, after).astype(h.dtype)
+        return scaled(total, after).astype(h.dtype)
 
     return _per_image(graph.num_padded_nodes, jax.vmap(aggregate_image))
 
@@ -68,7 +62,7 @@ def dense_aggregate(graph: Graph | GridGraph, normalization: str = "mean") -> Ag
     # The factors stay out of the matrix: a grid's weights are whole numbers, which
     # bfloat16 holds exactly up to 256.
     adjacency = (graph.adjacency() + np.diag(factors.own)).astype(np.float32)
-    before, after = _column(factors.before), _column(factors.after)
+    before, after = column(factors.before), column(factors.after)
 
     def aggregate(
         h: Float[Array, "batch node width"],
@@ -76,11 +70,11 @@ def dense_aggregate(graph: Graph | GridGraph, normalization: str = "mean") -> Ag
         total = jnp.einsum(
             "vu,bud->bvd",
             adjacency.astype(h.dtype),
-            _scaled(h, before).astype(h.dtype),
+            scaled(h, before).astype(h.dtype),
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
         )
-        return _scaled(total, after).astype(h.dtype)
+        return scaled(total, after).astype(h.dtype)
 
     return _per_image(graph.num_padded_nodes, aggregate)
 
@@ -99,44 +93,17 @@ def stencil_aggregate(
             "graph: auto, dense, segment."
         )
     factors = node_factors(graph.graph, normalization)
-    before, after = _column(factors.before), _column(factors.after)
-    hub_loops = _column(factors.own[graph.hubs])
-    stencils = _with_self_loops(graph, factors)
+    before, after = column(factors.before), column(factors.after)
+    loops = column(factors.own)
+    forward = stencil_sum(graph, loops, before, after)
+    # A grid's edges run both ways with one weight: the matrix between the factors is
+    # symmetric, and the transpose is the same sum with the factors exchanged.
+    backward = stencil_sum(graph, loops, after, before)
 
     def aggregate(
         h: Float[Array, "batch node width"],
     ) -> Float[Array, "batch node width"]:
-        batch, _, width = h.shape
-        dtype, h = h.dtype, _scaled(h.astype(jnp.float32), before)
-        grids = [
-            h[:, scale.nodes].reshape(batch, scale.rows, scale.cols, width)
-            for scale in graph.scales
-        ]
-        hubs = h[:, graph.hubs]
-        totals = []
-        for i, (grid, scale, stencil) in enumerate(
-            zip(grids, graph.scales, stencils, strict=True)
-        ):
-            total = _add_neighbors(grid, stencil)
-            if graph.across:
-                total = total + _add_across(grids, i, graph)
-            if graph.num_hubs:
-                hub_sum = jnp.sum(hubs, axis=1) * stencil.hub
-                total = total + hub_sum[:, None, None]
-            total = _scaled(total, _on_grid(after, scale))
-            totals.append(total.reshape(batch, scale.num_nodes, width))
-        if graph.num_hubs:
-            patch_sum = jnp.zeros((batch, width))
-            for grid, stencil in zip(grids, stencils, strict=True):
-                patch_sum = patch_sum + jnp.sum(grid, axis=(1, 2)) * stencil.hub
-            hub_total = jnp.broadcast_to(patch_sum[:, None], hubs.shape)
-            if np.any(hub_loops):
-                hub_total = hub_total + _scaled(hubs, hub_loops)
-            totals.append(_scaled(hub_total, after[graph.hubs]))
-        padding = graph.num_padded_nodes - graph.num_nodes
-        if padding:
-            totals.append(jnp.zeros((batch, padding, width)))
-        return jnp.concatenate(totals, axis=1).astype(dtype)
+        return linear_call(forward, backward, (), h)
 
     return _per_image(graph.num_padded_nodes, aggregate)
 
@@ -184,25 +151,6 @@ def _edge_list(graph: Graph | GridGraph) -> Graph:
     return graph.graph if isinstance(graph, GridGraph) else graph
 
 
-def _column(values: Float[np.ndarray, "node"]) -> Float[np.ndarray, "node 1"]:
-    return values.astype(np.float32)[:, None]
-
-
-def _scaled(
-    h: Float[Array, "*nodes width"], factors: Float[np.ndarray, "*factor 1"]
-) -> Float[Array, "*nodes width"]:
-    """Features times the factors of their nodes; no operation where all are 1."""
-    return h if np.all(factors == 1) else h * factors
-
-
-def _with_self_loops(graph: GridGraph, factors: NodeFactors) -> list[Stencil]:
-    """The stencils with the patches' own weights, which are alike on a whole scale."""
-    return [
-        replace(stencil, centre=stencil.centre + float(factors.own[scale.start]))
-        for scale, stencil in zip(graph.scales, graph.stencils, strict=True)
-    ]
-
-
 def _per_image(
     num_nodes: int,
     aggregate: Callable[
@@ -215,69 +163,3 @@ def _per_image(
         return aggregate(h.reshape(-1, num_nodes, h.shape[-1])).reshape(h.shape)
 
     return aggregate_rows
-
-
-def _add_neighbors(
-    grid: Float[Array, "batch row col width"], stencil: Stencil
-) -> Float[Array, "batch row col width"]:
-    """Weighted sum over each patch's grid neighbours and itself."""
-    above_below = _shift_sum(grid, axis=1)
-    left_right = _shift_sum(grid, axis=2)
-    total = (above_below + left_right) * stencil.side
-    if stencil.corner:
-        total = total + _shift_sum(above_below, axis=2) * stencil.corner
-    if stencil.centre:
-        total = total + grid * stencil.centre
-    return total
-
-
-def _shift_sum(
-    grid: Float[Array, "batch row col width"], axis: int
-) -> Float[Array, "batch row col width"]:
-    """Sum of the two neighbours along an axis; nothing lies beyond the border."""
-    size = grid.shape[axis]
-    padding = [(0, 0)] * 4
-    padding[axis] = (1, 1)
-    padded = jnp.pad(grid, padding)
-    return jax.lax.slice_in_dim(padded, 0, size, axis=axis) + jax.lax.slice_in_dim(
-        padded, 2, size + 2, axis=axis
-    )
-
-
-def _add_across(
-    grids: list[Float[Array, "batch _ _ width"]], index: int, graph: GridGraph
-) -> Float[Array, "batch row col width"]:
-    """Sum of the patches of other scales that cover, or are covered by, each patch."""
-    total = jnp.zeros(())
-    for j, other in enumerate(grids):
-        if j < index:
-            total = total + pool_sum(other, graph.factor(j, index))
-        elif j > index:
-            total = total + repeat_patches(other, graph.factor(index, j))
-    return total
-
-
-def pool_sum(
-    grid: Float[Array, "batch row col width"], factor: int
-) -> Float[Array, "batch coarse_row coarse_col width"]:
-    """Sum over the factor x factor patches that each coarser patch covers."""
-    batch, rows, cols, width = grid.shape
-    blocks = grid.reshape(batch, rows // factor, factor, cols // factor, factor, width)
-    return jnp.sum(blocks, axis=(2, 4))
-
-
-def repeat_patches(
-    grid: Float[Array, "batch row col width"], factor: int
-) -> Float[Array, "batch fine_row fine_col width"]:
-    """Copy each patch to the factor x factor finer patches that it covers."""
-    batch, rows, cols, width = grid.shape
-    copies = jnp.broadcast_to(
-        grid[:, :, None, :, None], (batch, rows, factor, cols, factor, width)
-    )
-    return copies.reshape(batch, rows * factor, cols * factor, width)
-
-
-def _on_grid(
-    values: Float[np.ndarray, "node 1"], scale: Scale
-) -> Float[np.ndarray, "row col 1"]:
-    return values[scale.nodes].reshape(scale.rows, scale.cols, 1)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dig_jax.errors import InputError
-from dig_jax.models.layers import DType, Linear, activation_dtype, truncated_normal
+from dig_jax.models.layers import Linear, truncated_normal
+from dig_jax.models.products import DType, activation_dtype
 
 AttentionKernel: TypeAlias = Literal["auto", "xla", "cudnn"]
 """What computes attention's products; no effect on parameters or, to rounding, results.

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph, Normalization
 from dig_jax.models.aggregation import Aggregate, create_aggregate
-from dig_jax.models.layers import MLP, DType, gelu, matmul, uniform_fan_in
+from dig_jax.models.layers import MLP, gelu, uniform_fan_in
+from dig_jax.models.products import DType, matmul
 
 Rows = Float[Array, "rows width"]
 Conv: TypeAlias = Literal["sage", "gcn", "gin"]
@@ -43,8 +45,8 @@ class GraphSAGE(nn.Module):
     def __call__(self, h: Rows) -> Rows:
         width = h.shape[-1]
         kernel = self.param("kernel", uniform_fan_in, (width, 2 * width))
-        both = matmul(h, kernel, self.dtype)
-        return both[:, :width] + self.aggregate(both[:, width:])
+        own, neighbours = jnp.split(matmul(h, kernel, self.dtype), 2, axis=1)
+        return own + self.aggregate(neighbours)
 
 
 class GCN(nn.Module):

@@ -12,7 +12,7 @@ from dig_jax.models.aggregation import Aggregation
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.convolutions import Conv
 from dig_jax.models.dig import DiG, MixBlock, ParallelBlock
-from dig_jax.models.layers import DType
+from dig_jax.models.products import DType
 from dig_jax.models.skeleton import even_depth
 
 Conditioning: TypeAlias = Literal["node", "add", "concat"]

@@ -12,18 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dig_jax.graphs import GridGraph, image_to_patches
-from dig_jax.models.aggregation import pool_sum, repeat_patches
 from dig_jax.models.convolutions import Hops
 from dig_jax.models.layers import (
     MLP,
-    DType,
     LayerNorm,
     Linear,
-    activation_dtype,
     sinusoidal_embedding,
     truncated_normal,
 )
+from dig_jax.models.products import DType, activation_dtype
 from dig_jax.models.skeleton import LongSkipStack, MakeBlock, predict_image
+from dig_jax.models.stencil import pool_sum, repeat_patches
 
 Rows = Float[Array, "rows width"]
 

@@ -22,12 +22,11 @@ from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, choose_attention
 from dig_jax.models.layers import (
     MLP,
-    DType,
     LayerNorm,
     Linear,
-    activation_dtype,
     sinusoidal_embedding,
 )
+from dig_jax.models.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]

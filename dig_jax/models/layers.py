@@ -1,46 +1,19 @@
-"""Layers that the backbones share: matrix products, norms, embeddings."""
+"""Layers that the backbones share: linear layers, norms, GELU, embeddings."""
 
+import math
 from functools import partial
-from typing import Literal, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-DType: TypeAlias = Literal["float32", "mixed", "bfloat16"]
-"""What is computed in what; parameters, norms and reductions are float32 in each.
-
-float32: everything. mixed: products of bfloat16 operands summed and kept in float32.
-bfloat16: as mixed, and activations are kept in bfloat16 between layers.
-"""
+from dig_jax.models.linear_call import linear_call
+from dig_jax.models.products import DType, matmul
 
 truncated_normal = nn.initializers.truncated_normal(0.02)
 # The default of torch's Linear and of PyTorch Geometric: U(-1, 1) / sqrt(fan_in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def matmul(
-    x: Float[Array, "*batch k"], kernel: Float[Array, "k n"], dtype: DType
-) -> Float[Array, "*batch n"]:
-    """The matrix product of the package: every linear layer goes through here."""
-    contract_last = (((x.ndim - 1,), (0,)), ((), ()))
-    if dtype == "float32":
-        return jax.lax.dot_general(
-            x, kernel, contract_last, precision=jax.lax.Precision.HIGHEST
-        )
-    out = jax.lax.dot_general(
-        x.astype(jnp.bfloat16),
-        kernel.astype(jnp.bfloat16),
-        contract_last,
-        preferred_element_type=jnp.float32,
-    )
-    return out.astype(activation_dtype(dtype))
-
-
-def activation_dtype(dtype: DType) -> jnp.dtype:
-    """What activations are kept in between layers."""
-    return jnp.dtype(jnp.bfloat16 if dtype == "bfloat16" else jnp.float32)
 
 
 class Linear(nn.Module):
@@ -100,13 +73,35 @@ class MLP(nn.Module):
         width = x.shape[-1]
         linear = partial(Linear, dtype=self.dtype, kernel_init=self.kernel_init)
         x = linear(round(width * self.ratio), name="expand")(x)
-        x = nn.gelu(x, approximate=self.tanh_gelu)
+        x = nn.gelu(x, approximate=True) if self.tanh_gelu else gelu(x)
         return linear(width, name="project")(x)
 
 
+@jax.custom_jvp
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """GELU in its exact form, as torch has it."""
-    return nn.gelu(x, approximate=False)
+    """GELU in its exact form, x Phi(x), as torch has it; computed in float32."""
+    y = x.astype(jnp.float32)
+    return (y * _normal_cdf(y)).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return gelu(x), linear_call(_times_gelu_slope, _times_gelu_slope, (x,), dx)
+
+
+def _times_gelu_slope(
+    x: Float[Array, "*shape"], d: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    # The barrier keeps XLA from storing Phi(x) for the backward pass: reading it back
+    # costs more than computing it again.
+    y = jax.lax.optimization_barrier(x).astype(jnp.float32)
+    density = jnp.exp(-0.5 * y * y) / math.sqrt(2 * math.pi)
+    return ((_normal_cdf(y) + y * density) * d).astype(d.dtype)
+
+
+def _normal_cdf(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
 
 
 def sinusoidal_embedding(

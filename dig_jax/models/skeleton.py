@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 
 from dig_jax.errors import InputError
 from dig_jax.graphs import patches_to_image
-from dig_jax.models.layers import DType, LayerNorm, Linear, uniform_fan_in
+from dig_jax.models.layers import LayerNorm, Linear, uniform_fan_in
+from dig_jax.models.products import DType
 
 Rows = Float[Array, "rows width"]
 MakeBlock = Callable[..., nn.Module]

@@ -19,14 +19,13 @@ from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, choose_attention
 from dig_jax.models.layers import (
     MLP,
-    DType,
     LayerNorm,
     Linear,
-    activation_dtype,
     sinusoidal_embedding,
     truncated_normal,
     uniform_fan_in,
 )
+from dig_jax.models.products import DType, activation_dtype
 from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
 
 Rows = Float[Array, "rows width"]

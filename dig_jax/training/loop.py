@@ -149,7 +149,8 @@ class TrainingRun:
         progress.message(
             f"Trained {done} steps.\n"
             f"  pictures    {workdir}/samples/\n"
-            f"  curves      {workdir}/loss.png, diversity.png, metrics.jsonl, "
+            f"  curves      {workdir}/loss.png, diversity.png, "
+            f"{'scores.png, ' if options.evaluate_every else ''}metrics.jsonl, "
             f"TensorBoard events\n"
             f"  checkpoint  {workdir}/checkpoints/{done}"
         )

@@ -8,7 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 from dig_jax.errors import InputError
-from dig_jax.images import write_png
+from dig_jax.figures import (
+    create_figure,
+    label_axes,
+    mark_whole_numbers,
+    save_figure,
+    scale_log,
+)
 from dig_jax.training.metric_writer import (
     DIVERSITY,
     NOISE_LEVEL_LOSS,
@@ -40,14 +46,14 @@ def plot_loss(workdir: str | os.PathLike[str]) -> Path:
     if len(loss) == 0:
         raise _nothing_to_plot(workdir, "a finite `loss`", len(metrics))
     panels = 1 + (len(by_noise_level) > 0) + (len(grad_norm) > 0)
-    figure, axes = _create_figure(panels)
+    figure, axes = create_figure(panels)
     remaining = iter(axes)
     _plot_curve(next(remaining), loss, "Loss")
     if by_noise_level:
         _plot_noise_levels(next(remaining), by_noise_level)
     if len(grad_norm):
         _plot_curve(next(remaining), grad_norm, "Gradient norm")
-    return _save(figure, Path(workdir) / "loss.png")
+    return save_figure(figure, Path(workdir) / "loss.png")
 
 
 def plot_diversity(workdir: str | os.PathLike[str]) -> Path:
@@ -62,14 +68,14 @@ def plot_diversity(workdir: str | os.PathLike[str]) -> Path:
         raise _nothing_to_plot(workdir, f"`{DIVERSITY}00`", len(metrics))
     count = min(len(rows), _MAX_STEPS)
     shown = [rows[int(i)] for i in np.linspace(0, len(rows) - 1, count).round()]
-    figure, (ax,) = _create_figure(1)
+    figure, (ax,) = create_figure(1)
     for (step, values), color in zip(shown, _shades(count), strict=True):
         ax.plot(values, **_MARKED, color=color, label=f"step {step:,}")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8)
-    _finish(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
-    _whole_numbers(ax)
-    return _save(figure, Path(workdir) / "diversity.png")
+    label_axes(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
+    mark_whole_numbers(ax)
+    return save_figure(figure, Path(workdir) / "diversity.png")
 
 
 def plot_scores(workdir: str | os.PathLike[str]) -> Path:
@@ -84,12 +90,12 @@ def plot_scores(workdir: str | os.PathLike[str]) -> Path:
     )
     if not names:
         raise _nothing_to_plot(workdir, f"`{SCORE}...`", len(metrics))
-    figure, axes = _create_figure(len(names))
+    figure, axes = create_figure(len(names))
     for ax, name in zip(axes, names, strict=True):
         step, value = _curve(metrics, name).T
         ax.plot(step, value, **_MARKED, color=_BLUE)
-        _finish(ax, "Step", name.removeprefix(SCORE))
-    return _save(figure, Path(workdir) / "scores.png")
+        label_axes(ax, "Step", name.removeprefix(SCORE))
+    return save_figure(figure, Path(workdir) / "scores.png")
 
 
 def _nothing_to_plot(
@@ -134,9 +140,9 @@ def _plot_curve(ax, curve: Curve, label: str) -> None:
         ax.plot(step, smooth, color=_BLUE, linewidth=1.8, label="smoothed")
         ax.legend(frameon=False)
     if value.min() > 0 and smooth.max() > 5 * smooth.min():
-        _log_scale(ax)
-    _finish(ax, "Step", label)
-    _whole_numbers(ax)
+        scale_log(ax)
+    label_axes(ax, "Step", label)
+    mark_whole_numbers(ax)
 
 
 def _plot_noise_levels(ax, rows: list[Row]) -> None:
@@ -151,10 +157,10 @@ def _plot_noise_levels(ax, rows: list[Row]) -> None:
         ax.plot(time, mean, **_MARKED, color=color, label=steps)
     known = np.concatenate([mean[np.isfinite(mean)] for mean in means])
     if len(known) and known.min() > 0 and known.max() > 5 * known.min():
-        _log_scale(ax)
+        scale_log(ax)
     ax.set_xlim(0, 1)
     ax.legend(frameon=False, fontsize=8)
-    _finish(ax, "Diffusion time (0 is data, 1 is noise)", "Loss by noise level")
+    label_axes(ax, "Diffusion time (0 is data, 1 is noise)", "Loss by noise level")
 
 
 def _mean_of_rows(rows: list[Row]) -> Float[np.ndarray, "number"]:
@@ -173,52 +179,6 @@ def _shades(count: int) -> list[Any]:
 
     shades = LinearSegmentedColormap.from_list("", [_LIGHT_BLUE, _BLUE, "#0b2540"])
     return [shades(x) for x in np.linspace(0, 1, count)] if count > 1 else [_BLUE]
-
-
-def _log_scale(ax) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _whole_numbers(ax) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-
-
-def _finish(ax, xlabel: str, ylabel: str) -> None:
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    ax.grid(color="0.92", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _create_figure(panels: int) -> tuple[Any, Any]:
-    """A figure and its panels, at most four side by side."""
-    from matplotlib.figure import Figure
-
-    columns = min(panels, 4)
-    rows = -(-panels // columns)
-    size = (4.8 * columns, 3.6 * rows)
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes[panels:]:
-        ax.remove()
-    return figure, axes[:panels]
-
-
-def _save(figure: Any, path: Path) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])
-    return path
 
 
 def _smooth(value: Float[np.ndarray, "point"]) -> Float[np.ndarray, "point"]:

@@ -9,7 +9,7 @@ import pytest
 
 from dig_jax.config import load_config_file
 from dig_jax.data.loader import read_all
-from dig_jax.errors import InputError, NonFiniteError
+from dig_jax.errors import InputError
 from dig_jax.evaluation import Evaluator, create_evaluation_options
 from dig_jax.evaluation.features import FeatureScorer
 from dig_jax.experiment import create_experiment, open_dataset
@@ -93,6 +93,18 @@ def test_test_images_score_what_stands_beside_every_score(data_dir, digits):
     for name, score in scores.items():
         assert score["real"] == pytest.approx(score["value"]), name
         assert score["num_real"] == score["num_images"] == 297
+
+
+def test_the_floor_is_of_as_many_images_as_are_held(data_dir):
+    evaluator = create_evaluator(create_digits(data_dir, num_held=200))
+    train = read_all(open_dataset(create_digits(data_dir), "train"))
+    drawn = LabelledImages(train.images[:500], train.labels[:500])
+    scores = evaluator.score(drawn, DRAWN)["scores"]
+    for name in ("fd_digits200", "kid_digits200", "precision_digits200"):
+        assert scores[name]["num_real"] == scores[name]["num_images"] == 200
+    assert "real" not in scores["fd_digits500"]
+    # Fewer images are further from the whole.
+    assert scores["fd_digits500"]["value"] < scores["fd_digits200"]["value"]
 
 
 def test_a_record_says_what_it_depends_on(data_dir, digits):
@@ -244,34 +256,6 @@ def test_what_cannot_be_scored_is_refused_with_a_way_out(data_dir, section, said
         create_evaluation_options(create_digits(data_dir, **section))
 
 
-@pytest.fixture(scope="module")
-def inception(tmp_path_factory):
-    """Random weights of the real network, and an experiment that names them."""
-    folder = tmp_path_factory.mktemp("inception")
-    write_weights(folder / "random.safetensors", random_weights(0), {})
-    return create_npz(
-        folder / "data",
-        count=8,
-        inception_weights=str(folder / "random.safetensors"),
-        allow_few_images=True,
-    )
-
-
-def test_inception_with_random_weights_scores_from_files_to_fid(inception):
-    """The whole way; what its features and scores are is tested apart."""
-    evaluator = create_evaluator(inception)
-    test = LabelledImages(*noise(1, 8))  # what create_npz made test.npz of
-    record = evaluator.score(test, DRAWN)
-    scores = record["scores"]
-    expected = {"fid8", "sfid8", "kid8", "precision8", "recall8"}
-    assert set(scores) == expected | {"inception_score8"}
-    # The same images as generated and as test images.
-    assert scores["fid8"]["real"] == pytest.approx(scores["fid8"]["value"])
-    assert scores["inception_score8"]["real"] == scores["inception_score8"]["value"]
-    assert "8 images for 2048 features" in record["notes"][0]
-    assert record["features"]["resize"] == "tf1"
-
-
 def test_other_projects_statistics_give_the_same_distance(data_dir, digits, tmp_path):
     test = read_all(open_dataset(create_digits(data_dir), "test"))
     ours = digits.score(test, DRAWN)["scores"]["fd_digits297"]["value"]
@@ -291,14 +275,14 @@ def test_other_projects_statistics_give_the_same_distance(data_dir, digits, tmp_
         assert len(record["features"]["statistics"]) == 64
 
 
-def test_weights_that_are_not_finite_are_refused(inception, tmp_path):
+def test_weights_that_are_not_finite_are_refused(data_dir, tmp_path):
     weights = random_weights(0)
     weights["fc.weight"][0, 0] = np.nan
     write_weights(tmp_path / "nan.safetensors", weights, {})
-    config = inception.config.copy_and_resolve_references()
-    config.evaluation.inception_weights = str(tmp_path / "nan.safetensors")
-    with pytest.raises((InputError, NonFiniteError), match=r"not finite in fc\.weight"):
-        create_evaluator(create_experiment(config)).check(8)
+    file = str(tmp_path / "nan.safetensors")
+    named = create_digits(data_dir, features="inception", inception_weights=file)
+    with pytest.raises(InputError, match=r"not finite in fc\.weight"):
+        create_evaluator(named).check(3000)
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, data_dir, digits):

@@ -112,3 +112,18 @@ def test_a_record_reads_as_a_table():
         "  kid10k          0.1000 ± 0.0100  0.0000 ± 0.0010",
         "  label_accuracy           0.5000  0.9000  (297 images)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (
+            {"labels": "none", "samples_digest": "ef" * 32},
+            "from a file (efefefefefefefef)",
+        ),
+        ({"labels": "balanced"}, "of unknown origin"),
+    ],
+)
+def test_images_of_others_are_said_to_be_so(samples, said):
+    text = format_record(create_record(samples=samples))
+    assert text.startswith(f"50,000 images {said}\n")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from dig_jax.errors import InputError
 from dig_jax.training.metric_writer import MetricWriter
-from dig_jax.training.plots import plot_diversity, plot_loss
+from dig_jax.training.plots import plot_diversity, plot_loss, plot_scores
 
 
 def write_lines(workdir, *lines):
@@ -72,3 +72,21 @@ def test_a_plot_of_nothing_is_refused(tmp_path, plot):
     write_lines(tmp_path, {"loss": float("nan")})
     with pytest.raises(InputError, match=r"plot needs a line with .* got 1 lines"):
         plot(tmp_path)
+
+
+def test_scores_have_a_panel_each_at_most_four_side_by_side(tmp_path):
+    def draw(num_scores):
+        scores = {f"score/score{i}": 1.0 + i for i in range(num_scores)}
+        write_lines(tmp_path, {"loss": 1.0}, scores, {"loss": 0.5}, scores)
+        return Image.open(plot_scores(tmp_path)).size
+
+    (one, row), (four, _), (five, two_rows) = draw(1), draw(4), draw(5)
+    assert round(four / one, 2) == 4
+    assert round(five / four, 2) == 1
+    assert round(two_rows / row, 2) == 2
+
+
+def test_a_run_without_scores_has_no_plot_of_them(tmp_path):
+    write_lines(tmp_path, {"loss": 1.0})
+    with pytest.raises(InputError, match=r"`score/\.\.\.`.*got 1 lines"):
+        plot_scores(tmp_path)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dig_jax.training.progress import Progress
+from dig_jax.training.progress import Progress, StageProgress
 
 
 class FakeClock:
@@ -231,3 +231,26 @@ def test_stdout_and_stderr_are_what_they_were_afterwards():
     with pytest.raises(KeyboardInterrupt), Progress(2, stream=Terminal()):
         raise KeyboardInterrupt
     assert (sys.stdout, sys.stderr) == before
+
+
+def run_stages(capsys, seconds, *stages):
+    """What is shown of stages of ten parts that take some seconds each."""
+    clock = FakeClock()
+    progress = StageProgress(clock=clock)
+    for stage in stages:
+        for part in range(1, 11):
+            clock.seconds += seconds
+            progress(stage, part, 10)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_stages_that_take_no_time_are_not_shown(capsys):
+    assert run_stages(capsys, 0.1, "statistics", "features") == []
+
+
+def test_stages_that_take_seconds_are_shown_to_their_end(capsys):
+    lines = run_stages(capsys, 2.0, "statistics", "features")
+    for stage in ("statistics", "features"):
+        shown = [line for line in lines if line.startswith(stage)]
+        assert shown[-1].startswith(f"{stage}  done 10/10  100.0%")
+        assert len(shown) > 1

@@ -1,0 +1,97 @@
+"""Draw images with an exported sampler: needs jax, flatbuffers, numpy, safetensors.
+
+    python sample.py --num_images=16 --labels=0,3,5 --seed=0 --out=samples.png
+
+Labels go round. --out ends in .png, or in .npz for the arrays `images` and `labels`.
+"""
+
+import argparse
+import hashlib
+import json
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+
+def draw_images(
+    folder: Path, num_images: int, labels: list[int], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 [image, row, col, rgb], and their labels; all labels if none."""
+    record = json.loads((folder / "manifest.json").read_text())["record"]
+    for name, digest in record["files"].items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            sys.exit(f"error: {folder / name} is damaged: copy or export it again.")
+    platform, classes = export.default_export_platform(), record["num_classes"]
+    if platform not in (known := record["platforms"]):
+        sys.exit(f"error: exported for {', '.join(known)}, but this is {platform}.")
+    if num_images < 1 or not 0 <= seed < 2**31 or {*labels} - {*range(classes)}:
+        sys.exit(
+            f"error: needs num_images >= 1, seed in 0 to 2147483647 and labels in "
+            f"{range(classes)}, got {num_images}, {seed}, {labels}."
+        )
+    group = record["group_sizes"][platform]
+    choices = np.array(labels or [*range(classes)] or [0], np.int32)
+    wanted = np.resize(choices, num_images + group)
+    parameters = load_file(folder / "parameters.safetensors")
+    sampler = (folder / f"group_{platform}.stablehlo").read_bytes()
+    draw, images = jax.jit(export.deserialize(bytearray(sampler)).call), []
+    for start in range(0, num_images, group):
+        index = np.arange(start, start + group, dtype=np.int32)
+        x = np.asarray(draw(parameters, np.int32(seed), index, wanted[index]))
+        if not np.isfinite(x).all():
+            sys.exit("error: the network's output is not finite.")
+        images.append(np.rint((x + 1) * 127.5).clip(0, 255).astype(np.uint8))
+    return np.concatenate(images)[:num_images], wanted[:num_images]
+
+
+def write_png(path: Path, images: np.ndarray) -> None:
+    """Write images side by side, about as many in a row as there are rows."""
+    count, rows, cols, channels = images.shape
+    across = int(np.ceil(np.sqrt(count)))
+    down = -(-count // across)
+    grid = np.full((down * across, rows, cols, channels), 255, np.uint8)
+    grid[:count] = images
+    grid = grid.reshape(down, across, rows, cols, channels).swapaxes(1, 2)
+    lines = [b"\0" + line.tobytes() for line in grid.reshape(down * rows, -1)]
+    size = struct.pack(">II", across * cols, down * rows)
+    kind = bytes([8, 0 if channels == 1 else 2, 0, 0, 0])  # bits, grey or RGB
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, data in (
+            (b"IHDR", size + kind),
+            (b"IDAT", zlib.compress(b"".join(lines))),
+            (b"IEND", b""),
+        ):
+            file.write(struct.pack(">I", len(data)) + name + data)
+            file.write(struct.pack(">I", zlib.crc32(name + data)))
+
+
+def main() -> None:
+    """Draw what the command line asks for, with the export beside this file."""
+
+    def labels(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--num_images", type=int, default=16)
+    parser.add_argument("--labels", type=labels, default=[], help="such as 3 or 0,3,5")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("samples.png"))
+    asked = parser.parse_args()
+    folder = Path(__file__).resolve().parent
+    images, of = draw_images(folder, asked.num_images, asked.labels, asked.seed)
+    if asked.out.suffix == ".npz":
+        np.savez_compressed(asked.out, images=images, labels=of)
+    else:
+        write_png(asked.out, images)
+    print(f"Drew {len(images)} images: {asked.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Products of low precision, and GELU, against NumPy in float64."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dig_jax.models.layers import gelu
+from dig_jax.models.products import matmul
+
+# Kernels whose rows divide by 16, by 2 and by nothing.
+SHAPES = [((4, 16), 8), ((2, 3, 18), 5), ((7, 13), 3)]
+low_precision = pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
+# Sums of at most 18 products in float32.
+ROUNDING = 1e-5
+
+
+def rounded(values):
+    return np.asarray(jnp.asarray(values).astype(jnp.bfloat16), np.float64)
+
+
+def random(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def in_float32(dtype, x, kernel):
+    """The product as a loss sees it."""
+    return matmul(x, kernel, dtype).astype(jnp.float32)
+
+
+def mixed(x, kernel):
+    return matmul(x, kernel, "mixed")
+
+
+def exact(x, kernel):
+    return matmul(x, kernel, "float32")
+
+
+@pytest.mark.parametrize(("shape", "out"), SHAPES)
+def test_mixed_products_and_derivatives_round_operands_alone(rng, shape, out):
+    """As products of rounded operands: also of the rounded cotangent or tangent."""
+    x, kernel = random(rng, *shape), random(rng, shape[-1], out)
+    g, dx, dkernel = random(rng, *shape[:-1], out), random(rng, *shape), kernel + 1
+
+    @jax.jit
+    def run(x, kernel):
+        value, vjp = jax.vjp(mixed, x, kernel)
+        tangents = (dx, dkernel)
+        tangent = jax.jvp(mixed, (x, kernel), tangents)[1]
+        return value, *vjp(g), tangent
+
+    value, of_x, of_kernel, tangent = run(x, kernel)
+    x_, kernel_, g_ = rounded(x), rounded(kernel), rounded(g)
+    rows, g_rows = x_.reshape(-1, shape[-1]), g_.reshape(-1, out)
+    for actual, expected in (
+        (value, x_ @ kernel_),
+        (of_x, g_ @ kernel_.T),
+        (of_kernel, rows.T @ g_rows),
+        (tangent, rounded(dx) @ kernel_ + x_ @ rounded(dkernel)),
+    ):
+        assert actual.dtype == jnp.float32
+        np.testing.assert_allclose(actual, expected, atol=ROUNDING * shape[-1])
+
+
+def test_float32_products_are_not_rounded(rng):
+    x, kernel = random(rng, 5, 16), random(rng, 16, 4)
+    value, vjp = jax.vjp(exact, x, kernel)
+    x_, kernel_ = (np.asarray(v, np.float64) for v in (x, kernel))
+    np.testing.assert_allclose(value, x_ @ kernel_, atol=ROUNDING)
+    of_x, of_kernel = vjp(value)
+    np.testing.assert_allclose(
+        of_x, np.asarray(value, np.float64) @ kernel_.T, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        of_kernel, x_.T @ np.asarray(value, np.float64), atol=1e-4
+    )
+
+
+@low_precision
+def test_every_product_of_a_training_step_takes_bfloat16(dtype):
+    """In float32 they are several times slower on CPUs, GPUs and TPUs."""
+
+    def loss(x, kernels):
+        for kernel in kernels:
+            x = matmul(gelu(x), kernel, dtype)
+        return jnp.sum(x.astype(jnp.float32))
+
+    x, kernel = jnp.ones((4, 32)), jnp.ones((32, 32))
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(x, [kernel] * 3).as_text()
+    operands = re.findall(r"dot_general .*: \((\S+), (\S+)\) ->", text)
+    # Forward, gradient of the features, gradient of the kernel; no more than those,
+    # and the last product's value is not needed.
+    assert len(operands) in (8, 9)
+    assert all("bf16" in operand for pair in operands for operand in pair)
+
+
+@low_precision
+def test_a_product_of_constants_has_no_product_in_its_derivative(dtype):
+    """Only what is differentiated is multiplied by."""
+    x, kernel = jnp.ones((4, 32)), jnp.ones((32, 32))
+    for argument in (0, 1):
+        derivative = jax.grad(lambda *a: jnp.sum(in_float32(dtype, *a)), argument)
+        text = jax.jit(derivative).lower(x, kernel).as_text()
+        assert text.count("stablehlo.dot_general") <= 2
+
+
+@low_precision
+def test_gradients_of_single_images_add_up(rng, dtype):
+    x, kernel = random(rng, 3, 5, 16), random(rng, 16, 4)
+
+    def loss(kernel, x):
+        return jnp.sum(jnp.sin(in_float32(dtype, x, kernel)))
+
+    per_image = jax.vmap(jax.grad(loss), (None, 0))(kernel, x)
+    total = jax.grad(loss)(kernel, x)
+    np.testing.assert_allclose(per_image.sum(0), total, atol=1e-4)
+
+
+def test_gelu_and_its_derivatives_equal_the_formula():
+    x = np.linspace(-9, 9, 721)
+    cdf = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    x32 = jnp.asarray(x, jnp.float32)
+    # Rounding of Phi(x), some 1e-7, times x.
+    np.testing.assert_allclose(gelu(x32), x * cdf, atol=2e-6)
+    slope = jax.vmap(jax.grad(gelu))(x32)
+    np.testing.assert_allclose(slope, cdf + x * density, atol=2e-6)
+    forward = jax.jvp(gelu, (x32,), (jnp.ones_like(x32),))[1]
+    np.testing.assert_allclose(forward, slope, atol=1e-7)
+    curvature = jax.vmap(jax.grad(jax.grad(gelu)))(x32)
+    np.testing.assert_allclose(curvature, (2 - x**2) * density, atol=5e-6)
+
+
+def test_gelu_of_bfloat16_is_rounded_once():
+    x = jnp.linspace(-6, 6, 301).astype(jnp.bfloat16)
+    exact = gelu(x.astype(jnp.float32))
+    assert gelu(x).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gelu(x), exact.astype(jnp.bfloat16))
