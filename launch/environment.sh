@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv with the package and sets PYTHON.
 #
 # DIG_JAX_EXTRAS: extras to install beside the package, such as "test".
