@@ -12,6 +12,8 @@ ROOT = Path(dig_jax.__file__).parent
 LAYERS = (
     ("errors",),
     ("graphs", "config", "versions"),
+    ("roll_call",),
+    ("distributed",),
     ("command_line",),
     ("interfaces",),
     ("models", "diffusion", "data", "metrics", "images", "sharding", "label_rules"),
