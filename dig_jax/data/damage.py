@@ -71,6 +71,7 @@ class SoundRecords:
             )
         self.source = source
         self.damaged: set[int] = set()
+        self._refusal = ""  # what was said when it became too much
         self._max_damaged = max_damaged_share * len(source)
         self._lock = threading.Lock()
 
@@ -111,15 +112,18 @@ class SoundRecords:
 
     def _count(self, index: int, error: DamagedRecordError) -> None:
         with self._lock:
+            if self._refusal:  # other threads may still be reading
+                raise InputError(self._refusal) from error
             if index in self.damaged:
                 return
             self.damaged.add(index)
             logging.warning("Damaged, the next record is used: %s", error)
             if len(self.damaged) > self._max_damaged:
-                raise InputError(
+                self._refusal = (
                     f"Data set {self.source.name!r}, split {self.source.split!r}: "
                     f"{len(self.damaged)} of {len(self.source)} records were found to "
                     f"be damaged, and at most {self._max_damaged:g} may be; the last "
                     f"is {error}. Prepare it again, or allow a larger "
                     f"max_damaged_share."
-                ) from error
+                )
+                raise InputError(self._refusal) from error
