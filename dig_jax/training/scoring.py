@@ -1,6 +1,7 @@
 """Scores of images drawn during training, and by them the best checkpoint."""
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,20 @@ class TrainingScores:
         mesh: Mesh,
     ) -> None:
         self._experiment, self._options = experiment, options
-        few = replace(evaluation, allow_few_images=True)
-        alone = jax.process_count() == 1
-        self._evaluator = Evaluator(experiment, few, mesh if alone else local_mesh())
+        self._evaluation = replace(evaluation, allow_few_images=True)
+        self._sampling = replace(sample_options, num_images=options.evaluate_images)
+        self._mesh = mesh
         self._best: tuple[dict[str, Any] | None] | None = None  # once it is read
-        self._sampler = Sampler(
-            experiment,
-            replace(sample_options, num_images=options.evaluate_images),
-            mesh,
-        )
+
+    # Made for the first evaluation: a label rule may read the whole data set.
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        mesh = self._mesh if jax.process_count() == 1 else local_mesh()
+        return Evaluator(self._experiment, self._evaluation, mesh)
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self._experiment, self._sampling, self._mesh)
 
     def is_due(self, step: int) -> bool:
         """Whether a step is evaluated."""
