@@ -35,3 +35,14 @@ def quick_classifier():
 def rng() -> np.random.Generator:
     """The same random numbers in every test, whatever runs before it."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def without_optimizations():
+    """Compile quickly what runs a few times; modules that want it say so."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -5,7 +5,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -46,11 +45,8 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def compile_quickly(without_optimizations):
+    """Every test here."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,3 @@
-import jax
 import pytest
 from known_laws import Gaussian
 
@@ -7,11 +6,8 @@ from dig_jax.diffusion import create_sde
 
 # Not for a whole package: without an __init__.py that lasts into other folders.
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def compile_quickly(without_optimizations):
+    """Every test here."""
 
 
 @pytest.fixture(scope="session")
