@@ -17,6 +17,7 @@ import pydantic
 from ml_collections import ConfigDict
 
 from dig_jax.errors import InputError
+from dig_jax.files import write_whole
 
 T = TypeVar("T")
 
@@ -142,13 +143,6 @@ def save_run_config(config: ConfigDict, workdir: str | Path) -> None:
     """Write config.json into a workdir, whole or not at all."""
     path = Path(workdir) / "config.json"
     write_whole(path, config_to_json(config) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, so that a reader never sees half of it."""
-    unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def config_to_json(config: ConfigDict) -> str:

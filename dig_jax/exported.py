@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from dig_jax.config import write_whole
 from dig_jax.errors import InputError
+from dig_jax.files import write_whole
 from dig_jax.interfaces import Params
 from dig_jax.training.checkpoint_record import sha256_of, unflatten
 from dig_jax.training.fingerprint import named_leaves

@@ -10,7 +10,7 @@ import dig_jax
 ROOT = Path(dig_jax.__file__).parent
 # From the bottom to the top; parts of one line do not know each other.
 LAYERS = (
-    ("errors",),
+    ("errors", "files"),
     ("graphs", "config", "versions"),
     ("roll_call",),
     ("distributed",),

@@ -20,7 +20,6 @@ from dig_jax.comparison.plan import (
     with_num_steps,
 )
 from dig_jax.comparison.report import write_report
-from dig_jax.config import write_whole
 from dig_jax.data.loader import read_all
 from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
@@ -33,6 +32,7 @@ from dig_jax.evaluation import (
     save_samples,
 )
 from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.files import write_whole
 from dig_jax.generation import Sampler, create_sample_options
 from dig_jax.interfaces import LabelledImages, Params
 from dig_jax.run import Run, load

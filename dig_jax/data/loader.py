@@ -7,7 +7,7 @@ number of hosts, threads and worker processes.
 """
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import TypeAlias
 
@@ -123,10 +123,15 @@ def read_all(
         InputError: It is empty, or too many of its records are damaged; of fewer, the
             next one is used.
     """
+    return collect(source, read_once(source, max_damaged_share=max_damaged_share))
+
+
+def collect(source: ImageSource, batches: Iterable[Batch]) -> LabelledImages:
+    """The batches of `read_once`, joined in memory."""
     images = np.empty((len(source), *source.image_shape), np.uint8)
     labels = np.empty(len(source), np.int32)
     done = 0
-    for batch in read_once(source, max_damaged_share=max_damaged_share):
+    for batch in batches:
         rows = slice(done, done + len(batch["id"]))
         images[rows], labels[rows] = batch["image"], batch["label"]
         done = rows.stop

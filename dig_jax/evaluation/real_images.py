@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.data.damage import SoundRecords
-from dig_jax.data.loader import Batch, read_once
+from dig_jax.data.loader import Batch, collect, read_once
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, open_dataset
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
@@ -56,11 +56,7 @@ class RealImages:
     def all(self, split: str) -> LabelledImages:
         """All images of a split, in memory."""
         if split not in self._images:
-            batches = list(self._read(split))
-            self._images[split] = LabelledImages(
-                np.concatenate([batch["image"] for batch in batches]),
-                np.concatenate([batch["label"] for batch in batches]),
-            )
+            self._images[split] = collect(self.source(split), self._read(split))
         return self._images[split]
 
     def some(self, split: str, most: int) -> LabelledImages:

@@ -11,7 +11,6 @@ import numpy as np
 SCHEMA = 2
 
 HIGHER_IS_BETTER = ("label_accuracy", "precision", "recall", "inception_score")
-LOWER_IS_BETTER = ("fid", "sfid", "kid", "fd", "frechet_pixels")
 
 
 class Score(NamedTuple):

@@ -15,6 +15,7 @@ from dig_jax.config import config_to_json
 from dig_jax.data.transforms import ROUNDING
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
+from dig_jax.files import written_whole
 from dig_jax.generation import Guide, SampleOptions
 from dig_jax.interfaces import LabelledImages, UInt8Images
 from dig_jax.versions import package_versions
@@ -159,6 +160,5 @@ def _labels_or_zeros(labels: np.ndarray | None, count: int) -> np.ndarray:
 
 def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.stem + ".tmp.npz")
-    np.savez_compressed(unfinished, allow_pickle=False, **arrays)
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        np.savez_compressed(unfinished, allow_pickle=False, **arrays)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dig_jax.config import write_whole
 from dig_jax.errors import InputError
+from dig_jax.files import write_whole
 from dig_jax.interfaces import UInt8Images
 
 _READ_BYTES = 1 << 24

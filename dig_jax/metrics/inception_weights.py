@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from dig_jax.errors import InputError
+from dig_jax.files import write_whole
 from dig_jax.interfaces import Params
 
 BATCH_NORM_EPSILON = 1e-3
@@ -192,14 +193,12 @@ def read_weights(path: Path) -> StateDict:
 
 def write_weights(path: Path, weights: StateDict, metadata: dict[str, str]) -> None:
     """Write the weights' file, whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
     tensors = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
     described = {**metadata, "weights_hash": hash_weights(weights)}
     # One entry, because safetensors orders several at random.
     metadata = {"provenance": json.dumps(described)}
     # safetensors' own writer makes a file that nobody else may read.
-    unfinished.write_bytes(save(tensors, metadata))
-    unfinished.replace(path)
+    write_whole(path, save(tensors, metadata))
 
 
 def hash_weights(weights: StateDict) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dig_jax.errors import InputError
+from dig_jax.files import written_whole
 from dig_jax.interfaces import UInt8Images
 from dig_jax.metrics.extraction import FeatureSpace
 from dig_jax.metrics.feature_scores import FeatureSummary, describe_space
@@ -90,9 +91,8 @@ def write_reference(path: Path, summary: FeatureSummary, images: ReferenceSet) -
     digest = _digest(arrays, described)
     arrays["provenance"] = np.array(json.dumps({**described, "sha256": digest}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.stem + ".tmp.npz")
-    np.savez(unfinished, **arrays)
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        np.savez(unfinished, **arrays)
     return digest
 
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dig_jax.errors import InputError
+from dig_jax.files import write_whole
 from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.metrics.extraction import FeatureExtractor, Features, FeatureSpace
 from dig_jax.metrics.inception_weights import hash_weights
@@ -97,11 +98,9 @@ def load_or_train_classifier(
     weights = _read_classifier(path, description)
     if weights is None:
         weights = train_classifier(train, options, on_progress)
-        unfinished = path.with_name(path.name + ".tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(save(weights, _metadata(weights, description)))
-            unfinished.replace(path)
+            write_whole(path, save(weights, _metadata(weights, description)))
         except OSError as error:
             raise InputError(
                 f"The classifier of {dataset} needs a place to be kept in, and {path} "
