@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Generator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from dig_jax.data.loader import Batch, load_batches
 from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.evaluation import create_evaluation_options
 from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.files import AnyPath, make_folder, open_workdir
 from dig_jax.generation import create_sample_options
 from dig_jax.graphs.drawing import draw_graph
 from dig_jax.images import write_png
@@ -51,7 +51,7 @@ from dig_jax.training.watchdog import Watchdog
 DIVERSITY_IMAGES = 16
 
 
-def train(config: ConfigDict, workdir: str | Path) -> int:
+def train(config: ConfigDict, workdir: str | AnyPath) -> int:
     """Train, from the workdir's newest checkpoint if it has one.
 
     Returns:
@@ -62,7 +62,7 @@ def train(config: ConfigDict, workdir: str | Path) -> int:
         InputError: What cannot work, before anything is written.
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
-    run = TrainingRun(config, Path(workdir))
+    run = TrainingRun(config, open_workdir(workdir))
     with Progress(run.options.num_steps, silent=not is_first_process()) as progress:
         return run.train(progress)
 
@@ -74,7 +74,7 @@ class TrainingRun:
     compute and save, and the first one writes everything else.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path) -> None:
+    def __init__(self, config: ConfigDict, workdir: AnyPath) -> None:
         self.config, self.workdir = config, workdir
         self.experiment = create_experiment(config)
         self.options = create_training_options(config)
@@ -104,7 +104,7 @@ class TrainingRun:
             return self._train(progress, stop)
 
     def _train(self, progress: Progress, stop: StopSignal) -> int:
-        self.workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.workdir)
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
             with progress.busy("starting"):
