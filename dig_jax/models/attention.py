@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from dig_jax.errors import InputError
 from dig_jax.models.layers import Linear, truncated_normal
 from dig_jax.models.products import DType, activation_dtype, batched_matmul
+from dig_jax.target import target_platform
 
 AttentionKernel: TypeAlias = Literal["auto", "xla", "cudnn"]
 """What computes attention's products; no effect on parameters or, to rounding, results.
@@ -120,13 +121,13 @@ def choose_attention(
         return "xla"
     works = (
         dtype != "float32"
-        and jax.default_backend() == "gpu"
+        and target_platform() == "gpu"
         and _cudnn_takes(width // num_heads)
     )
     if attention == "cudnn" and not works:
         raise InputError(
             f"attention='cudnn' needs an NVIDIA GPU, dtype mixed or bfloat16, and heads"
-            f" of 8, 16, ..., 128 channels; got {jax.default_backend()}, {dtype} and "
+            f" of 8, 16, ..., 128 channels; got {target_platform()}, {dtype} and "
             f"{width // num_heads} channels. The other choices are auto and xla."
         )
     return "cudnn" if works else "xla"
