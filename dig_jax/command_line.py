@@ -2,9 +2,7 @@
 
 import ast
 import copy
-import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Literal
 
 from absl import flags
@@ -18,6 +16,7 @@ from dig_jax.config import (
 )
 from dig_jax.distributed import define_flags
 from dig_jax.errors import InputError
+from dig_jax.files import AnyPath, open_workdir
 
 VALUE_KINDS = {
     bool: "true or false",
@@ -200,12 +199,12 @@ def step_of(options: flags.FlagValues) -> int | Literal["best"] | None:
     return int(options.step)
 
 
-def workdir_of(options: flags.FlagValues) -> Path:
+def workdir_of(options: flags.FlagValues) -> AnyPath:
     """The workdir, which the mode needs.
 
     Raises:
-        InputError: None is given.
+        InputError: None is given, or it lies where nothing can.
     """
     if not options.workdir:
         raise InputError(f"--mode={options.mode} needs --workdir=DIR.")
-    return Path(os.path.expanduser(options.workdir))
+    return open_workdir(options.workdir)

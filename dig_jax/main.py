@@ -18,7 +18,9 @@ Options:
                             --config.sample.num_images=16 --config.sample.labels=3
                             --config.sample.labels=0,1,2 --config.sample.num_steps=250
                             --config.sample.seed=1 --config.sample.batch_size=256
-  --workdir=DIR             where the run is, or will be
+  --workdir=DIR             where the run is, or will be: a folder, or gs://BUCKET/RUN
+                            of Google Cloud Storage (needs: pip install gcsfs), as are
+                            the DIR and FILE.npz of the options that follow
   --out=DIR                 sample: write here instead of the workdir
   --out=DIR                 export: write here instead of WORKDIR/export
   --out=FILE.npz            stats: write here instead of beside the data set

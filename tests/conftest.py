@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import bucket as buckets
 import jaxtyping
 import numpy as np
 import pytest
@@ -34,6 +35,15 @@ def quick_classifier():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "ClassifierOptions", create)
         yield
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """gs://bucket, for every client in this process and in those that it starts."""
+    with buckets.serve_bucket() as served, pytest.MonkeyPatch.context() as patch:
+        for name, value in buckets.settings_of(served).items():
+            patch.setenv(name, value)
+        yield served
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.data.loader import load_batches
+from dig_jax.files import AnyPath, read_text, write_whole
 from dig_jax.training.setup import TrainingSetup
 
 ROUNDS = 5
@@ -35,7 +35,7 @@ class Speed(NamedTuple):
 
 
 def measure_speeds(
-    plan: Plan, workdir: Path, say: Callable[[str], None]
+    plan: Plan, workdir: AnyPath, say: Callable[[str], None]
 ) -> dict[str, Speed]:
     """Measure every variant's training step, or read what was measured before.
 
@@ -45,7 +45,7 @@ def measure_speeds(
     path = workdir / "speed.json"
     identity = _identity(plan)
     if path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(read_text(path))
         if saved["identity"] == identity:
             return {name: Speed(**speed) for name, speed in saved["speeds"].items()}
     steps = {}
@@ -70,14 +70,14 @@ def measure_speeds(
         "identity": identity,
         "speeds": {name: speed._asdict() for name, speed in speeds.items()},
     }
-    path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_whole(path, json.dumps(record, indent=1))
     return speeds
 
 
 class _TimedStep:
     """A variant's compiled training step; its state lives while it is timed alone."""
 
-    def __init__(self, variant: Variant, workdir: Path) -> None:
+    def __init__(self, variant: Variant, workdir: AnyPath) -> None:
         setup = TrainingSetup(variant.config, workdir / "speed")
         self._programs, self._batch_size = setup.programs, setup.options.batch_size
         batch = next(load_batches(setup.source, batch_size=self._batch_size, seed=0))

@@ -1,12 +1,12 @@
 """The training of a run, from its configuration to its pictures."""
 
 import contextlib
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from dig_jax.config import save_run_config
 from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+from dig_jax.files import AnyPath, make_folder, open_workdir
 from dig_jax.images import write_png
 from dig_jax.sharding import is_first_process, make_sum_and_max
 from dig_jax.training.log import TrainingLog
@@ -22,7 +22,7 @@ from dig_jax.training.storage import Storage
 from dig_jax.training.watchdog import Watchdog
 
 
-def train(config: ConfigDict, workdir: str | Path) -> int:
+def train(config: ConfigDict, workdir: str | AnyPath) -> int:
     """Train, from the workdir's newest checkpoint if it has one.
 
     Returns:
@@ -33,7 +33,7 @@ def train(config: ConfigDict, workdir: str | Path) -> int:
         InputError: What cannot work, before anything is written.
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
-    run = TrainingRun(config, Path(workdir))
+    run = TrainingRun(config, open_workdir(workdir))
     with Progress(run.options.num_steps, silent=not is_first_process()) as progress:
         return run.train(progress)
 
@@ -45,7 +45,7 @@ class TrainingRun:
     else.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path) -> None:
+    def __init__(self, config: ConfigDict, workdir: AnyPath) -> None:
         self.setup = TrainingSetup(config, workdir)
         self.options, self.workdir = self.setup.options, workdir
 
@@ -55,7 +55,7 @@ class TrainingRun:
             return self._train(progress, stop)
 
     def _train(self, progress: Progress, stop: StopSignal) -> int:
-        self.workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.workdir)
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
             with progress.busy("starting"):

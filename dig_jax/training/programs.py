@@ -1,6 +1,6 @@
 """What a training run compiles, for devices that are here or elsewhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import jax
@@ -117,8 +117,15 @@ class TrainingPrograms:
         return jitted.lower(self.abstract_state, *self.abstract_batch)
 
 
-def create_programs(experiment: Experiment, mesh: Mesh) -> TrainingPrograms:
+def create_programs(
+    experiment: Experiment, mesh: Mesh, *, batch_size: int | None = None
+) -> TrainingPrograms:
     """The programs of an experiment on a mesh.
+
+    Args:
+        experiment: What is trained.
+        mesh: Devices.
+        batch_size: Images in a step; None for the configuration's.
 
     Raises:
         InputError: A training or optimizer section that does not work, or a batch that
@@ -126,6 +133,8 @@ def create_programs(experiment: Experiment, mesh: Mesh) -> TrainingPrograms:
     """
     config = experiment.config
     options = create_training_options(config)
+    if batch_size is not None:
+        options = replace(options, batch_size=batch_size)
     check_divides(mesh, options.batch_size, "training.batch_size")
     _check_microbatch(mesh, options)
     optimizer = call_with_section(

@@ -1,7 +1,6 @@
 """What a training run starts from: its parts, its data, its first or newest state."""
 
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from dig_jax.data.loader import Batch, load_batches
 from dig_jax.errors import InputError
 from dig_jax.evaluation import create_evaluation_options
 from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.files import AnyPath
 from dig_jax.generation import create_sample_options
 from dig_jax.graphs.drawing import draw_graph
 from dig_jax.sharding import (
@@ -54,7 +54,7 @@ class TrainingSetup:
         InputError: What cannot work.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path) -> None:
+    def __init__(self, config: ConfigDict, workdir: AnyPath) -> None:
         self.config, self.workdir = config, workdir
         self.experiment = create_experiment(config)
         self.sample_options = create_sample_options(self.experiment)
