@@ -34,12 +34,15 @@ from dig_jax.sharding import (
     replicated,
 )
 from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.environment import describe_environment, describe_resume
+from dig_jax.training.goodput import Goodput, GoodputFile
 from dig_jax.training.log import TrainingLog
-from dig_jax.training.metric_writer import MetricWriter
+from dig_jax.training.metric_writer import MetricWriter, read_metrics
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.options import complete_config, create_training_options
 from dig_jax.training.plots import plot_diversity, plot_loss, plot_scores
 from dig_jax.training.preview import Preview, without_guide
+from dig_jax.training.profile import Profiler, ProfileSteps, check_profile_steps
 from dig_jax.training.progress import Progress
 from dig_jax.training.scoring import TrainingScores, check_keep_best
 from dig_jax.training.state import TrainState
@@ -47,12 +50,23 @@ from dig_jax.training.step import create_state, make_measure_diversity, make_tra
 from dig_jax.training.stop import AgreedStop, StopSignal
 from dig_jax.training.storage import Storage
 from dig_jax.training.watchdog import Watchdog
+from dig_jax.training.workdir_lock import only_trainer
 
 DIVERSITY_IMAGES = 16
 
 
-def train(config: ConfigDict, workdir: str | AnyPath) -> int:
+def train(
+    config: ConfigDict,
+    workdir: str | AnyPath,
+    *,
+    profile_steps: ProfileSteps | None = None,
+) -> int:
     """Train, from the workdir's newest checkpoint if it has one.
+
+    Args:
+        config: The run's configuration.
+        workdir: Where it is, or will be.
+        profile_steps: Steps to trace into `profile/`; None for none.
 
     Returns:
         Exit code: done, or interrupted by Ctrl-C (a SIGTERM counts as done: the run is
@@ -62,7 +76,9 @@ def train(config: ConfigDict, workdir: str | AnyPath) -> int:
         InputError: What cannot work, before anything is written.
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
-    run = TrainingRun(config, open_workdir(workdir))
+    run = TrainingRun(
+        config, open_workdir(workdir), profile_steps=profile_steps, goodput=Goodput()
+    )
     with Progress(run.options.num_steps, silent=not is_first_process()) as progress:
         return run.train(progress)
 
@@ -74,10 +90,21 @@ class TrainingRun:
     compute and save, and the first one writes everything else.
     """
 
-    def __init__(self, config: ConfigDict, workdir: AnyPath) -> None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: AnyPath,
+        *,
+        profile_steps: ProfileSteps | None = None,
+        goodput: Goodput | None = None,
+    ) -> None:
         self.config, self.workdir = config, workdir
+        self.profile_steps = profile_steps
+        self.goodput = goodput or Goodput()
+        self.resume = ""  # what was restored: exact or close
         self.experiment = create_experiment(config)
         self.options = create_training_options(config)
+        check_profile_steps(profile_steps, self.options.num_steps)
         self.sample_options = create_sample_options(self.experiment)
         self.evaluation_options = create_evaluation_options(self.experiment)
         mesh_section = config.mesh.to_dict()
@@ -100,11 +127,11 @@ class TrainingRun:
 
     def train(self, progress: Progress) -> int:
         """Train to the end or until a signal; returns the exit code (see `train`)."""
-        with StopSignal() as stop:
+        make_folder(self.workdir)
+        with StopSignal() as stop, only_trainer(self.workdir):
             return self._train(progress, stop)
 
     def _train(self, progress: Progress, stop: StopSignal) -> int:
-        make_folder(self.workdir)
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
             with progress.busy("starting"):
@@ -124,6 +151,8 @@ class TrainingRun:
             storage.forget_after(start)
             with contextlib.ExitStack() as opened:
                 writer = None
+                record = self._open_goodput_file(start)
+                opened.enter_context(record)
                 if is_first_process():
                     writer = opened.enter_context(
                         MetricWriter(workdir, resume_step=start or None)
@@ -132,18 +161,21 @@ class TrainingRun:
                     state,
                     storage,
                     writer,
+                    record,
                     progress,
                     stop,
                     opened,
                     damaged_records=damaged,
                 )
+                with self.goodput.spent("checkpoint"):
+                    storage.wait()
         done = int(state.step)
         if done < options.num_steps:
             assert stop.received is not None
             self._plot()
             progress.message(
                 f"Stopped by {stop.received.name} at step {done}, which is saved. The "
-                f"same command goes on from there."
+                f"same command goes on from there.\n{record.summary()}"
             )
             return EXIT_INTERRUPTED if stop.received.name == "SIGINT" else EXIT_DONE
         progress.message(
@@ -152,7 +184,7 @@ class TrainingRun:
             f"  curves      {workdir}/loss.png, diversity.png, "
             f"{'scores.png, ' if options.evaluate_every else ''}metrics.jsonl, "
             f"TensorBoard events\n"
-            f"  checkpoint  {workdir}/checkpoints/{done}"
+            f"  checkpoint  {workdir}/checkpoints/{done}\n{record.summary()}"
         )
         return EXIT_DONE
 
@@ -184,7 +216,9 @@ class TrainingRun:
             ),
             jax.eval_shape(self._create_state, self.init_key),
         )
-        state, meta = checkpoints.restore(abstract)
+        with self.goodput.spent("checkpoint"):
+            state, meta = checkpoints.restore(abstract)
+        self.resume = describe_resume(meta, self._environment)
         saved, now = meta["data"], self._data_identity()
         if saved != now:
             raise InputError(
@@ -192,6 +226,10 @@ class TrainingRun:
                 f"{now}. Use another --workdir, or the same data."
             )
         return state, meta.get("damaged_records")  # older versions did not count them
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        return describe_environment(complete_config(self.config), self.mesh)
 
     def _data_identity(self) -> dict[str, Any]:
         return {
@@ -218,6 +256,7 @@ class TrainingRun:
                 f"  post-hoc EMA: {num_bytes / 1e6:.1f} MB in posthoc_ema/ every "
                 f"{self.options.posthoc_every} steps"
             )
+        lines += [f"  {self.resume}"] if self.resume else []
         lines += [f"  changed: {change}" for change in self.changes]
         return "\n".join(lines)
 
@@ -228,6 +267,15 @@ class TrainingRun:
         if not (self.workdir / "graph.png").exists():
             image = np.asarray(self.source[0]["image"])
             draw_graph(graph, self.workdir / "graph.png", image)
+
+    def _open_goodput_file(self, start: int) -> GoodputFile:
+        """This start's record; every process has one, and the first one writes."""
+        workdir = self.workdir if is_first_process() else None
+        record = GoodputFile(workdir, self.goodput, start)
+        if workdir is not None:  # a killed start may have logged more than it recorded
+            logged = (row["step"] for row in read_metrics(workdir))
+            record.done_before = max([record.done_before, *logged])
+        return record
 
     def _batches(
         self, start: int
@@ -255,18 +303,20 @@ class TrainingRun:
         state: TrainState,
         storage: Storage,
         writer: MetricWriter | None,
+        record: GoodputFile,
         progress: Progress,
         stop: StopSignal,
         cleanup: contextlib.ExitStack,
         *,
         damaged_records: int | None,
     ) -> TrainState:
-        options = self.options
+        options, goodput = self.options, self.goodput
         batches = cleanup.enter_context(
             contextlib.closing(self._batches(int(state.step)))
         )
-        image, label, damaged = next(batches)
-        with progress.compiling():
+        with goodput.spent("data_wait"):
+            image, label, damaged = next(batches)
+        with goodput.spent("compile"), progress.compiling():
             train_step = self.compile_step(state, image, label)
             diversity = self._compile_diversity(state, image, label)
         drawing = without_guide(self.sample_options)
@@ -277,12 +327,16 @@ class TrainingRun:
         start = int(state.step)
         log = TrainingLog(writer, progress, options, start, damaged_records)
         sum_and_max, agreed_stop = make_sum_and_max(self.mesh), AgreedStop()
+        profiler = cleanup.enter_context(Profiler(self.workdir, self.profile_steps))
         watchdog = cleanup.enter_context(Watchdog(options.watchdog_seconds))
         for step in range(start + 1, options.num_steps + 1):
-            state, metrics = train_step(state, image, label)
+            goodput.turn_to_step(step, record.done_before)
+            with profiler.step(step):
+                state, metrics = train_step(state, image, label)
             damaged, asked = sum_and_max(damaged, stop.received or 0)
             log.add(step, metrics, damaged)
             watchdog.step_done(step)
+            record.step_done(log.done)
             last = step == options.num_steps
             if options.diversity_every and (
                 step == 1 or step % options.diversity_every == 0
@@ -295,26 +349,35 @@ class TrainingRun:
             evaluates = scores.is_due(step)
             if saves or keeps or draws or evaluates:
                 log.finish()
-            if keeps:
-                storage.save_snapshot(state)
-            if saves:
-                storage.save(state, self._meta(step, log.damaged_records))
+            if profiler.is_due(step):
+                with goodput.spent("other"), watchdog.paused():
+                    progress.message(profiler.finish(metrics))
+            with goodput.spent("checkpoint"):
+                if keeps:
+                    storage.save_snapshot(state)
+                if saves:
+                    storage.save(state, self._meta(step, log.damaged_records))
             if stopped is not None:
                 stop.received = stopped
                 break
             if draws or evaluates:
                 with watchdog.paused():
+                    goodput.turn_to("drawing")
                     if draws:
                         self._draw(preview, state, step, writer, progress)
                     if evaluates:
                         meta = self._meta(step, log.damaged_records)
-                        scores.evaluate(
-                            state, meta, storage, writer, progress, self.workdir
-                        )
+                        with goodput.spent("evaluation"):
+                            scores.evaluate(
+                                state, meta, storage, writer, progress, self.workdir
+                            )
                     self._plot()
                 log.restart_clock(step)
             if not last:
+                goodput.turn_to("data_wait")
                 image, label, damaged = next(batches)
+        goodput.turn_to("other")
+        record.step_done(log.done)
         return state
 
     def _draw(
@@ -372,6 +435,7 @@ class TrainingRun:
         return {
             "config": self.config.to_dict(),
             "data": self._data_identity(),
+            "environment": self._environment,
             "samples_seen": step * self.options.batch_size,
             "damaged_records": damaged_records,
         }
