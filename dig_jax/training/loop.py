@@ -9,10 +9,12 @@ from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.files import AnyPath, make_folder, open_workdir
 from dig_jax.images import write_png
 from dig_jax.sharding import is_first_process, make_sum_and_max
+from dig_jax.training.goodput import Goodput, GoodputFile
 from dig_jax.training.log import TrainingLog
-from dig_jax.training.metric_writer import MetricWriter
+from dig_jax.training.metric_writer import MetricWriter, read_metrics
 from dig_jax.training.plots import plot_diversity, plot_loss, plot_scores
 from dig_jax.training.preview import Preview, without_guide
+from dig_jax.training.profile import Profiler, ProfileSteps, check_profile_steps
 from dig_jax.training.progress import Progress
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import TrainingSetup
@@ -20,10 +22,21 @@ from dig_jax.training.state import TrainState
 from dig_jax.training.stop import AgreedStop, StopSignal
 from dig_jax.training.storage import Storage
 from dig_jax.training.watchdog import Watchdog
+from dig_jax.training.workdir_lock import only_trainer
 
 
-def train(config: ConfigDict, workdir: str | AnyPath) -> int:
+def train(
+    config: ConfigDict,
+    workdir: str | AnyPath,
+    *,
+    profile_steps: ProfileSteps | None = None,
+) -> int:
     """Train, from the workdir's newest checkpoint if it has one.
+
+    Args:
+        config: The run's configuration.
+        workdir: Where it is, or will be.
+        profile_steps: Steps to trace into `profile/`; None for none.
 
     Returns:
         Exit code: done, or interrupted by Ctrl-C (a SIGTERM counts as done: the run is
@@ -33,7 +46,9 @@ def train(config: ConfigDict, workdir: str | AnyPath) -> int:
         InputError: What cannot work, before anything is written.
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
-    run = TrainingRun(config, open_workdir(workdir))
+    run = TrainingRun(
+        config, open_workdir(workdir), profile_steps=profile_steps, goodput=Goodput()
+    )
     with Progress(run.options.num_steps, silent=not is_first_process()) as progress:
         return run.train(progress)
 
@@ -45,21 +60,33 @@ class TrainingRun:
     else.
     """
 
-    def __init__(self, config: ConfigDict, workdir: AnyPath) -> None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: AnyPath,
+        *,
+        profile_steps: ProfileSteps | None = None,
+        goodput: Goodput | None = None,
+    ) -> None:
         self.setup = TrainingSetup(config, workdir)
         self.options, self.workdir = self.setup.options, workdir
+        self.profile_steps = profile_steps
+        self.goodput = goodput or Goodput()
+        check_profile_steps(profile_steps, self.options.num_steps)
 
     def train(self, progress: Progress) -> int:
         """Train to the end or until a signal; returns the exit code (see `train`)."""
-        with StopSignal() as stop:
+        make_folder(self.workdir)
+        with StopSignal() as stop, only_trainer(self.workdir):
             return self._train(progress, stop)
 
     def _train(self, progress: Progress, stop: StopSignal) -> int:
-        make_folder(self.workdir)
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
             with progress.busy("starting"):
-                state, damaged = self.setup.restore_or_create(storage.checkpoints)
+                state, damaged = self.setup.restore_or_create(
+                    storage.checkpoints, self.goodput
+                )
                 storage.check_free_space(state)
             start = int(state.step)
             if is_first_process():
@@ -75,6 +102,8 @@ class TrainingRun:
             storage.forget_after(start)
             with contextlib.ExitStack() as opened:
                 writer = None
+                record = self._open_goodput_file(start)
+                opened.enter_context(record)
                 if is_first_process():
                     writer = opened.enter_context(
                         MetricWriter(workdir, resume_step=start or None)
@@ -83,18 +112,21 @@ class TrainingRun:
                     state,
                     storage,
                     writer,
+                    record,
                     progress,
                     stop,
                     opened,
                     damaged_records=damaged,
                 )
+                with self.goodput.spent("checkpoint"):
+                    storage.wait()
         done = int(state.step)
         if done < options.num_steps:
             assert stop.received is not None
             self._plot()
             progress.message(
                 f"Stopped by {stop.received.name} at step {done}, which is saved. The "
-                f"same command goes on from there."
+                f"same command goes on from there.\n{record.summary()}"
             )
             return EXIT_INTERRUPTED if stop.received.name == "SIGINT" else EXIT_DONE
         progress.message(
@@ -103,27 +135,38 @@ class TrainingRun:
             f"  curves      {workdir}/loss.png, diversity.png, "
             f"{'scores.png, ' if options.evaluate_every else ''}metrics.jsonl, "
             f"TensorBoard events\n"
-            f"  checkpoint  {workdir}/checkpoints/{done}"
+            f"  checkpoint  {workdir}/checkpoints/{done}\n{record.summary()}"
         )
         return EXIT_DONE
+
+    def _open_goodput_file(self, start: int) -> GoodputFile:
+        """This start's record; every process has one, and the first one writes."""
+        workdir = self.workdir if is_first_process() else None
+        record = GoodputFile(workdir, self.goodput, start)
+        if workdir is not None:  # a killed start may have logged more than it recorded
+            logged = (row["step"] for row in read_metrics(workdir))
+            record.done_before = max([record.done_before, *logged])
+        return record
 
     def _train_steps(
         self,
         state: TrainState,
         storage: Storage,
         writer: MetricWriter | None,
+        record: GoodputFile,
         progress: Progress,
         stop: StopSignal,
         cleanup: contextlib.ExitStack,
         *,
         damaged_records: int | None,
     ) -> TrainState:
-        setup, options = self.setup, self.options
+        setup, options, goodput = self.setup, self.options, self.goodput
         batches = cleanup.enter_context(
             contextlib.closing(setup.batches(int(state.step)))
         )
-        image, label, damaged = next(batches)
-        with progress.compiling():
+        with goodput.spent("data_wait"):
+            image, label, damaged = next(batches)
+        with goodput.spent("compile"), progress.compiling():
             train_step = setup.programs.lower_step().compile()
             diversity = setup.programs.lower_diversity().compile()
         drawing = without_guide(setup.sample_options)
@@ -134,12 +177,16 @@ class TrainingRun:
         start = int(state.step)
         log = TrainingLog(writer, progress, options, start, damaged_records)
         sum_and_max, agreed_stop = make_sum_and_max(setup.mesh), AgreedStop()
+        profiler = cleanup.enter_context(Profiler(self.workdir, self.profile_steps))
         watchdog = cleanup.enter_context(Watchdog(options.watchdog_seconds))
         for step in range(start + 1, options.num_steps + 1):
-            state, metrics = train_step(state, image, label)
+            goodput.turn_to_step(step, record.done_before)
+            with profiler.step(step):
+                state, metrics = train_step(state, image, label)
             damaged, asked = sum_and_max(damaged, stop.received or 0)
             log.add(step, metrics, damaged)
             watchdog.step_done(step)
+            record.step_done(log.done)
             last = step == options.num_steps
             if options.diversity_every and (
                 step == 1 or step % options.diversity_every == 0
@@ -152,26 +199,35 @@ class TrainingRun:
             evaluates = scores.is_due(step)
             if saves or keeps or draws or evaluates:
                 log.finish()
-            if keeps:
-                storage.save_snapshot(state)
-            if saves:
-                storage.save(state, setup.meta(step, log.damaged_records))
+            if profiler.is_due(step):
+                with goodput.spent("other"), watchdog.paused():
+                    progress.message(profiler.finish(metrics))
+            with goodput.spent("checkpoint"):
+                if keeps:
+                    storage.save_snapshot(state)
+                if saves:
+                    storage.save(state, setup.meta(step, log.damaged_records))
             if stopped is not None:
                 stop.received = stopped
                 break
             if draws or evaluates:
                 with watchdog.paused():
+                    goodput.turn_to("drawing")
                     if draws:
                         self._draw(preview, state, step, writer, progress)
                     if evaluates:
                         meta = setup.meta(step, log.damaged_records)
-                        scores.evaluate(
-                            state, meta, storage, writer, progress, self.workdir
-                        )
+                        with goodput.spent("evaluation"):
+                            scores.evaluate(
+                                state, meta, storage, writer, progress, self.workdir
+                            )
                     self._plot()
                 log.restart_clock(step)
             if not last:
+                goodput.turn_to("data_wait")
                 image, label, damaged = next(batches)
+        goodput.turn_to("other")
+        record.step_done(log.done)
         return state
 
     def _draw(

@@ -1,6 +1,7 @@
 """What a training run starts from: its parts, its data, its first or newest state."""
 
 from collections.abc import Generator
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -27,6 +28,8 @@ from dig_jax.sharding import (
     place_rows,
 )
 from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.environment import describe_environment, describe_resume
+from dig_jax.training.goodput import Goodput
 from dig_jax.training.options import complete_config
 from dig_jax.training.programs import create_programs
 from dig_jax.training.scoring import check_keep_best
@@ -47,6 +50,7 @@ class TrainingSetup:
         options: The training section.
         sample_options: The sample section.
         evaluation_options: The evaluation section.
+        resume: How exactly a restored run goes on; "" where nothing was restored.
         changes: What differs from the run in the workdir, a line for each key.
         source: Training images.
 
@@ -63,7 +67,7 @@ class TrainingSetup:
         self.mesh = create_mesh(call_with_section("mesh", MeshOptions, mesh_section))
         self.programs = create_programs(self.experiment, self.mesh)
         self.options = self.programs.options
-        self.changes = []
+        self.resume, self.changes = "", []
         if (workdir / "config.json").exists():
             before = complete_config(load_run_config(workdir))
             self.changes = check_same_run(before, complete_config(config), workdir)
@@ -71,12 +75,14 @@ class TrainingSetup:
         check_keep_best(self.options, self.evaluation_options, self.source)
 
     def restore_or_create(
-        self, checkpoints: Checkpoints
+        self, checkpoints: Checkpoints, goodput: Goodput
     ) -> tuple[TrainState, int | None]:
         """The state to go on from, and how many damaged records were met up to it."""
         if not as_first_process_says(checkpoints.latest_step() is not None):
             return self.programs.create_state(), 0
-        state, meta = checkpoints.restore(self.programs.abstract_state)
+        with goodput.spent("checkpoint"):
+            state, meta = checkpoints.restore(self.programs.abstract_state)
+        self.resume = describe_resume(meta, self._environment)
         saved, now = meta["data"], self._data_identity()
         if saved != now:
             raise InputError(
@@ -116,6 +122,7 @@ class TrainingSetup:
         return {
             "config": self.config.to_dict(),
             "data": self._data_identity(),
+            "environment": self._environment,
             "samples_seen": step * self.options.batch_size,
             "damaged_records": damaged_records,
         }
@@ -142,6 +149,7 @@ class TrainingSetup:
                 f"  post-hoc EMA: {num_bytes / 1e6:.1f} MB in posthoc_ema/ every "
                 f"{self.options.posthoc_every} steps"
             )
+        lines += [f"  {self.resume}"] if self.resume else []
         lines += [f"  changed: {change}" for change in self.changes]
         return "\n".join(lines)
 
@@ -153,6 +161,10 @@ class TrainingSetup:
         if not (self.workdir / "graph.png").exists():
             image = np.asarray(self.source[0]["image"])
             draw_graph(graph, self.workdir / "graph.png", image)
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        return describe_environment(complete_config(self.config), self.mesh)
 
     def _data_identity(self) -> dict[str, Any]:
         return {
