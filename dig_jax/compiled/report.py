@@ -47,7 +47,7 @@ class StepReport:
     mesh: dict[str, int]
     batch_size: int
     param_bytes: int
-    hbm_bytes: float
+    hbm_bytes: int
     shortage: str = ""
     memory: Memory | None = None
     costs: Costs | None = None
@@ -120,7 +120,7 @@ def _report(experiment: Experiment, topology: Topology, batch_size: int) -> Step
         mesh=dict(mesh.shape),
         batch_size=batch_size,
         param_bytes=sum(4 * leaf.size for leaf in jax.tree.leaves(params)),
-        hbm_bytes=topology.chip.hbm_bytes,
+        hbm_bytes=int(topology.chip.hbm_bytes),
     )
     start = time.perf_counter()
     try:
@@ -200,20 +200,23 @@ def _next_guess(
     fitting: int,
     failing: int | None,
     quantum: int,
-    hbm_bytes: float,
+    hbm_bytes: int,
 ) -> int:
     """A batch size to try next; one that is not between the two for none."""
-    step = max(fitting // 16, quantum)
-    if failing is not None and failing - fitting <= step:
-        return 0
-    guess = (fitting + failing) // 2 if failing is not None else 2 * fitting
+    if failing is not None:
+        if failing - fitting <= max(fitting // 16, quantum):
+            return 0
+        # The guess that failed was a good one, if it rests on two that fit.
+        guess = _rounded(failing - failing // 8, quantum) if len(known) > 1 else 0
+        if guess <= fitting:
+            guess = (fitting + failing) // 2
+        return _rounded(guess, quantum)
+    guess = 2 * fitting
     if len(known) > 1:
         (small, a), (large, b) = sorted(known.items())[-2:]
         if b > a:
             limit = large + (0.98 * hbm_bytes - b) * (large - small) / (b - a)
-            guess = max(int(limit), fitting + step)
-    if failing is not None:
-        guess = min(guess, failing - step)
+            guess = max(int(limit), fitting + fitting // 16)
     return _rounded(guess, quantum)
 
 
@@ -305,7 +308,7 @@ def _network_lines(
     return lines
 
 
-def _gib(num_bytes: float) -> str:
+def _gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
