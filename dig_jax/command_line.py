@@ -40,6 +40,7 @@ def parse(
     flags.DEFINE_string("workdir", "", "", flag_values=options)
     flags.DEFINE_string("out", "", "", flag_values=options)
     flags.DEFINE_string("step", None, "", flag_values=options)
+    flags.DEFINE_string("profile_steps", None, "", flag_values=options)
     flags.DEFINE_string("samples", "", "", flag_values=options)
     flags.DEFINE_string("split", "train", "", flag_values=options)
     flags.DEFINE_integer("seeds", 1, "", lower_bound=1, flag_values=options)
@@ -54,6 +55,10 @@ def parse(
             f"Unknown mode {options.mode!r}. Available: {', '.join(modes)}."
         )
     step_of(options)
+    if options.profile_steps is not None and options.mode != "train":
+        raise InputError(
+            f"--profile_steps traces steps of --mode=train, got --mode={options.mode}."
+        )
     of_run = options.mode in ("sample", "export") or (
         options.mode == "evaluate" and not options.samples
     )

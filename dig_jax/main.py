@@ -27,6 +27,8 @@ Options:
   --out=FILE                summary of a file of tables (configs/paper_tables.py): put
                             them between the file's markers, or into a new file
   --step=N|best             sample, evaluate: this checkpoint instead of the newest
+  --profile_steps=FIRST:LAST  train: trace these steps into WORKDIR/profile, for
+                            TensorBoard (XProf) and Perfetto
   --adm                     sample: also samples_adm.npz, for the ADM evaluator
   --seeds=N                 evaluate: N seeds from sample.seed on; mean and deviation
   --samples=FILE.npz        evaluate: these images (samples.npz, or an ADM batch) of

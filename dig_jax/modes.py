@@ -32,8 +32,10 @@ SAMPLES = "samples.npz"
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=train."""
     from dig_jax.distributed import is_distributed
+    from dig_jax.training.goodput import Goodput
     from dig_jax.training.progress import Progress
 
+    goodput = Goodput()
     workdir, silent = workdir_of(options), False
     if is_distributed():
         from dig_jax.sharding import is_first_process
@@ -42,8 +44,15 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     with Progress(config.training.get("num_steps", 0), silent=silent) as progress:
         with progress.busy("starting"):  # the imports take seconds
             from dig_jax.training.loop import TrainingRun
+            from dig_jax.training.profile import parse_profile_steps
 
-            run = TrainingRun(config, workdir)
+            steps = options.profile_steps
+            run = TrainingRun(
+                config,
+                workdir,
+                profile_steps=None if steps is None else parse_profile_steps(steps),
+                goodput=goodput,
+            )
         return run.train(progress)
 
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.data.loader import load_batches
-from dig_jax.experiment import open_dataset
 from dig_jax.files import AnyPath, read_text, write_whole
-from dig_jax.training.loop import TrainingRun
+from dig_jax.training.setup import TrainingSetup
 
 ROUNDS = 5
 SECONDS_A_ROUND = 1.0
@@ -79,19 +78,18 @@ class _TimedStep:
     """A variant's compiled training step; its state lives while it is timed alone."""
 
     def __init__(self, variant: Variant, workdir: AnyPath) -> None:
-        self._run = TrainingRun(variant.config, workdir / "speed")
-        source = open_dataset(self._run.experiment, "train")
-        self._batch_size = variant.config.training.batch_size
-        batch = next(load_batches(source, batch_size=self._batch_size, seed=0))
-        self._batch = self._run.place(batch)
+        setup = TrainingSetup(variant.config, workdir / "speed")
+        self._programs, self._batch_size = setup.programs, setup.options.batch_size
+        batch = next(load_batches(setup.source, batch_size=self._batch_size, seed=0))
+        self._batch = setup.place(batch)
         start = time.perf_counter()
-        self._step = self._run.compile_step(self._run.create_state(), *self._batch)
+        self._step = self._programs.lower_step().compile()
         self.compile_seconds = time.perf_counter() - start
         self.peak_bytes = _bytes_needed(self._step)
 
     def images_per_second(self) -> float:
         """Over a second or so, after two steps that are not counted."""
-        state = self._run.create_state()
+        state = self._programs.create_state()
         seconds = []
         for _ in range(2):
             start = time.perf_counter()

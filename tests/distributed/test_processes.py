@@ -165,12 +165,14 @@ class Started:
         raise AssertionError(f"never came to step {step}")
 
 
-def final_leaves(workdir):
+def final_leaves(workdir, posthoc_ema=False):
     """Every array of the newest checkpoint, by its name."""
     optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
     experiment = create_experiment(get_config())
     like = jax.eval_shape(
-        lambda: create_state(experiment, optimizer, jax.random.key(0))
+        lambda: create_state(
+            experiment, optimizer, jax.random.key(0), posthoc_ema=posthoc_ema
+        )
     )
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state, meta = checkpoints.restore(like)
@@ -182,6 +184,16 @@ def assert_same_end(workdir, other):
     (leaves, _), (others, _) = final_leaves(workdir), final_leaves(other)
     for name, leaf in leaves.items():
         np.testing.assert_array_equal(leaf, others[name], err_msg=name)
+
+
+def assert_nearly_same_end(workdir, other, posthoc_ema=False):
+    # Other devices add a batch up in another order: float32 rounding, through AdamW's
+    # division by small second moments, of parameters of about 0.1 to 1.
+    (leaves, _), (others, _) = final_leaves(workdir, posthoc_ema), final_leaves(other)
+    for name, expected in others.items():
+        np.testing.assert_allclose(
+            leaves[name], expected, rtol=1e-3, atol=1e-4, err_msg=name
+        )
 
 
 @pytest.fixture(scope="module")
@@ -275,11 +287,27 @@ def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir
     with Started(workdir, data_dir, processes=1) as run:
         ((out, _),) = run.ends(EXIT_DONE)
     assert f"resumed at step {leaves['step']}" in out
-    # One device adds a batch up in another order: float32 rounding, through AdamW's
-    # division by small second moments, of parameters of about 0.1 to 1.
-    for name, leaf in final_leaves(workdir)[0].items():
-        expected = final_leaves(finished[0])[0][name]
-        np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert_nearly_same_end(workdir, finished[0])
+
+
+def test_a_state_spread_over_four_processes_goes_on_in_one(
+    finished, tmp_path, data_dir
+):
+    """With all that a run does on the way: pictures, scores, best, snapshots."""
+    workdir = tmp_path / "four"
+    fsdp = ("--config.mesh.fsdp=2", "--config.training.posthoc_ema=True")
+    half = f"--config.training.num_steps={NUM_STEPS // 2}"
+    with Started(workdir, data_dir, *fsdp, half, processes=4) as run:
+        (out, _), *others = run.ends(*[EXIT_DONE] * 4)
+    assert "4 cpu device(s) in 4 processes" in out
+    assert "mesh: data 2, fsdp 2" in out
+    assert [err for _, err in others] == [""] * 3
+    assert len(read_records(workdir)) == 1
+    assert (workdir / "samples" / f"step_{NUM_STEPS // 2}.png").is_file()
+    with Started(workdir, data_dir, fsdp[1], processes=1) as run:
+        ((out, _),) = run.ends(EXIT_DONE)
+    assert f"resumed at step {NUM_STEPS // 2}" in out
+    assert_nearly_same_end(workdir, finished[0], posthoc_ema=True)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

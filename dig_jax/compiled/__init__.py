@@ -1,0 +1,34 @@
+"""Programs compiled for hardware that is not there, and what they cost.
+
+topology = create_topology("v5e:4x4")
+with compiling_for(topology.platform):
+    compiled = compile_train_step(create_experiment(config), topology.mesh())
+costs = count_costs(compiled)
+"""
+
+from dig_jax.compiled.costs import Costs, count_costs
+from dig_jax.compiled.step import (
+    DoesNotFitError,
+    Memory,
+    compile_lowered,
+    compile_train_step,
+    memory_of,
+)
+from dig_jax.compiled.topology import CHIPS, Chip, Topology, create_topology
+from dig_jax.target import compiling_for, target_platform
+
+__all__ = [
+    "CHIPS",
+    "Chip",
+    "Costs",
+    "DoesNotFitError",
+    "Memory",
+    "Topology",
+    "compile_lowered",
+    "compile_train_step",
+    "compiling_for",
+    "count_costs",
+    "create_topology",
+    "memory_of",
+    "target_platform",
+]
