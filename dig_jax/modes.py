@@ -181,6 +181,26 @@ def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     return EXIT_DONE
 
 
+def compile_mode(config: ConfigDict, options: flags.FlagValues) -> int:
+    """--mode=compile: what a training step takes on chips that are not there."""
+    import jax
+
+    if not jax.config.jax_platforms:  # it needs no device, and shall not look for one
+        jax.config.update("jax_platforms", "cpu")
+    from dig_jax.compiled import format_report, report_record, report_step
+    from dig_jax.compiled.topology import CHIPS, EXAMPLES
+
+    if not options.topology:
+        raise InputError(
+            f"--mode=compile needs --topology=CHIP:SHAPE. Chips: {', '.join(CHIPS)}; "
+            f"for example {EXAMPLES}."
+        )
+    report = report_step(config, options.topology, search_batch=options.search_batch)
+    record = report_record(report)
+    print(json.dumps(record) if options.json else format_report(report))
+    return EXIT_DONE
+
+
 MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "train": train_mode,
     "sample": sample_mode,
@@ -189,6 +209,7 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "export": export_mode,
     "compare": compare_mode,
     "summary": summary_mode,
+    "compile": compile_mode,
 }
 
 

@@ -107,16 +107,18 @@ def _mesh_shape(options: MeshOptions, devices: Sequence[Any]) -> tuple[int, int]
 
 def _automatic_fsdp(devices: Sequence[Any]) -> int:
     """The most devices, up to a bound, that divide each fast network alike."""
-    networks = Counter(_fast_network(d) for d in devices)
-    common = math.gcd(*networks.values())
+    common = math.gcd(*fast_networks(devices).values())
     return max(n for n in divisors(common) if n <= GREATEST_AUTOMATIC_FSDP)
 
 
-def _fast_network(device: Any) -> tuple[str, int]:
-    """What a device shares with those that it reaches without the data center's net."""
-    if device.platform == "tpu":
-        return "slice", getattr(device, "slice_index", 0) or 0
-    return "host", device.process_index
+def fast_networks(devices: Sequence[Any]) -> Counter[int]:
+    """Devices that each fast network joins: a TPU slice, or what is in one host.
+
+    Between two of them there is only the data center's network.
+    """
+    if devices[0].platform == "tpu":
+        return Counter(getattr(d, "slice_index", 0) or 0 for d in devices)
+    return Counter(d.process_index for d in devices)
 
 
 def divisors(number: int) -> list[int]:
