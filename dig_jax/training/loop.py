@@ -70,15 +70,9 @@ class TrainingRun:
     ) -> None:
         self.setup = TrainingSetup(config, workdir)
         self.options, self.workdir = self.setup.options, workdir
-<<<<<<< HEAD
         check_profile_steps(profile_steps, self.options.num_steps)
         self.profile_steps = profile_steps
         self.goodput = goodput or Goodput()
-=======
-        self.profile_steps = profile_steps
-        self.goodput = goodput or Goodput()
-        check_profile_steps(profile_steps, self.options.num_steps)
->>>>>>> scale
 
     def train(self, progress: Progress) -> int:
         """Train to the end or until a signal; returns the exit code (see `train`)."""
@@ -90,14 +84,8 @@ class TrainingRun:
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
             with progress.busy("starting"):
-<<<<<<< HEAD
                 restored = self.setup.restore(storage.checkpoints, self.goodput)
                 state = restored.state
-=======
-                state, damaged = self.setup.restore_or_create(
-                    storage.checkpoints, self.goodput
-                )
->>>>>>> scale
                 storage.check_free_space(state)
             start = int(state.step)
             if is_first_process():

@@ -2,11 +2,7 @@
 
 from collections.abc import Generator
 from functools import cached_property
-<<<<<<< HEAD
 from typing import Any, NamedTuple
-=======
-from typing import Any
->>>>>>> scale
 
 import jax
 import numpy as np
@@ -69,7 +65,6 @@ class TrainingSetup:
         options: The training section.
         sample_options: The sample section.
         evaluation_options: The evaluation section.
-        resume: How exactly a restored run goes on; "" where nothing was restored.
         changes: What differs from the run in the workdir, a line for each key.
         source: Training images.
 
@@ -86,31 +81,19 @@ class TrainingSetup:
         self.mesh = create_mesh(call_with_section("mesh", MeshOptions, mesh_section))
         self.programs = create_programs(self.experiment, self.mesh)
         self.options = self.programs.options
-        self.resume, self.changes = "", []
+        self.changes = []
         if (workdir / "config.json").exists():
             before = complete_config(load_run_config(workdir))
             self.changes = check_same_run(before, complete_config(config), workdir)
         self.source = open_dataset(self.experiment, "train")
         check_keep_best(self.options, self.evaluation_options, self.source)
 
-<<<<<<< HEAD
     def restore(self, checkpoints: Checkpoints, goodput: Goodput) -> Restored:
         """The newest state, or the first one; its time is noted in `goodput`."""
         if not as_first_process_says(checkpoints.latest_step() is not None):
             return Restored(self.programs.create_state(), 0)
         with goodput.spent("checkpoint"):
             state, meta = checkpoints.restore(self.programs.abstract_state)
-=======
-    def restore_or_create(
-        self, checkpoints: Checkpoints, goodput: Goodput
-    ) -> tuple[TrainState, int | None]:
-        """The state to go on from, and how many damaged records were met up to it."""
-        if not as_first_process_says(checkpoints.latest_step() is not None):
-            return self.programs.create_state(), 0
-        with goodput.spent("checkpoint"):
-            state, meta = checkpoints.restore(self.programs.abstract_state)
-        self.resume = describe_resume(meta, self._environment)
->>>>>>> scale
         saved, now = meta["data"], self._data_identity()
         if saved != now:
             raise InputError(
@@ -180,11 +163,7 @@ class TrainingSetup:
                 f"  post-hoc EMA: {num_bytes / 1e6:.1f} MB in posthoc_ema/ every "
                 f"{self.options.posthoc_every} steps"
             )
-<<<<<<< HEAD
         lines += [f"  {restored.how}"] if restored.how else []
-=======
-        lines += [f"  {self.resume}"] if self.resume else []
->>>>>>> scale
         lines += [f"  changed: {change}" for change in self.changes]
         return "\n".join(lines)
 
