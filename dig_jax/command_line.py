@@ -40,6 +40,9 @@ def parse(
     flags.DEFINE_string("workdir", "", "", flag_values=options)
     flags.DEFINE_string("out", "", "", flag_values=options)
     flags.DEFINE_string("step", None, "", flag_values=options)
+    flags.DEFINE_string("profile_steps", None, "", flag_values=options)
+    flags.DEFINE_string("topology", "", "", flag_values=options)
+    flags.DEFINE_boolean("search_batch", False, "", flag_values=options)
     flags.DEFINE_string("samples", "", "", flag_values=options)
     flags.DEFINE_string("split", "train", "", flag_values=options)
     flags.DEFINE_integer("seeds", 1, "", lower_bound=1, flag_values=options)
@@ -54,6 +57,10 @@ def parse(
             f"Unknown mode {options.mode!r}. Available: {', '.join(modes)}."
         )
     step_of(options)
+    if options.profile_steps is not None and options.mode != "train":
+        raise InputError(
+            f"--profile_steps traces steps of --mode=train, got --mode={options.mode}."
+        )
     of_run = options.mode in ("sample", "export") or (
         options.mode == "evaluate" and not options.samples
     )
@@ -67,7 +74,9 @@ def parse(
         if options.mode == "compare" or tables:  # of several networks
             return options.mode, _override(config, about_config), options
         config = _override(check_sections(config, file), about_config)
-    elif options.mode in ("summary", "stats", "evaluate") and options.workdir:
+    elif (
+        options.mode in ("summary", "stats", "evaluate", "compile") and options.workdir
+    ):
         config = _override(load_run_config(workdir_of(options)), about_config)
     else:
         raise InputError(

@@ -55,6 +55,7 @@ FREE_KEYS = (
     "training.keep_best",
     "training.keep_checkpoints",
     "training.log_every",
+    "training.microbatch",
     "training.num_steps",
     "training.posthoc_every",
     "training.sample_every",

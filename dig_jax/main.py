@@ -10,6 +10,8 @@ Modes:
   export    write a folder that draws images without dig_jax: StableHLO, parameters
   compare   train and evaluate several backbones alike: compare.md, compare.json, plots
   summary   the backbone's modules, parameters, multiply-accumulates, and its graph
+  compile   compile the training step for chips that are not there: does it fit, what is
+            sent, what bounds it
 
 Options:
   --config=FILE[:VARIANT]   a Python file with get_config(); after training, the
@@ -27,12 +29,16 @@ Options:
   --out=FILE                summary of a file of tables (configs/paper_tables.py): put
                             them between the file's markers, or into a new file
   --step=N|best             sample, evaluate: this checkpoint instead of the newest
+  --profile_steps=FIRST:LAST  train: trace these steps into WORKDIR/profile, for
+                            TensorBoard (XProf) and Perfetto
   --adm                     sample: also samples_adm.npz, for the ADM evaluator
   --seeds=N                 evaluate: N seeds from sample.seed on; mean and deviation
   --samples=FILE.npz        evaluate: these images (samples.npz, or an ADM batch) of
                             whoever drew them; with --config or --workdir
   --split=NAME              stats: of this part of the data set (default: train)
-  --json                    summary: one JSON object
+  --topology=CHIP:SHAPE     compile: for example v5e:4x4, 2xv5e:16x16, h100:8
+  --search_batch            compile: also the largest batch that fits
+  --json                    summary, compile: one JSON object
 
 Several processes (train), which share a workdir and end together:
   --distributed=off|auto    auto: as Cloud TPU, SLURM or another cluster tells jax; off

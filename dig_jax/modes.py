@@ -32,8 +32,10 @@ SAMPLES = "samples.npz"
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=train."""
     from dig_jax.distributed import is_distributed
+    from dig_jax.training.goodput import Goodput
     from dig_jax.training.progress import Progress
 
+    goodput = Goodput()
     workdir, silent = workdir_of(options), False
     if is_distributed():
         from dig_jax.sharding import is_first_process
@@ -42,8 +44,15 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     with Progress(config.training.get("num_steps", 0), silent=silent) as progress:
         with progress.busy("starting"):  # the imports take seconds
             from dig_jax.training.loop import TrainingRun
+            from dig_jax.training.profile import parse_profile_steps
 
-            run = TrainingRun(config, workdir)
+            steps = options.profile_steps
+            run = TrainingRun(
+                config,
+                workdir,
+                profile_steps=None if steps is None else parse_profile_steps(steps),
+                goodput=goodput,
+            )
         return run.train(progress)
 
 
@@ -172,6 +181,26 @@ def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     return EXIT_DONE
 
 
+def compile_mode(config: ConfigDict, options: flags.FlagValues) -> int:
+    """--mode=compile: what a training step takes on chips that are not there."""
+    import jax
+
+    if not jax.config.jax_platforms:  # it needs no device, and shall not look for one
+        jax.config.update("jax_platforms", "cpu")
+    from dig_jax.compiled import format_report, report_record, report_step
+    from dig_jax.compiled.topology import CHIPS, EXAMPLES
+
+    if not options.topology:
+        raise InputError(
+            f"--mode=compile needs --topology=CHIP:SHAPE. Chips: {', '.join(CHIPS)}; "
+            f"for example {EXAMPLES}."
+        )
+    report = report_step(config, options.topology, search_batch=options.search_batch)
+    record = report_record(report)
+    print(json.dumps(record) if options.json else format_report(report))
+    return EXIT_DONE
+
+
 MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "train": train_mode,
     "sample": sample_mode,
@@ -180,6 +209,7 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "export": export_mode,
     "compare": compare_mode,
     "summary": summary_mode,
+    "compile": compile_mode,
 }
 
 

@@ -1,9 +1,6 @@
 """Drawing images: what is drawn depends on the seed alone."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -111,24 +108,14 @@ def test_images_do_not_depend_on_how_many_are_drawn(experiment, images):
         np.testing.assert_array_equal(fewer, images[:num_images])
 
 
-def test_images_do_not_depend_on_the_number_of_devices(images, tmp_path):
-    path = tmp_path / "images.npy"
-    script = (
-        "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
-        "import test_generation as t\n"
-        "images = t.draw(t.create_mlp_experiment(), num_devices=4, batch_size=64)\n"
-        "numpy.save(sys.argv[2], images)"
-    )
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
-    here = Path(__file__).parent
-    subprocess.run(
-        [sys.executable, "-c", script, here, path], check=True, env=environment
-    )
-    np.testing.assert_array_equal(np.load(path), images)
+def draw_on_four_devices():
+    images = draw(create_mlp_experiment(), num_devices=4, batch_size=64)
+    return {"images": images}
+
+
+def test_images_do_not_depend_on_the_number_of_devices(images, on_devices):
+    drawn = on_devices(4, draw_on_four_devices)["images"]
+    np.testing.assert_array_equal(drawn, images)
 
 
 def test_every_image_of_every_seed_is_another(experiment, images):

@@ -7,6 +7,12 @@ costs = count_costs(compiled)
 """
 
 from dig_jax.compiled.costs import Costs, count_costs
+from dig_jax.compiled.report import (
+    StepReport,
+    format_report,
+    report_record,
+    report_step,
+)
 from dig_jax.compiled.step import (
     DoesNotFitError,
     Memory,
@@ -23,12 +29,16 @@ __all__ = [
     "Costs",
     "DoesNotFitError",
     "Memory",
+    "StepReport",
     "Topology",
     "compile_lowered",
     "compile_train_step",
     "compiling_for",
     "count_costs",
     "create_topology",
+    "format_report",
     "memory_of",
+    "report_record",
+    "report_step",
     "target_platform",
 ]

@@ -80,6 +80,7 @@ def count_costs(program: jax.stages.Compiled | str) -> Costs:
     module = parse_module(text)
     costs = Costs()
     seen: set[int] = set()
+    chains: set[str] = set()
     for computation, times, fused in module.runs():
         is_new = id(computation) not in seen
         seen.add(id(computation))
@@ -90,7 +91,8 @@ def count_costs(program: jax.stages.Compiled | str) -> Costs:
                     turns = module.turns(instruction, computation)
                     costs.unknown_loops += turns is None
             costs.flops += times * _flops(instruction, computation)
-            _add_communication(costs, instruction, computation, times)
+            if _is_first_of_chain(instruction, chains):
+                _add_communication(costs, instruction, computation, times)
             if not fused:
                 _add_run(costs, instruction, computation, module, times)
     return costs
@@ -212,6 +214,20 @@ def _stored(instruction: Instruction) -> int:
 
 def _total(shapes: tuple[Shape, ...]) -> int:
     return sum(shape.main_memory for shape in shapes)
+
+
+def _is_first_of_chain(instruction: Instruction, chains: set[str]) -> bool:
+    """Whether communication is no later part of what was seen before.
+
+    TPU's compiler divides one all-gather among the fusions that compute meanwhile: each
+    of them names the whole of it, and its chain.
+    """
+    match = re.search(r'chain_id="(\d+)"', instruction.attributes)
+    if match is None:
+        return True
+    is_first = match[1] not in chains
+    chains.add(match[1])
+    return is_first
 
 
 def _add_communication(

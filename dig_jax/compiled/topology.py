@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from dig_jax.errors import InputError
-from dig_jax.sharding import DATA_AXIS
+from dig_jax.sharding import MeshOptions, create_mesh
 
 
 class Chip(NamedTuple):
@@ -92,6 +91,9 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 _GPUS_OF_A_HOST = 8
 
 
+_WHOLE_STATES = MeshOptions(fsdp=1)
+
+
 @dataclass(frozen=True)
 class Topology:
     """Chips that are compiled for, each of them one device.
@@ -110,9 +112,16 @@ class Topology:
     devices: tuple[Any, ...]
     num_slices: int = 1
 
-    def mesh(self, num_devices: int | None = None) -> Mesh:
-        """The first devices (all, by default) along one axis, the batch's."""
-        return Mesh(np.array(self.devices[:num_devices]), (DATA_AXIS,))
+    def mesh(
+        self, num_devices: int | None = None, options: MeshOptions = _WHOLE_STATES
+    ) -> Mesh:
+        """A mesh of the first devices (all, by default).
+
+        Args:
+            num_devices: How many.
+            options: Its axes; by default the state is on every device.
+        """
+        return create_mesh(options, self.devices[:num_devices])
 
 
 def create_topology(name: str, *, num_slices: int = 1) -> Topology:

@@ -37,7 +37,8 @@ class TrainingLog:
 
     Attributes:
         damaged_records: Damaged records that others stood in for since the run began,
-            each as often as it came, up to the newest step that was looked at.
+            each as often as it came, up to `done`.
+        done: The newest step that was looked at.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class TrainingLog:
         damaged_records: int | None = 0,
     ) -> None:
         self._writer, self._progress, self._options = writer, progress, options
-        self.damaged_records = damaged_records
+        self.damaged_records, self.done = damaged_records, start
         self._in_flight: deque[tuple[int, StepMetrics, Count]] = deque()
         self._since: list[dict[str, np.ndarray]] = []
         self._diversity: dict[int, Array] = {}
@@ -82,6 +83,7 @@ class TrainingLog:
 
     def _take(self, step: int, metrics: StepMetrics, damaged: Count) -> None:
         values = jax.device_get(metrics)
+        self.done = step
         if self.damaged_records is not None:
             self.damaged_records += int(damaged)
         if values["bad_steps"] >= MAX_BAD_STEPS:

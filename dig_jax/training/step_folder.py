@@ -40,11 +40,11 @@ def read_record(folder: epath.Path, what: str) -> dict:
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = f"meta cannot be read ({short(error)})"
     _raise_if_damaged(reason)
-    if record["schema"] != SCHEMA:
+    if (schema := record.get("schema")) != SCHEMA:
         raise InputError(
             f"The {what} of step {folder.name} in {folder.parent} has schema "
-            f"{record['schema']}; this version of dig_jax reads schema {SCHEMA}. "
-            "Use the version that wrote it."
+            f"{schema!r}; this version of dig_jax reads schema {SCHEMA}. Use the "
+            "version that wrote it, or another --workdir."
         )
     return record
 

@@ -61,6 +61,13 @@ class Storage:
             self._snapshots.wait()
         self.checkpoints.save(state, meta)
 
+    def wait(self) -> None:
+        """Wait for what is being saved; see `Checkpoints.wait`."""
+        self.checkpoints.wait()
+        for other in (self._best, self._snapshots):
+            if other is not None:
+                other.wait()
+
     def read_best(self) -> dict[str, Any] | None:
         """What is said of the best checkpoint (`meta["best"]`); None without one."""
         if self._best is None or self._best.latest_step() is None:

@@ -182,3 +182,28 @@ ENTRY %main (a: f32[8,4], b: bf16[6]) -> f32[16,4] {
         "reduce-scatter": 128,
     }
     assert costs.reduced_bytes == {"f32": 128 + 128, "bf16": 12}
+
+
+def test_an_all_gather_that_is_divided_among_fusions_counts_once():
+    text = """
+HloModule m
+
+%part.1 (p: f32[4,8]) -> f32[16,8] {
+  %p = f32[4,8]{1,0} parameter(0)
+  ROOT %g.1 = f32[16,8]{1,0} all-gather(%p), dimensions={0}, frontend_attributes={chain_id="0"}
+}
+
+%part.2 (q: f32[4,8]) -> f32[16,8] {
+  %q = f32[4,8]{1,0} parameter(0)
+  ROOT %g.2 = f32[16,8]{1,0} all-gather(%q), dimensions={0}, frontend_attributes={chain_id="0"}
+}
+
+ENTRY %main (a: f32[4,8]) -> f32[16,8] {
+  %a = f32[4,8]{1,0} parameter(0)
+  %first = f32[16,8]{1,0} fusion(%a), kind=kCustom, calls=%part.1
+  %second = f32[16,8]{1,0} fusion(%a), kind=kCustom, calls=%part.2
+  %other = f32[16,8]{1,0} all-gather(%a), dimensions={0}, frontend_attributes={chain_id="1"}
+  ROOT %s = f32[16,8]{1,0} add(%second, %other)
+}
+"""
+    assert count_costs(text).collective_bytes == {"all-gather": 2 * 4 * 16 * 8}
