@@ -66,7 +66,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         whole = json.loads(path.read_text(encoding="utf-8"))
         record, digest = whole["record"], whole["sha256"]
         schema = record["schema"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error!r}). {again}") from error
     if schema != SCHEMA:
         raise InputError(
@@ -79,6 +79,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         )
     for name, expected in record["files"].items():
         file = path.parent / name
+        if Path(name).name != name:
+            raise InputError(f"{path} names {name!r}, which is not in its folder.")
         if not file.is_file():
             raise InputError(f"{folder} is damaged: {name} is missing. {again}")
         if _digest(file) != expected:
