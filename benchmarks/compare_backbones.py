@@ -14,14 +14,15 @@ import argparse
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from common import (
     Compiled,
     compile_for,
+    compile_step,
     describe_machine,
     print_table,
     seconds_in_turn,
+    total_macs,
     write_json,
 )
 from ml_collections import ConfigDict
@@ -30,9 +31,6 @@ from dig_jax.config import load_config_file
 from dig_jax.diffusion import make_denoiser
 from dig_jax.experiment import Experiment, create_experiment
 from dig_jax.samplers import create_solver, create_times, sample
-from dig_jax.summary import count_costs
-from dig_jax.training.optimizer import create_optimizer
-from dig_jax.training.step import create_state, make_train_step
 
 VARIANTS = ("dig_parallel_2_4", "dig_mix_2_4", "uvit_2", "dit_2")
 EVALUATIONS = 8
@@ -45,28 +43,12 @@ def load(variant: str, depth: int, dtype: str) -> Experiment:
     return create_experiment(config)
 
 
-def total_macs(experiment: Experiment) -> int:
-    """Multiply-accumulates of one image, attention's included."""
-    costs = count_costs(experiment.backbone)
-    return costs.macs + costs.attention_macs
-
-
 def at_equal_macs(variant: str, macs: int, dtype: str) -> Experiment:
     """The depth whose multiply-accumulates are nearest; they grow linearly."""
     two, four = (total_macs(load(variant, depth, dtype)) for depth in (2, 4))
     unit = 1 if variant.startswith("dit") else 2  # the others need an even depth
     depth = 2 + unit * round(2 / unit * (macs - two) / (four - two))
     return load(variant, max(2, depth), dtype)
-
-
-def compile_step(experiment: Experiment, batch: int) -> tuple[Compiled, list]:
-    """The training step and its arguments."""
-    optimizer = create_optimizer(num_steps=1000)
-    state = create_state(experiment, optimizer, jax.random.key(1))
-    step = make_train_step(experiment, optimizer, jax.random.key(0), 0.9999)
-    image = jnp.zeros((batch, *experiment.backbone.image_shape), jnp.uint8)
-    arguments = [state, image, jnp.zeros(batch, jnp.int32)]
-    return compile_for(step, *arguments, donate=(0,)), arguments
 
 
 def compile_sampler(experiment: Experiment, batch: int) -> tuple[Compiled, list]:

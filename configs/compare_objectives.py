@@ -106,5 +106,5 @@ def get_config() -> ConfigDict:
     base.evaluation = dict(
         metrics=("label_accuracy", "frechet_pixels", "copies"), features="none"
     )
-    base.mesh = dict(data=-1)
+    base.mesh = dict(data=-1, fsdp=None)
     return config

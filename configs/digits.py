@@ -72,5 +72,5 @@ def get_config() -> ConfigDict:
         metrics=("label_accuracy", "frechet_pixels", "copies"),
         features="classifier",
     )
-    config.mesh = dict(data=-1)
+    config.mesh = dict(data=-1, fsdp=None)
     return config

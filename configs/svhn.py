@@ -103,5 +103,5 @@ def get_config(variant: str = "dig_parallel_2_4") -> ConfigDict:
         inception_weights="",
         reference="",
     )
-    config.mesh = dict(data=-1)
+    config.mesh = dict(data=-1, fsdp=None)
     return config

@@ -2,9 +2,7 @@
 
 import ast
 import copy
-import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Literal
 
 from absl import flags
@@ -18,6 +16,7 @@ from dig_jax.config import (
 )
 from dig_jax.distributed import define_flags
 from dig_jax.errors import InputError
+from dig_jax.files import AnyPath, open_workdir
 
 VALUE_KINDS = {
     bool: "true or false",
@@ -42,6 +41,8 @@ def parse(
     flags.DEFINE_string("out", "", "", flag_values=options)
     flags.DEFINE_string("step", None, "", flag_values=options)
     flags.DEFINE_string("profile_steps", None, "", flag_values=options)
+    flags.DEFINE_string("topology", "", "", flag_values=options)
+    flags.DEFINE_boolean("search_batch", False, "", flag_values=options)
     flags.DEFINE_string("samples", "", "", flag_values=options)
     flags.DEFINE_string("split", "train", "", flag_values=options)
     flags.DEFINE_integer("seeds", 1, "", lower_bound=1, flag_values=options)
@@ -73,7 +74,9 @@ def parse(
         if options.mode == "compare" or tables:  # of several networks
             return options.mode, _override(config, about_config), options
         config = _override(check_sections(config, file), about_config)
-    elif options.mode in ("summary", "stats", "evaluate") and options.workdir:
+    elif (
+        options.mode in ("summary", "stats", "evaluate", "compile") and options.workdir
+    ):
         config = _override(load_run_config(workdir_of(options)), about_config)
     else:
         raise InputError(
@@ -205,12 +208,12 @@ def step_of(options: flags.FlagValues) -> int | Literal["best"] | None:
     return int(options.step)
 
 
-def workdir_of(options: flags.FlagValues) -> Path:
+def workdir_of(options: flags.FlagValues) -> AnyPath:
     """The workdir, which the mode needs.
 
     Raises:
-        InputError: None is given.
+        InputError: None is given, or it lies where nothing can.
     """
     if not options.workdir:
         raise InputError(f"--mode={options.mode} needs --workdir=DIR.")
-    return Path(os.path.expanduser(options.workdir))
+    return open_workdir(options.workdir)

@@ -17,7 +17,7 @@ import pydantic
 from ml_collections import ConfigDict
 
 from dig_jax.errors import InputError
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, open_path, read_text, write_whole
 
 T = TypeVar("T")
 
@@ -55,6 +55,7 @@ FREE_KEYS = (
     "training.keep_best",
     "training.keep_checkpoints",
     "training.log_every",
+    "training.microbatch",
     "training.num_steps",
     "training.posthoc_every",
     "training.sample_every",
@@ -124,28 +125,28 @@ def choose_variant(variants: Mapping[str, T], name: str) -> T:
     return variants[name]
 
 
-def load_run_config(workdir: str | Path) -> ConfigDict:
+def load_run_config(workdir: str | AnyPath) -> ConfigDict:
     """The configuration of the run in a workdir.
 
     Raises:
         InputError: There is no run, or its config.json cannot be read.
     """
-    path = Path(workdir) / "config.json"
+    path = open_path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(
             f"No run in {workdir}: config.json is missing. Train one with "
             f"`python -m dig_jax.main --config=FILE --workdir={workdir}`."
         )
     try:
-        config = config_from_json(path.read_text(encoding="utf-8"))
+        config = config_from_json(read_text(path))
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a configuration: {error}.") from error
     return check_sections(config, str(path))
 
 
-def save_run_config(config: ConfigDict, workdir: str | Path) -> None:
+def save_run_config(config: ConfigDict, workdir: str | AnyPath) -> None:
     """Write config.json into a workdir, whole or not at all."""
-    path = Path(workdir) / "config.json"
+    path = open_path(workdir) / "config.json"
     write_whole(path, config_to_json(config) + "\n")
 
 
@@ -198,7 +199,9 @@ def config_differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any,
     }
 
 
-def check_same_run(old: ConfigDict, new: ConfigDict, workdir: str | Path) -> list[str]:
+def check_same_run(
+    old: ConfigDict, new: ConfigDict, workdir: str | AnyPath
+) -> list[str]:
     """What a restart changes, a line for each key.
 
     Raises:

@@ -7,16 +7,15 @@ checksum of the record. It is written last: a folder without one is no export.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from dig_jax.errors import InputError
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, open_path, read_text, write_whole
 from dig_jax.interfaces import Params
 from dig_jax.training.checkpoint_record import sha256_of, unflatten
 from dig_jax.training.fingerprint import named_leaves
@@ -35,12 +34,14 @@ def group_file(platform: str) -> str:
     return f"group_{platform}.stablehlo"
 
 
-def is_export(folder: str | Path) -> bool:
+def is_export(folder: str | AnyPath) -> bool:
     """Whether a folder is an export, or what is left of one."""
-    return any((Path(folder) / name).exists() for name in (MANIFEST, SAMPLER))
+    return any((open_path(folder) / name).exists() for name in (MANIFEST, SAMPLER))
 
 
-def write_manifest(folder: Path, files: Iterable[str], record: dict[str, Any]) -> None:
+def write_manifest(
+    folder: AnyPath, files: Iterable[str], record: dict[str, Any]
+) -> None:
     """Write the record of an export whose files are there."""
     digests = {name: _digest(folder / name) for name in sorted(files)}
     record = {**record, "schema": SCHEMA, "files": digests}
@@ -49,13 +50,13 @@ def write_manifest(folder: Path, files: Iterable[str], record: dict[str, Any]) -
     write_whole(folder / MANIFEST, json.dumps(whole, indent=2, sort_keys=True) + "\n")
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
+def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
     """The record of an export, whose files are as they were written.
 
     Raises:
         InputError: No export, one of another schema, or a damaged one.
     """
-    path = Path(folder) / MANIFEST
+    path = open_path(folder) / MANIFEST
     if not path.is_file():
         raise InputError(
             f"{folder} is no export: {MANIFEST} is missing. Make one with "
@@ -63,7 +64,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         )
     again = "Export the run again, or copy the folder again."
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = json.loads(read_text(path))
         record, digest = whole["record"], whole["sha256"]
         schema = record["schema"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -91,7 +92,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def write_parameters(
-    folder: Path, params: Params, guide_params: Params | None = None
+    folder: AnyPath, params: Params, guide_params: Params | None = None
 ) -> None:
     """Write parameters as float32 safetensors under their flat names."""
     named = named_leaves(params)
@@ -102,11 +103,11 @@ def write_parameters(
         name: np.ascontiguousarray(jax.device_get(leaf), np.float32)
         for name, leaf in sorted(named.items())
     }
-    (folder / PARAMETERS).write_bytes(save(tensors))
+    write_whole(folder / PARAMETERS, save(tensors))
 
 
 def read_parameters(
-    folder: str | Path,
+    folder: str | AnyPath,
     manifest: Mapping[str, Any],
     abstract: Params,
     *,
@@ -135,7 +136,7 @@ def read_parameters(
                 f"{name}={there}, got {name}={asked}. Load the run it was made from."
             )
     try:
-        tensors = load_file(Path(folder) / PARAMETERS)
+        tensors = load((open_path(folder) / PARAMETERS).read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{folder} has no readable {PARAMETERS}: {error}.") from error
     mine = {k: v for k, v in tensors.items() if not k.startswith(GUIDE_PREFIX)}
@@ -148,7 +149,7 @@ def read_parameters(
 
 
 def _check_parameters(
-    folder: str | Path, found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
+    folder: str | AnyPath, found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
 ) -> None:
     """Raise InputError unless arrays have the names, shapes and types of others."""
 
@@ -166,6 +167,6 @@ def _check_parameters(
             )
 
 
-def _digest(path: Path) -> str:
+def _digest(path: AnyPath) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,10 @@
 """Figures: how axes look here, and a file for them."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dig_jax.files import AnyPath
 from dig_jax.images import write_png
 
 
@@ -22,7 +22,7 @@ def create_figure(panels: int) -> tuple[Any, Any]:
     return figure, axes[:panels]
 
 
-def save_figure(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: AnyPath) -> AnyPath:
     """Write a figure as PNG, whole or not at all; returns its path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

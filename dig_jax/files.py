@@ -1,23 +1,187 @@
-"""Files that are written whole or not at all."""
+"""Paths, local or in a bucket, and files that are written whole or not at all.
+
+A bucket has no folders, no appending, and no renaming but by copies: what is written
+there is uploaded whole, which the bucket shows at once or not at all.
+"""
 
 import contextlib
+import importlib.util
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
+
+from etils import epath
+
+from dig_jax.errors import InputError
+
+AnyPath: TypeAlias = Path | epath.Path
+"""A local path, or one in a bucket as in gs://bucket/run."""
+
+BUCKET_SCHEME = "gs"
+
+
+def open_path(path: str | os.PathLike[str]) -> AnyPath:
+    """A path as users spell it: local, with ~ for home, or gs://BUCKET/NAME.
+
+    Raises:
+        InputError: Storage of another kind, or the client of buckets is missing.
+    """
+    text = os.fspath(path)
+    scheme, is_url, rest = text.partition("://")
+    if not is_url and text.startswith(f"{BUCKET_SCHEME}:/"):
+        raise InputError(
+            f"A path in a bucket must be text, because pathlib takes a slash away, got "
+            f"{text!r}."
+        )
+    if not is_url:
+        return Path(text).expanduser()
+    if scheme != BUCKET_SCHEME or not rest.strip("/"):
+        raise InputError(
+            f"A path must be local, or in a bucket of Google Cloud Storage as in "
+            f"gs://bucket/folder, got {text!r}."
+        )
+    if importlib.util.find_spec("gcsfs") is None:
+        raise InputError(f"{text} needs the client of buckets: pip install gcsfs")
+    _prepare_client()
+    return epath.Path(text)
+
+
+def open_workdir(path: str | os.PathLike[str]) -> AnyPath:
+    """The folder of a run; see `open_path`.
+
+    Raises:
+        InputError: Its bucket does not exist or cannot be reached, too.
+    """
+    workdir = open_path(path)
+    if is_remote(workdir):
+        # Asked first: gcsfs would try to make a bucket of a misspelt name.
+        bucket = epath.Path("/".join(str(workdir).split("/")[:3]))
+        with explain_remote_errors("workdir", workdir):
+            if not bucket.exists():
+                raise FileNotFoundError(f"there is no {bucket}, or you may not see it")
+    return workdir
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path lies in a bucket."""
+    return "://" in os.fspath(path)
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to; the file takes its name when the block has ended.
+def explain_remote_errors(name: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what a bucket's client raises into an InputError of one line.
+
+    Args:
+        name: What the user calls the path.
+        path: The path.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    # Missing clients, buckets, rights and networks: their errors have no common class.
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        advice = "Is there such a bucket, and do your rights suffice? Its client looks "
+        advice += "for credentials where `gcloud auth application-default login` leaves"
+        advice += " them."
+        if isinstance(error, ImportError):
+            advice = "Buckets need gcsfs: pip install gcsfs"
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{name}={os.fspath(path)} cannot be used: {type(error).__name__}: "
+            f"{reason}. {advice}"
+        ) from error
+
+
+def make_folder(path: AnyPath) -> None:
+    """Make a local folder, with those on the way; a bucket needs none."""
+    if not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def written_whole(path: AnyPath) -> Iterator[Path]:
+    """A local path to write to; the file takes its name when the block has ended.
 
     So a reader never sees half of it, and what was there stays if writing fails.
     """
-    unfinished = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    yield unfinished
-    unfinished.replace(path)
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            unfinished = Path(folder) / path.name
+            yield unfinished
+            upload(unfinished, path)
+        return
+    path = Path(path)
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: AnyPath, content: str | bytes) -> None:
     """Write text in UTF-8, or bytes."""
     data = content.encode() if isinstance(content, str) else content
     with written_whole(path) as unfinished:
         unfinished.write_bytes(data)
+
+
+def append_line(path: AnyPath, line: str) -> None:
+    """Add a line to a text file, which is made if it is missing; one writer at a time.
+
+    In a bucket the whole file is written anew.
+    """
+    if is_remote(path):
+        before = read_text(path) if path.exists() else ""
+        write_whole(path, f"{before}{line}\n")
+        return
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def read_text(path: AnyPath) -> str:
+    """Text in UTF-8; bytes that are none, as a crash may leave them, become marks."""
+    return path.read_bytes().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def local_copy(path: AnyPath) -> Iterator[Path]:
+    """A local file with what a file holds, for readers that need one."""
+    if not is_remote(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder) / path.name
+        _client().get_file(str(path), str(copied))
+        yield copied
+
+
+def upload(file: Path, path: AnyPath) -> None:
+    """Copy a local file into a bucket."""
+    _client().put_file(str(file), str(path))
+
+
+def _client():
+    import fsspec
+
+    return fsspec.filesystem(BUCKET_SCHEME)
+
+
+def _prepare_client() -> None:
+    """Settle how epath, Orbax and we reach buckets: by gcsfs, which keeps nothing."""
+    # Else it asks for the bucket's kind before each request that has no answer, as for
+    # want of rights. Who has a zonal bucket sets it.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import fsspec.config
+
+    # Else epath takes TensorFlow where it is installed, which takes all of a GPU.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    # A listing that is kept does not show what others write, nor what TensorStore does.
+    fsspec.config.conf.setdefault(BUCKET_SCHEME, {})["use_listings_cache"] = False

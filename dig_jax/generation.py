@@ -35,7 +35,7 @@ from dig_jax.interfaces import (
 )
 from dig_jax.label_rules import choose_labels
 from dig_jax.samplers import create_solver, create_times, default_time_grid, sample
-from dig_jax.sharding import DATA_AXIS, batch_sharded, place_batch, to_host
+from dig_jax.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
@@ -199,7 +199,7 @@ class Sampler:
         quantum = self._group * mesh.size
         wanted = min(options.batch_size, options.num_images)
         self.batch_size = -(-wanted // quantum) * quantum
-        spread = PartitionSpec(DATA_AXIS)
+        spread = PartitionSpec(BATCH_AXES)
         self._draw_batch = jax.jit(
             jax.shard_map(
                 self.draw_groups,

@@ -2,12 +2,12 @@
 
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from dig_jax.errors import InputError
+from dig_jax.files import make_folder, open_path, written_whole
 
 _GAP = 255
 _VISIBLE_SIZE = 64
@@ -72,15 +72,11 @@ def write_png(
     from PIL import Image
 
     _check_channels(image.shape[-1])
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        pixels = image[..., 0] if image.shape[-1] == 1 else image
-        Image.fromarray(pixels).save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    path = open_path(path)
+    make_folder(path.parent)
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    with written_whole(path) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG")
 
 
 def _check_channels(channels: int) -> None:

@@ -10,6 +10,8 @@ Modes:
   export    write a folder that draws images without dig_jax: StableHLO, parameters
   compare   train and evaluate several backbones alike: compare.md, compare.json, plots
   summary   the backbone's modules, parameters, multiply-accumulates, and its graph
+  compile   compile the training step for chips that are not there: does it fit, what is
+            sent, what bounds it
 
 Options:
   --config=FILE[:VARIANT]   a Python file with get_config(); after training, the
@@ -18,7 +20,9 @@ Options:
                             --config.sample.num_images=16 --config.sample.labels=3
                             --config.sample.labels=0,1,2 --config.sample.num_steps=250
                             --config.sample.seed=1 --config.sample.batch_size=256
-  --workdir=DIR             where the run is, or will be
+  --workdir=DIR             where the run is, or will be: a folder, or gs://BUCKET/RUN
+                            of Google Cloud Storage (needs: pip install gcsfs), as are
+                            the DIR and FILE.npz of the options that follow
   --out=DIR                 sample: write here instead of the workdir
   --out=DIR                 export: write here instead of WORKDIR/export
   --out=FILE.npz            stats: write here instead of beside the data set
@@ -32,7 +36,9 @@ Options:
   --samples=FILE.npz        evaluate: these images (samples.npz, or an ADM batch) of
                             whoever drew them; with --config or --workdir
   --split=NAME              stats: of this part of the data set (default: train)
-  --json                    summary: one JSON object
+  --topology=CHIP:SHAPE     compile: for example v5e:4x4, 2xv5e:16x16, h100:8
+  --search_batch            compile: also the largest batch that fits
+  --json                    summary, compile: one JSON object
 
 Several processes (train), which share a workdir and end together:
   --distributed=off|auto    auto: as Cloud TPU, SLURM or another cluster tells jax; off

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -16,11 +15,13 @@ from ml_collections import ConfigDict
 
 from dig_jax.command_line import step_of, workdir_of
 from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.files import is_remote, open_path, open_workdir
 
 if TYPE_CHECKING:
     import numpy as np
 
     from dig_jax.evaluation import Evaluator
+    from dig_jax.files import AnyPath
     from dig_jax.generation import Sampler
     from dig_jax.interfaces import UInt8Images
     from dig_jax.run import Run
@@ -64,7 +65,7 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.run import load
 
     workdir = workdir_of(options)
-    folder = Path(options.out or workdir).expanduser()
+    folder = open_workdir(options.out or workdir)
     run = load(workdir, step=step_of(options), config=config)
     sampler = run.sampler()
     provenance = _provenance(run, sampler)
@@ -123,7 +124,7 @@ def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
             "Inception's weights (--config.evaluation.inception_weights=FILE); images "
             "without labels cannot train a classifier."
         )
-    path = Path(options.out).expanduser() if options.out else None
+    path = open_path(options.out) if options.out else None
     known = path is None and scorer.kept_file(options.split).is_file()
     found = scorer.statistics(options.split, path)
     summary, space = found.summary, found.summary.space
@@ -147,12 +148,13 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.run import load
 
     workdir = workdir_of(options)
-    out = Path(options.out or workdir / "export").expanduser()
+    out = open_workdir(options.out or workdir / "export")
     run = load(workdir, step=step_of(options), config=config)
     export_run(run, create_sample_options(run.experiment), out)
+    script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
     print(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
-        f"  python {out}/sample.py --num_images=16 --out=samples.png"
+        f"  python {script} --num_images=16 --out=samples.png"
     )
     return EXIT_DONE
 
@@ -179,6 +181,26 @@ def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     return EXIT_DONE
 
 
+def compile_mode(config: ConfigDict, options: flags.FlagValues) -> int:
+    """--mode=compile: what a training step takes on chips that are not there."""
+    import jax
+
+    if not jax.config.jax_platforms:  # it needs no device, and shall not look for one
+        jax.config.update("jax_platforms", "cpu")
+    from dig_jax.compiled import format_report, report_record, report_step
+    from dig_jax.compiled.topology import CHIPS, EXAMPLES
+
+    if not options.topology:
+        raise InputError(
+            f"--mode=compile needs --topology=CHIP:SHAPE. Chips: {', '.join(CHIPS)}; "
+            f"for example {EXAMPLES}."
+        )
+    report = report_step(config, options.topology, search_batch=options.search_batch)
+    record = report_record(report)
+    print(json.dumps(record) if options.json else format_report(report))
+    return EXIT_DONE
+
+
 MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "train": train_mode,
     "sample": sample_mode,
@@ -187,6 +209,7 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "export": export_mode,
     "compare": compare_mode,
     "summary": summary_mode,
+    "compile": compile_mode,
 }
 
 
@@ -194,7 +217,7 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     """Score the images of a file, whoever drew them."""
     from dig_jax.evaluation import read_samples
 
-    images, provenance = read_samples(Path(options.samples).expanduser())
+    images, provenance = read_samples(open_path(options.samples))
     if not (options.out or options.workdir):
         raise InputError(
             "--mode=evaluate --samples=FILE needs a place for its records: --out=DIR "
@@ -203,7 +226,7 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     evaluator = _create_evaluator(config)
     evaluator.check(len(images.images))
     record = _score(evaluator, images.images, images.labels, provenance)
-    _show_and_keep(record, Path(options.out or options.workdir).expanduser())
+    _show_and_keep(record, open_workdir(options.out or options.workdir))
     return EXIT_DONE
 
 
@@ -235,7 +258,7 @@ def _score(
     return evaluator.score(LabelledImages(images, labels), provenance)
 
 
-def _show_and_keep(record: dict[str, Any], workdir: Path) -> None:
+def _show_and_keep(record: dict[str, Any], workdir: AnyPath) -> None:
     from dig_jax.evaluation import append_record, format_record
 
     path = append_record(workdir, record)
@@ -256,7 +279,7 @@ def _provenance(run: Run, sampler: Sampler) -> dict[str, Any]:
 
 
 def _find_or_draw(
-    run: Run, sampler: Sampler, provenance: dict[str, Any], workdir: Path
+    run: Run, sampler: Sampler, provenance: dict[str, Any], workdir: AnyPath
 ) -> UInt8Images:
     """Images that samples.npz has, or that were drawn before, or drawn now."""
     from dig_jax.evaluation import SampleStore, read_samples

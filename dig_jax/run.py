@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from dig_jax.config import call_with_section, load_run_config
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, create_experiment
 from dig_jax.exported import is_export, read_manifest, read_parameters
+from dig_jax.files import AnyPath, open_workdir
 from dig_jax.generation import (
     Guide,
     SampleOptions,
@@ -45,7 +45,7 @@ class Run(NamedTuple):
     step: int
     mesh: jax.sharding.Mesh
     sigma_rel: float | None = None
-    workdir: Path | None = None
+    workdir: AnyPath | None = None
 
     @property
     def config(self) -> ConfigDict:
@@ -103,7 +103,7 @@ class Run(NamedTuple):
 
 
 def load(
-    workdir: str | Path,
+    workdir: str | AnyPath,
     *,
     step: int | Literal["best"] | None = None,
     config: ConfigDict | None = None,
@@ -112,7 +112,7 @@ def load(
     """Open a trained run, or a folder that one was exported to.
 
     Args:
-        workdir: Where it was trained, or the export.
+        workdir: Where it was trained, or the export: local, or gs://BUCKET/RUN.
         step: Which checkpoint, or with sigma_rel which snapshot; the newest by default.
             "best": the one that training.keep_best chose.
         config: Instead of the workdir's own, with other ways to compute or to sample.
@@ -124,6 +124,7 @@ def load(
         InputError: No run, no finished checkpoint, or none of that step; or a run
             without post-hoc EMA; or an export that is damaged or holds others.
     """
+    workdir = open_workdir(workdir)
     manifest = read_manifest(workdir) if is_export(workdir) else None
     if config is None:
         config = load_run_config(workdir)
@@ -141,18 +142,18 @@ def load(
         params, found = read_parameters(
             workdir, manifest, abstract, step=step, sigma_rel=sigma_rel
         )
-        return Run(experiment, params, found, mesh, sigma_rel, Path(workdir))
+        return Run(experiment, params, found, mesh, sigma_rel, workdir)
     if sigma_rel is not None:
         if step == "best":
             raise InputError(
                 "The best checkpoint was chosen with the average that the run kept: "
                 "leave sigma_rel out, or name its step."
             )
-        made = solve_posthoc_ema(Path(workdir), abstract, sigma_rel, step)
-        return Run(experiment, made.params, made.step, mesh, sigma_rel, Path(workdir))
-    folder = Path(workdir) / "checkpoints"
+        made = solve_posthoc_ema(workdir, abstract, sigma_rel, step)
+        return Run(experiment, made.params, made.step, mesh, sigma_rel, workdir)
+    folder = workdir / "checkpoints"
     if step == "best":
-        folder, step = Path(workdir) / BEST, None
+        folder, step = workdir / BEST, None
         if not folder.is_dir():
             raise InputError(
                 f"{workdir} has no best checkpoint: train with training.keep_best and "
@@ -160,7 +161,7 @@ def load(
             )
     with Checkpoints(folder, read_only=True) as checkpoints:
         params, found, _ = checkpoints.restore_ema(abstract, step)
-    return Run(experiment, params, found, mesh, workdir=Path(workdir))
+    return Run(experiment, params, found, mesh, workdir=workdir)
 
 
 def load_guide(experiment: Experiment, options: SampleOptions) -> Guide:

@@ -1,6 +1,8 @@
 """The mesh of devices that a program runs on, and where arrays live on it."""
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,38 +14,121 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dig_jax.errors import InputError
 
-DATA_AXIS = "data"
+DATA_AXIS, FSDP_AXIS = "data", "fsdp"
+BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
+"""Mesh axes that a batch is spread over: all there are."""
+
+# A leaf is spread where each device gets at least as many numbers: a row of lanes of a
+# TPU's registers. Spreading less saves nothing and costs a collective each.
+LEAST_SHARD = 128
+# Beyond it, few of the axes of usual widths (512, 768, 1024) can be divided.
+GREATEST_AUTOMATIC_FSDP = 256
 
 
 @dataclass(frozen=True)
 class MeshOptions:
-    """Attributes: data: Devices along the batch; -1 for all there are."""
+    """How many devices along each axis of the mesh; the batch is spread over both.
+
+    Attributes:
+        data: Groups of devices, each of which keeps the whole state; -1: the rest.
+        fsdp: Devices of a group, over which parameters, their averages and the
+            optimizer's state are spread; -1: the rest. None: with data=-1 all devices
+            that a fast network joins (a TPU slice, a GPU host) up to 256 of them, else
+            1, the state on every device.
+    """
 
     data: int = -1
+    fsdp: int | None = None
 
 
-def create_mesh(options: MeshOptions) -> Mesh:
-    """A mesh over the devices of all processes, the batch spread over them.
+def create_mesh(options: MeshOptions, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over the devices of all processes.
 
     The devices of a process are neighbors, so that each process has whole rows of a
     batch, in the order of the processes.
 
+    Args:
+        options: How many devices along each axis.
+        devices: Which; by default those of this machine, or of all processes.
+
     Raises:
-        InputError: More devices than there are, or not all those of several processes.
+        InputError: More devices than there are, not all those of several processes, or
+            a number that does not divide them.
     """
-    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
-    count = len(devices) if options.data == -1 else options.data
-    if not 1 <= count <= len(devices):
+    if devices is None:
+        devices = jax.devices()
+    devices = sorted(devices, key=lambda d: (d.process_index, d.id))
+    data, fsdp = _mesh_shape(options, devices)
+    processes = len({d.process_index for d in devices})
+    if processes > 1 and data * fsdp < len(devices):
         raise InputError(
-            f"mesh.data must be -1 (all) or 1 to {len(devices)} devices, got "
-            f"{options.data}."
+            f"mesh.data times mesh.fsdp must be all {len(devices)} devices of the "
+            f"{processes} processes, got {data} times {fsdp}. Set mesh.data=-1 for the "
+            f"rest."
         )
-    if jax.process_count() > 1 and count < len(devices):
+    return _mesh_of(devices[: data * fsdp], data, fsdp)
+
+
+def _mesh_of(devices: Sequence[Any], data: int, fsdp: int) -> Mesh:
+    return Mesh(np.array(devices).reshape(data, fsdp), BATCH_AXES)
+
+
+def _mesh_shape(options: MeshOptions, devices: Sequence[Any]) -> tuple[int, int]:
+    """Devices along data and fsdp."""
+    count, data, fsdp = len(devices), options.data, options.fsdp
+    if fsdp is None:
+        fsdp = _automatic_fsdp(devices) if data == -1 else 1
+    for name, number in (("data", data), ("fsdp", fsdp)):
+        if number != -1 and not 1 <= number <= count:
+            raise InputError(
+                f"mesh.{name} must be -1 (the rest) or 1 to {count} devices, got "
+                f"{number}."
+            )
+    if data == fsdp == -1:
         raise InputError(
-            f"mesh.data must be -1 (all) in several processes, or the {len(devices)} "
-            f"devices that they have together, got {options.data}."
+            "One of mesh.data and mesh.fsdp can be -1 (the rest), not both."
         )
-    return Mesh(np.array(devices[:count]), (DATA_AXIS,))
+    if data == -1 or fsdp == -1:
+        name, given = ("fsdp", fsdp) if data == -1 else ("data", data)
+        if count % given:
+            raise InputError(
+                f"mesh.{name} must divide the {count} devices, got {given}. Choices: "
+                f"{listed(divisors(count))}."
+            )
+        data, fsdp = (count // given, fsdp) if data == -1 else (data, count // given)
+    if data * fsdp > count:
+        raise InputError(
+            f"mesh.data times mesh.fsdp must be at most the {count} devices, got "
+            f"{data} times {fsdp}. Choices for mesh.fsdp, with mesh.data=-1 for the "
+            f"rest: {listed(divisors(count))}."
+        )
+    return data, fsdp
+
+
+def _automatic_fsdp(devices: Sequence[Any]) -> int:
+    """The most devices, up to a bound, that divide each fast network alike."""
+    common = math.gcd(*fast_networks(devices).values())
+    return max(n for n in divisors(common) if n <= GREATEST_AUTOMATIC_FSDP)
+
+
+def fast_networks(devices: Sequence[Any]) -> Counter[int]:
+    """Devices that each fast network joins: a TPU slice, or what is in one host.
+
+    Between two of them there is only the data center's network.
+    """
+    if devices[0].platform == "tpu":
+        return Counter(getattr(d, "slice_index", 0) or 0 for d in devices)
+    return Counter(d.process_index for d in devices)
+
+
+def divisors(number: int) -> list[int]:
+    """What divides a number, ascending."""
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Choices as a message names them."""
+    return ", ".join(map(str, numbers))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -53,7 +138,30 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
     """The leading axis spread over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def sharded_axis(shape: tuple[int, ...], fsdp: int) -> int | None:
+    """The axis along which a leaf of the state is spread; None for small leaves.
+
+    The largest that the devices divide, the first of several: a rule on shapes alone,
+    so that a parameter, its averages and its moments lie alike.
+    """
+    if fsdp == 1 or math.prod(shape) < LEAST_SHARD * fsdp:
+        return None
+    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    return max(divisible, key=lambda axis: shape[axis], default=None)
+
+
+def fully_sharded(mesh: Mesh, tree: Any) -> Any:
+    """For each leaf of a state its sharding, by the rule of `sharded_axis`."""
+
+    def sharding(leaf: Any) -> NamedSharding:
+        axis = sharded_axis(leaf.shape, mesh.shape[FSDP_AXIS])
+        spread = () if axis is None else (*[None] * axis, FSDP_AXIS)
+        return NamedSharding(mesh, PartitionSpec(*spread))
+
+    return jax.tree.map(sharding, tree)
 
 
 def place_rows(mesh: Mesh, rows: Any) -> Any:
@@ -87,7 +195,8 @@ def is_first_process() -> bool:
 
 def local_mesh() -> Mesh:
     """A mesh over this process's own devices."""
-    return Mesh(np.array(jax.local_devices()), (DATA_AXIS,))
+    devices = jax.local_devices()
+    return _mesh_of(devices, len(devices), 1)
 
 
 def as_first_process_says(value: bool) -> bool:
@@ -128,8 +237,8 @@ def make_sum_and_max(mesh: Mesh) -> Callable[[int, int], tuple[Any, Any]]:
 def check_divides(mesh: Mesh, batch_size: int, key: str) -> None:
     """Raise InputError unless a batch spreads evenly over the mesh."""
     if batch_size % mesh.size:
-        divisors = [n for n in range(1, mesh.size + 1) if batch_size % n == 0]
+        fitting = [n for n in divisors(batch_size) if n <= mesh.size]
         raise InputError(
             f"{key} must be a multiple of the {mesh.size} devices, got {batch_size}. "
-            f"Change it, or set mesh.data to one of {', '.join(map(str, divisors))}."
+            f"Change it, or mesh.data times mesh.fsdp to one of {listed(fitting)}."
         )

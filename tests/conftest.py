@@ -1,13 +1,20 @@
 """What every test runs under: shapes and types checked, on one CPU device."""
 
+import inspect
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import bucket as buckets
 import jaxtyping
 import numpy as np
 import pytest
 from absl import logging as absl_logging
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu would look for its hardware, aloud
+os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -31,6 +38,15 @@ def quick_classifier():
         yield
 
 
+@pytest.fixture(scope="session")
+def bucket():
+    """gs://bucket, for every client in this process and in those that it starts."""
+    with buckets.serve_bucket() as served, pytest.MonkeyPatch.context() as patch:
+        for name, value in buckets.settings_of(served).items():
+            patch.setenv(name, value)
+        yield served
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """The same random numbers in every test, whatever runs before it."""
@@ -46,3 +62,39 @@ def without_optimizations():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def on_devices(tmp_path_factory) -> Callable[..., dict[str, np.ndarray]]:
+    """`(number, function, *texts)`: what a test module's function returns elsewhere.
+
+    It is called with the texts in a process of its own, which has that many CPU
+    devices, and returns arrays by name.
+    """
+    import jax
+
+    def call(number: int, function: Callable, *texts: str) -> dict[str, np.ndarray]:
+        module = Path(inspect.getfile(function))
+        path = tmp_path_factory.mktemp("on_devices") / "arrays.npz"
+        script = (
+            "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
+            f"import {module.stem} as module\n"
+            f"arrays = module.{function.__name__}(*sys.argv[3:])\n"
+            "numpy.savez(sys.argv[2], **arrays)"
+        )
+        quickly = jax.config.read("jax_disable_most_optimizations")
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(quickly)),
+        }
+        subprocess.run(
+            [sys.executable, "-c", script, module.parent, path, *texts],
+            check=True,
+            env=environment,
+        )
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    return call

@@ -29,8 +29,8 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation import create_evaluation_options
 from dig_jax.experiment import create_experiment
 from dig_jax.generation import create_sample_options
-from dig_jax.training.loop import create_training_options
 from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.options import create_training_options
 from dig_jax.training.step import create_state
 
 CONFIG_FILES = [

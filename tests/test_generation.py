@@ -1,8 +1,6 @@
 """Drawing images: what is drawn depends on the seed alone."""
 
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import jax
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from dig_jax.config import load_config_file
+from dig_jax.diffusion import make_denoiser
 from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.experiment import create_experiment
 from dig_jax.generation import (
@@ -24,6 +23,7 @@ from dig_jax.generation import (
 from dig_jax.images import image_grid
 from dig_jax.interfaces import Backbone
 from dig_jax.label_rules import choose_labels
+from dig_jax.samplers import create_solver, create_times, sample
 from dig_jax.sharding import MeshOptions, create_mesh
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
@@ -108,24 +108,14 @@ def test_images_do_not_depend_on_how_many_are_drawn(experiment, images):
         np.testing.assert_array_equal(fewer, images[:num_images])
 
 
-def test_images_do_not_depend_on_the_number_of_devices(images, tmp_path):
-    path = tmp_path / "images.npy"
-    script = (
-        "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
-        "import test_generation as t\n"
-        "images = t.draw(t.create_mlp_experiment(), num_devices=4, batch_size=64)\n"
-        "numpy.save(sys.argv[2], images)"
-    )
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
-    here = Path(__file__).parent
-    subprocess.run(
-        [sys.executable, "-c", script, here, path], check=True, env=environment
-    )
-    np.testing.assert_array_equal(np.load(path), images)
+def draw_on_four_devices():
+    images = draw(create_mlp_experiment(), num_devices=4, batch_size=64)
+    return {"images": images}
+
+
+def test_images_do_not_depend_on_the_number_of_devices(images, on_devices):
+    drawn = on_devices(4, draw_on_four_devices)["images"]
+    np.testing.assert_array_equal(drawn, images)
 
 
 def test_every_image_of_every_seed_is_another(experiment, images):
@@ -237,3 +227,33 @@ def test_ways_of_drawing_that_cannot_be_are_refused(experiment, options, said):
 def test_every_kind_of_solver_draws(experiment, solver):
     images = draw(experiment, solver=solver, num_steps=7, num_images=3)
     assert len(np.unique(images, axis=0)) == 3
+
+
+def test_kernels_are_rounded_once_for_all_steps():
+    """The loop over the steps is handed bfloat16 kernels, and none in float32."""
+    config = load_config_file(str(DIGITS))
+    config.backbone.update(dtype="mixed", width=40, depth=2)
+    experiment = create_experiment(config)
+    backbone, sde = experiment.backbone, experiment.sde
+    times = create_times("uniform", sde, 5)
+
+    def run(params, keys, label):
+        denoise = make_denoiser(
+            backbone.apply, params, sde, experiment.objective, label
+        )
+        solver = create_solver("euler_maruyama", sde, 5)
+        return sample(denoise, solver, times, keys, backbone.image_shape, sde=sde)
+
+    params = backbone.init(jax.random.key(0))
+    keys, label = jax.random.split(jax.random.key(1), 3), jnp.zeros(3, jnp.int32)
+    text = jax.jit(run).lower(params, keys, label).compile().as_text()
+    carried = max(re.findall(r" = \((.*)\) while\(", text), key=len)
+    kernels = {
+        ",".join(map(str, leaf.shape[-2:]))
+        for path, leaf in jax.tree.leaves_with_path(params["blocks"])
+        if path[-1].key == "kernel"
+    }
+    assert {"40,40", "40,120", "120,40"} <= kernels
+    for shape in kernels:
+        assert not re.search(rf"\bf32\[(\d+,)*{shape}\]", carried)
+    assert re.search(r"\bbf16\[(\d+,)*40,120\]", carried)

@@ -12,7 +12,7 @@ ROOT = Path(dig_jax.__file__).parent
 LAYERS = (
     ("errors", "files"),
     ("graphs", "config", "versions"),
-    ("roll_call",),
+    ("roll_call", "target"),
     ("distributed",),
     ("command_line",),
     ("interfaces",),
@@ -22,7 +22,7 @@ LAYERS = (
     ("generation", "summary"),
     ("evaluation",),
     ("training", "count_tables"),
-    ("exported",),
+    ("exported", "compiled"),
     ("run", "prepare"),
     ("comparison", "interop"),
     ("modes",),

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +10,8 @@ import numpy as np
 
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.data.loader import load_batches
-from dig_jax.experiment import open_dataset
-from dig_jax.training.loop import TrainingRun
+from dig_jax.files import AnyPath, read_text, write_whole
+from dig_jax.training.setup import TrainingSetup
 
 ROUNDS = 5
 SECONDS_A_ROUND = 1.0
@@ -36,7 +35,7 @@ class Speed(NamedTuple):
 
 
 def measure_speeds(
-    plan: Plan, workdir: Path, say: Callable[[str], None]
+    plan: Plan, workdir: AnyPath, say: Callable[[str], None]
 ) -> dict[str, Speed]:
     """Measure every variant's training step, or read what was measured before.
 
@@ -44,9 +43,9 @@ def measure_speeds(
     speed falls on all alike. Kept in speed.json: budgets in seconds rest on it.
     """
     path = workdir / "speed.json"
-    identity = _identity(plan)
+    identity = identity_of(plan)
     if path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(read_text(path))
         if saved["identity"] == identity:
             return {name: Speed(**speed) for name, speed in saved["speeds"].items()}
     steps = {}
@@ -71,27 +70,26 @@ def measure_speeds(
         "identity": identity,
         "speeds": {name: speed._asdict() for name, speed in speeds.items()},
     }
-    path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_whole(path, json.dumps(record, indent=1))
     return speeds
 
 
 class _TimedStep:
     """A variant's compiled training step; its state lives while it is timed alone."""
 
-    def __init__(self, variant: Variant, workdir: Path) -> None:
-        self._run = TrainingRun(variant.config, workdir / "speed")
-        source = open_dataset(self._run.experiment, "train")
-        self._batch_size = variant.config.training.batch_size
-        batch = next(load_batches(source, batch_size=self._batch_size, seed=0))
-        self._batch = self._run.place(batch)
+    def __init__(self, variant: Variant, workdir: AnyPath) -> None:
+        setup = TrainingSetup(variant.config, workdir / "speed")
+        self._programs, self._batch_size = setup.programs, setup.options.batch_size
+        batch = next(load_batches(setup.source, batch_size=self._batch_size, seed=0))
+        self._batch = setup.place(batch)
         start = time.perf_counter()
-        self._step = self._run.compile_step(self._run.create_state(), *self._batch)
+        self._step = self._programs.lower_step().compile()
         self.compile_seconds = time.perf_counter() - start
         self.peak_bytes = _bytes_needed(self._step)
 
     def images_per_second(self) -> float:
         """Over a second or so, after two steps that are not counted."""
-        state = self._run.create_state()
+        state = self._programs.create_state()
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
@@ -118,12 +116,13 @@ def _bytes_needed(compiled: jax.stages.Compiled) -> int | None:
     )
 
 
-def _identity(plan: Plan) -> dict[str, Any]:
+def identity_of(plan: Plan) -> dict[str, Any]:
     """What measured speeds are of: another machine or another variant counts anew."""
     device = jax.devices()[0]
-    return {
+    identity = {
         "device": f"{jax.device_count()} x {device.device_kind}",
         "jax": jax.__version__,
         "backbones": {v.name: v.config.backbone.to_dict() for v in plan.variants},
         "batch_size": plan.reference.config.training.batch_size,
     }
+    return json.loads(json.dumps(identity))  # as it will be read: without tuples

@@ -1,6 +1,5 @@
 """Plots of a comparison: quality over each budget, noise levels, diversity, images."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,14 @@ import numpy as np
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.evaluation import read_samples
 from dig_jax.figures import label_axes, mark_whole_numbers, scale_log
+from dig_jax.files import AnyPath, written_whole
 from dig_jax.images import choose_scale, image_grid
 
 _MARKERS = "osD^v<>PX*hd"
 _IMAGES_A_ROW = 20
 
 
-def plot_comparison(record: dict[str, Any], workdir: Path) -> None:
+def plot_comparison(record: dict[str, Any], workdir: AnyPath) -> None:
     """Write quality.png, noise_levels.png, diversity.png and samples.png."""
     variants = [variant for variant in record["variants"] if variant["runs"]]
     if not variants:
@@ -39,7 +39,7 @@ def plot_comparison(record: dict[str, Any], workdir: Path) -> None:
 
 
 def _plot_quality(
-    record: dict[str, Any], variants: list[dict], style: dict, path: Path
+    record: dict[str, Any], variants: list[dict], style: dict, path: AnyPath
 ) -> None:
     """The score at each evaluation over images seen, MACs spent, and seconds."""
     from matplotlib.figure import Figure
@@ -90,11 +90,12 @@ def _plot_quality(
             va="bottom",
         )
     _legend(figure, axes[0])
-    figure.savefig(path, dpi=130)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=130)
 
 
 def _plot_noise_levels(
-    record: dict[str, Any], variants: list[dict], style: dict, path: Path
+    record: dict[str, Any], variants: list[dict], style: dict, path: AnyPath
 ) -> None:
     """Held-out loss over the reference's, in each bin of t."""
     from matplotlib.figure import Figure
@@ -115,10 +116,11 @@ def _plot_noise_levels(
     ylabel = f"Held-out loss (eps) over {record['reference']}'s"
     label_axes(ax, "t (0 is data, 1 is noise)", ylabel)
     _legend(figure, ax)
-    figure.savefig(path, dpi=130)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=130)
 
 
-def _plot_diversity(variants: list[dict], style: dict, path: Path) -> None:
+def _plot_diversity(variants: list[dict], style: dict, path: AnyPath) -> None:
     """Feature diversity after each block at the end of training (DiG, Fig. 4)."""
     from matplotlib.figure import Figure
 
@@ -135,10 +137,13 @@ def _plot_diversity(variants: list[dict], style: dict, path: Path) -> None:
     mark_whole_numbers(ax)
     if ax.lines:
         _legend(figure, ax)
-    figure.savefig(path, dpi=130)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=130)
 
 
-def _plot_samples(record: dict[str, Any], variants: list[dict], workdir: Path) -> None:
+def _plot_samples(
+    record: dict[str, Any], variants: list[dict], workdir: AnyPath
+) -> None:
     """The first images of each variant, of the first seed, from the same noise."""
     from matplotlib.figure import Figure
 
@@ -162,7 +167,8 @@ def _plot_samples(record: dict[str, Any], variants: list[dict], workdir: Path) -
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    figure.savefig(workdir / "samples.png", dpi=130, bbox_inches="tight")
+    with written_whole(workdir / "samples.png") as unfinished:
+        figure.savefig(unfinished, dpi=130, bbox_inches="tight")
 
 
 def _legend(figure, ax) -> None:

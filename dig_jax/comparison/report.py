@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,13 +12,13 @@ from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
 from dig_jax.config import config_differences
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, read_text, write_whole
 
 # Forward, and backward with respect to activations and to weights.
 PASSES_A_STEP = 3
 
 
-def write_report(plan: Plan, speeds: dict[str, Speed], workdir: Path) -> None:
+def write_report(plan: Plan, speeds: dict[str, Speed], workdir: AnyPath) -> None:
     """Write what is known so far into the workdir."""
     record = comparison_record(plan, speeds, workdir)
     text = format_comparison(record)
@@ -32,7 +31,7 @@ def write_report(plan: Plan, speeds: dict[str, Speed], workdir: Path) -> None:
 
 
 def comparison_record(
-    plan: Plan, speeds: dict[str, Speed], workdir: Path
+    plan: Plan, speeds: dict[str, Speed], workdir: AnyPath
 ) -> dict[str, Any]:
     """Everything that was decided and measured, as one JSON object."""
     options, reference = plan.options, plan.reference
@@ -59,7 +58,7 @@ def comparison_record(
 
 
 def _variant_record(
-    variant: Variant, speed: Speed, plan: Plan, workdir: Path
+    variant: Variant, speed: Speed, plan: Plan, workdir: AnyPath
 ) -> dict[str, Any]:
     backbone = variant.config.backbone
     differences = config_differences(plan.reference.config, variant.config)
@@ -67,7 +66,7 @@ def _variant_record(
     for seed in plan.options.seeds:
         folder = workdir / "runs" / f"{variant.name}-{seed}"
         if (folder / "points.json").is_file():
-            points = json.loads((folder / "points.json").read_text(encoding="utf-8"))
+            points = json.loads(read_text(folder / "points.json"))
             runs.append(
                 {
                     "seed": seed,
@@ -289,12 +288,12 @@ def _reference(record: dict[str, Any]) -> dict[str, Any]:
     return next(v for v in record["variants"] if v["name"] == record["reference"])
 
 
-def _last_diversity(folder: Path) -> list[float | None]:
+def _last_diversity(folder: AnyPath) -> list[float | None]:
     """Feature diversity after each block where it was last written."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+    for line in reversed(read_text(path).splitlines()):
         metrics = json.loads(line)
         names = sorted(n for n in metrics if n.startswith("feature_diversity/"))
         if names:

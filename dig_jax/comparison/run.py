@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,7 +31,7 @@ from dig_jax.evaluation import (
     save_samples,
 )
 from dig_jax.experiment import create_experiment, open_dataset
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, make_folder, read_text, write_whole
 from dig_jax.generation import Sampler, create_sample_options
 from dig_jax.interfaces import LabelledImages, Params
 from dig_jax.run import Run, load
@@ -45,7 +44,7 @@ MAX_HELD_OUT = 1024
 LOSS_SPACES = ("eps", "x0")
 
 
-def compare(config: ConfigDict, workdir: Path) -> int:
+def compare(config: ConfigDict, workdir: AnyPath) -> int:
     """Train and evaluate every variant with every seed; write the tables and plots.
 
     Each run is an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped;
@@ -58,7 +57,7 @@ def compare(config: ConfigDict, workdir: Path) -> int:
         InputError: A configuration that would not run; nothing is trained then.
     """
     plan = create_plan(config)
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_folder(workdir)
     _check_same_plan(config, workdir)
     speeds = measure_speeds(plan, workdir, partial(print, flush=True))
     if plan.options.budget == "seconds":
@@ -78,7 +77,7 @@ def compare(config: ConfigDict, workdir: Path) -> int:
     return EXIT_DONE
 
 
-def _train(config: ConfigDict, folder: Path, told: str) -> int | None:
+def _train(config: ConfigDict, folder: AnyPath, told: str) -> int | None:
     """Train a run to its end; its exit code if it was stopped before."""
     if _is_trained(config, folder):
         return None
@@ -88,7 +87,7 @@ def _train(config: ConfigDict, folder: Path, told: str) -> int | None:
     return None if _is_trained(config, folder) else code
 
 
-def _is_trained(config: ConfigDict, folder: Path) -> bool:
+def _is_trained(config: ConfigDict, folder: AnyPath) -> bool:
     return (folder / "checkpoints" / str(config.training.num_steps)).is_dir()
 
 
@@ -110,10 +109,10 @@ class _Evaluator:
         self._scorer: Evaluator | None = None
         self._losses: Callable[[Params], Any] | None = None
 
-    def evaluate(self, seed: int, folder: Path) -> None:
+    def evaluate(self, seed: int, folder: AnyPath) -> None:
         """Score every checkpoint of a run that is not scored yet: points.json."""
         path = folder / "points.json"
-        points = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        points = json.loads(read_text(path)) if path.is_file() else {}
         for step in evaluation_steps(self._variant.config):
             if str(step) in points:
                 continue
@@ -121,7 +120,7 @@ class _Evaluator:
             points[str(step)] = self._evaluate(run, folder)
             write_whole(path, json.dumps(points, indent=1))
 
-    def _evaluate(self, run: Run, folder: Path) -> dict[str, Any]:
+    def _evaluate(self, run: Run, folder: AnyPath) -> dict[str, Any]:
         if self._sampler is None or self._scorer is None:
             self._sampler = Sampler(self._experiment, self._options, run.mesh)
             options = create_evaluation_options(self._experiment)
@@ -197,7 +196,7 @@ def with_equal_seconds(plan: Plan, speeds: dict[str, Speed]) -> Plan:
     return plan._replace(variants=tuple(variants))
 
 
-def _check_same_plan(config: ConfigDict, workdir: Path) -> None:
+def _check_same_plan(config: ConfigDict, workdir: AnyPath) -> None:
     """Raise InputError where the workdir holds another comparison.
 
     More seeds, and more variants, may come: what is done stays as it is.
@@ -205,7 +204,7 @@ def _check_same_plan(config: ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     now = json.loads(json.dumps(config.to_dict()))
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = json.loads(read_text(path))
         for part in (before, now):
             part["compare"] = {
                 key: value
@@ -225,7 +224,7 @@ def _check_same_plan(config: ConfigDict, workdir: Path) -> None:
     write_whole(path, json.dumps(config.to_dict(), indent=1))
 
 
-def _last_score(folder: Path, quality: str) -> str:
-    points = json.loads((folder / "points.json").read_text(encoding="utf-8"))
+def _last_score(folder: AnyPath, quality: str) -> str:
+    points = json.loads(read_text(folder / "points.json"))
     last = points[max(points, key=int)]
     return f"{quality} {last[quality]:.4f}"

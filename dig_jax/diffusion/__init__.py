@@ -10,10 +10,13 @@ from dig_jax.diffusion.guidance import (
     make_guided_denoiser,
 )
 from dig_jax.diffusion.loss import (
+    Draws,
     PerImage,
     denoising_loss,
+    draw_times_and_noise,
     drop_labels,
     loss_by_noise_level,
+    loss_of_draws,
     noise_level_losses,
 )
 from dig_jax.diffusion.objective import Objective, check_objective
@@ -53,6 +56,7 @@ def create_sde(name: str, **options: Any) -> SDE:
 __all__ = [
     "EDM",
     "SDES",
+    "Draws",
     "Flow",
     "Guidance",
     "Objective",
@@ -67,8 +71,10 @@ __all__ = [
     "create_vp_cosine",
     "create_vp_linear",
     "denoising_loss",
+    "draw_times_and_noise",
     "drop_labels",
     "loss_by_noise_level",
+    "loss_of_draws",
     "make_autoguided_denoiser",
     "make_denoiser",
     "make_guided_denoiser",

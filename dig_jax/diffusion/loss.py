@@ -46,6 +46,27 @@ def sample_times(
             return jax.nn.sigmoid(jax.random.normal(key, (batch,)))
 
 
+class Draws(NamedTuple):
+    """What a training step draws for each image of a batch.
+
+    Attributes:
+        t: Diffusion times.
+        eps: Noise.
+    """
+
+    t: Times
+    eps: Images
+
+
+def draw_times_and_noise(
+    key: PRNGKeyArray, x0: Images, sde: SDE, objective: Objective
+) -> Draws:
+    """A time and noise for each image, as the objective has them."""
+    time_key, noise_key = jax.random.split(key)
+    t = sample_times(time_key, len(x0), sde, objective)
+    return Draws(t, jax.random.normal(noise_key, x0.shape))
+
+
 def denoising_loss(
     apply: ApplyFn,
     params: Params,
@@ -70,9 +91,22 @@ def denoising_loss(
     Returns:
         The mean, and the loss of each image with its time.
     """
-    time_key, noise_key = jax.random.split(key)
-    t = sample_times(time_key, len(x0), sde, objective)
-    eps = jax.random.normal(noise_key, x0.shape)
+    draws = draw_times_and_noise(key, x0, sde, objective)
+    return loss_of_draws(apply, params, sde, draws, x0, label, objective=objective)
+
+
+def loss_of_draws(
+    apply: ApplyFn,
+    params: Params,
+    sde: SDE,
+    draws: Draws,
+    x0: Images,
+    label: Labels | None,
+    *,
+    objective: Objective,
+) -> tuple[Float[Array, ""], PerImage]:
+    """`denoising_loss` at times and with noise drawn before."""
+    t, eps = draws
     error = _prediction_error(
         apply, params, sde, objective, x0=x0, eps=eps, t=t, label=label
     )

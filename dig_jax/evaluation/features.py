@@ -7,7 +7,6 @@ names that say what they depend on.
 import hashlib
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation.options import EvaluationOptions
 from dig_jax.evaluation.real_images import BATCH_SIZE, RealImages
 from dig_jax.evaluation.records import Score, Scores
+from dig_jax.files import AnyPath, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 from dig_jax.metrics.extraction import FeatureExtractor
 from dig_jax.metrics.feature_scores import (
@@ -76,7 +76,7 @@ class FeatureScorer:
         """
         options, source = self._options, self._real.source("train")
         if options.choose_network(source.num_classes) == "inception":
-            path = Path(options.inception_weights).expanduser()
+            path = open_path(options.inception_weights)
             return create_inception_extractor(weights=path, resize=options.resize)
         classifier = ClassifierOptions()
         name = f"classifier_{source.name}_{source.fingerprint}.safetensors"
@@ -100,7 +100,7 @@ class FeatureScorer:
         """
         if not self._options.reference:
             return self.statistics(self._options.reference_split)
-        path = Path(self._options.reference).expanduser()
+        path = open_path(self._options.reference)
         if not holds_only_images(path):
             return read_reference(path, self.extractor.space)
         images = read_adm_images(path)
@@ -138,7 +138,9 @@ class FeatureScorer:
             )
         _ = self.differences
 
-    def statistics(self, split: str, path: Path | None = None) -> ReferenceStatistics:
+    def statistics(
+        self, split: str, path: AnyPath | None = None
+    ) -> ReferenceStatistics:
         """Statistics of a part of the data set: read where they are kept, else made.
 
         Args:
@@ -304,7 +306,7 @@ class FeatureScorer:
             on_progress=lambda done: self._on_progress(what, done, count),
         )
 
-    def kept_file(self, split: str) -> Path:
+    def kept_file(self, split: str) -> AnyPath:
         """Where the statistics of a part of the data set are kept."""
         space, source = self.extractor.space, self._real.source(split)
         parts = (

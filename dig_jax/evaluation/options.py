@@ -1,7 +1,6 @@
 """The evaluation section of a configuration."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pydantic import NonNegativeInt
@@ -9,6 +8,7 @@ from pydantic import NonNegativeInt
 from dig_jax.config import call_with_section
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
+from dig_jax.files import open_path
 from dig_jax.interfaces import ImageSource
 from dig_jax.metrics import METRICS
 from dig_jax.metrics.feature_scores import FeatureOptions
@@ -115,7 +115,7 @@ def create_evaluation_options(experiment: Experiment) -> EvaluationOptions:
         ("reference", "Make some with --mode=stats, or leave it empty."),
     ):
         path = getattr(options, key)
-        if path and not Path(path).expanduser().is_file():
+        if path and not open_path(path).is_file():
             raise InputError(
                 f"config.evaluation.{key} must name a file, and there is no {path}. "
                 f"{how}"

@@ -10,6 +10,7 @@ from dig_jax.data.damage import SoundRecords
 from dig_jax.data.loader import Batch, collect, read_once
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, open_dataset
+from dig_jax.files import AnyPath, is_remote, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 
 CACHE_FOLDER = "dig_evaluation"
@@ -95,15 +96,15 @@ class RealImages:
         self.num_damaged[split] = damaged
 
     @property
-    def cache_folder(self) -> Path:
+    def cache_folder(self) -> AnyPath:
         """Where statistics and classifiers are kept: beside the data set if it can be.
 
         A data set in remote storage has them in the user's own cache.
         """
         if self._cache_dir:
-            return Path(self._cache_dir).expanduser()
+            return open_path(self._cache_dir)
         data = self._experiment.config.data
-        if data.name == "synthetic" or "://" in data.get("data_dir", ""):
+        if data.name == "synthetic" or is_remote(data.get("data_dir", "")):
             return Path.home() / ".cache" / "dig_jax" / CACHE_FOLDER
         if data.get("data_dir", ""):
             path = Path(data.data_dir).expanduser()

@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dig_jax.files import AnyPath, append_line, make_folder, read_text
 
 SCHEMA = 2
 
@@ -40,22 +41,21 @@ class Score(NamedTuple):
 Scores = dict[str, Score]
 
 
-def append_record(workdir: Path, record: Mapping[str, Any]) -> Path:
+def append_record(workdir: AnyPath, record: Mapping[str, Any]) -> AnyPath:
     """Add a record to eval/scores.jsonl, one JSON object a line."""
     path = workdir / "eval" / "scores.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    make_folder(path.parent)
+    append_line(path, json.dumps(record))
     return path
 
 
-def read_records(workdir: Path) -> list[dict[str, Any]]:
+def read_records(workdir: AnyPath) -> list[dict[str, Any]]:
     """The records of eval/scores.jsonl; lines of another schema are left out."""
     path = workdir / "eval" / "scores.jsonl"
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path).splitlines():
         try:
             record = json.loads(line)
         except ValueError:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import zlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -16,7 +15,7 @@ from dig_jax.config import config_to_json
 from dig_jax.data.transforms import ROUNDING
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
-from dig_jax.files import written_whole
+from dig_jax.files import AnyPath, make_folder, written_whole
 from dig_jax.generation import Guide, SampleOptions
 from dig_jax.interfaces import LabelledImages, UInt8Images
 from dig_jax.npz_arrays import read_npz_array
@@ -86,7 +85,7 @@ def describe_samples(
 
 
 def save_samples(
-    path: Path,
+    path: AnyPath,
     images: UInt8Images,
     labels: Int[np.ndarray, "batch"] | None,
     provenance: dict[str, Any],
@@ -101,7 +100,7 @@ def save_samples(
 
 
 def save_adm_batch(
-    path: Path, images: UInt8Images, labels: Int[np.ndarray, "batch"] | None
+    path: AnyPath, images: UInt8Images, labels: Int[np.ndarray, "batch"] | None
 ) -> None:
     """Write images for the ADM evaluator: `arr_0` [image, row, col, 3], `arr_1`.
 
@@ -111,7 +110,7 @@ def save_adm_batch(
     _save_npz(path, {"arr_0": rgb} | ({} if labels is None else {"arr_1": labels}))
 
 
-def read_samples(path: Path) -> tuple[LabelledImages, dict[str, Any]]:
+def read_samples(path: AnyPath) -> tuple[LabelledImages, dict[str, Any]]:
     """Images to be scored: what `save_samples` wrote, or an ADM batch.
 
     An ADM batch's provenance is its digest, and whether it has labels.
@@ -121,7 +120,7 @@ def read_samples(path: Path) -> tuple[LabelledImages, dict[str, Any]]:
     """
     needed = "an npz with images, labels and provenance, or an ADM batch (arr_0)"
     try:
-        with ZipFile(path) as archive:
+        with path.open("rb") as file, ZipFile(file) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             adm = "arr_0" in names
             images = _read(archive, "arr_0" if adm else "images")
@@ -150,7 +149,7 @@ def _read(archive: ZipFile, name: str) -> np.ndarray:
     return read_npz_array(archive, name, MAX_BYTES, "of any samples")
 
 
-def _check_pixels(path: Path, images: np.ndarray) -> None:
+def _check_pixels(path: AnyPath, images: np.ndarray) -> None:
     """Raise InputError unless these are images of bytes; say what else they are."""
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise InputError(
@@ -176,7 +175,7 @@ def _labels_or_zeros(labels: np.ndarray | None, count: int) -> np.ndarray:
     return np.zeros(count, np.int32) if labels is None else labels
 
 
-def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _save_npz(path: AnyPath, arrays: dict[str, np.ndarray]) -> None:
+    make_folder(path.parent)
     with written_whole(path) as unfinished:
         np.savez_compressed(unfinished, allow_pickle=False, **arrays)

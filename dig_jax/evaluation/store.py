@@ -3,19 +3,24 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from dig_jax.errors import InputError
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, is_remote, make_folder, write_whole
 from dig_jax.interfaces import UInt8Images
 
 _READ_BYTES = 1 << 24
+_DIGITS = 9
+"""Of an image's number in a name, so that names are sorted as numbers are."""
 
 
 class SampleStore:
@@ -24,7 +29,8 @@ class SampleStore:
     `images.u8` holds their pixels one after the other, `batches.jsonl` a line for each
     batch with the number of images so far and a checksum. A line is written when its
     pixels are on disk, so a kill at any moment leaves whole batches; what follows the
-    last sound one is cut off.
+    last sound one is cut off. In a bucket, which knows no appending, each batch is an
+    object of its own, and the two files are a local copy of them all.
 
     Args:
         root: Folder of such folders.
@@ -37,16 +43,25 @@ class SampleStore:
     """
 
     def __init__(
-        self, root: Path, provenance: dict[str, Any], image_shape: tuple[int, int, int]
+        self,
+        root: AnyPath,
+        provenance: dict[str, Any],
+        image_shape: tuple[int, int, int],
     ) -> None:
         text = json.dumps(provenance, sort_keys=True)
         self.folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._shape = image_shape
-        self._pixels = self.folder / "images.u8"
-        self._lines = self.folder / "batches.jsonl"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_whole(self.folder / "provenance.json", json.dumps(provenance, indent=1))
+        if is_remote(self.folder):
+            self._temporary = tempfile.TemporaryDirectory(prefix="dig_jax_")
+            local = Path(self._temporary.name)
+        else:
+            local = Path(self.folder)
+        self._pixels, self._lines = local / "images.u8", local / "batches.jsonl"
         self._pixels.touch()
+        if is_remote(self.folder):
+            self._download()
         self.num_images = self._recover()
 
     def append(self, images: UInt8Images) -> None:
@@ -56,12 +71,19 @@ class SampleStore:
             OSError: The disk is full; what was there stays sound.
         """
         data = np.ascontiguousarray(images).tobytes()
+        crc32 = zlib.crc32(data)
+        if is_remote(self.folder):
+            name = f"images_{self.num_images:0{_DIGITS}}_{crc32:08x}.u8"
+            write_whole(self.folder / name, data)
+        self._append(data, self.num_images + len(images), crc32)
+        self.num_images += len(images)
+
+    def _append(self, data: bytes, num_images: int, crc32: int) -> None:
         with self._pixels.open("ab") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        self.num_images += len(images)
-        line = {"num_images": self.num_images, "crc32": zlib.crc32(data)}
+        line = {"num_images": num_images, "crc32": crc32}
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -79,9 +101,22 @@ class SampleStore:
 
     def delete(self) -> None:
         """Remove the folder, and the folder of folders if it was the last."""
+        if is_remote(self.folder):
+            epath.Path(self.folder).rmtree()
+            return
         shutil.rmtree(self.folder)
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
+
+    def _download(self) -> None:
+        """Fetch the batches that follow one another; `_recover` checks them."""
+        image_bytes, count = int(np.prod(self._shape)), 0
+        for path in sorted(self.folder.iterdir()):
+            found = re.fullmatch(r"images_(\d+)_([0-9a-f]{8})\.u8", path.name)
+            if found and int(found[1]) == count:
+                data = path.read_bytes()
+                count += len(data) // image_bytes
+                self._append(data, count, int(found[2], 16))
 
     def _recover(self) -> int:
         """Images up to the last sound batch; what follows is cut off."""

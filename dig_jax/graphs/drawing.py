@@ -1,11 +1,11 @@
 """Draw a grid graph over an image."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from dig_jax.files import AnyPath, open_path, written_whole
 from dig_jax.graphs.grid import HUB_NAMES, GridGraph
 
 SCALE_COLORS = ("tab:blue", "tab:red", "tab:purple", "tab:brown", "tab:olive")
@@ -24,7 +24,7 @@ class Panel(NamedTuple):
 
 def draw_graph(
     graph: GridGraph,
-    path: str | Path,
+    path: str | AnyPath,
     image: UInt8[np.ndarray, "row col rgb"] | None = None,
 ) -> None:
     """Write a PNG: a panel for each scale's grid, the edges across scales, the hubs.
@@ -65,7 +65,8 @@ def draw_graph(
     figure.suptitle(
         f"{graph.num_nodes} nodes, {graph.graph.num_edges} directed edges", fontsize=11
     )
-    figure.savefig(path, dpi=110)
+    with written_whole(open_path(path)) as unfinished:
+        figure.savefig(unfinished, dpi=110)
 
 
 def _panels(graph: GridGraph) -> list[Panel]:

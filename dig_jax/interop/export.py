@@ -35,6 +35,7 @@ from dig_jax.exported import (
     write_manifest,
     write_parameters,
 )
+from dig_jax.files import AnyPath, make_folder, write_whole
 from dig_jax.generation import (
     Guide,
     SampleOptions,
@@ -74,7 +75,7 @@ ignore the labels.
 def export_run(
     run: Run,
     options: SampleOptions,
-    out: Path,
+    out: AnyPath,
     *,
     platforms: Sequence[str] = PLATFORMS,
 ) -> None:
@@ -115,12 +116,12 @@ def export_run(
             run, guide, draw, [platform], batch=group_size(platform)
         )
     for name, exported in files.items():
-        (out / name).write_bytes(exported.serialize())
+        write_whole(out / name, bytes(exported.serialize()))
     write_parameters(out, run.params, guide.params if guide else None)
     save_run_config(_portable_config(experiment.config, run, options), out)
     script = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
-    (out / SCRIPT).write_text(script, encoding="utf-8")
-    (out / CARD).write_text(model_card(run, options, platforms), encoding="utf-8")
+    write_whole(out / SCRIPT, script)
+    write_whole(out / CARD, model_card(run, options, platforms))
     backbone = run.experiment.backbone
     record = {
         "platforms": platforms,
@@ -135,7 +136,7 @@ def export_run(
     write_manifest(out, [*files, PARAMETERS, CONFIG], record)
 
 
-def _prepare_folder(out: Path) -> None:
+def _prepare_folder(out: AnyPath) -> None:
     """Make a folder, or take the manifest out of one, so that it is no export now.
 
     Raises:
@@ -152,7 +153,7 @@ def _prepare_folder(out: Path) -> None:
             f"An export needs a new or empty folder, or an earlier export to replace; "
             f"{out} holds {', '.join(others[:3])}{' ...' if others[3:] else ''}."
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / MANIFEST).unlink(missing_ok=True)
     for platform in PLATFORMS:
         (out / group_file(platform)).unlink(missing_ok=True)

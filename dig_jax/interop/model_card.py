@@ -1,13 +1,13 @@
 """The README.md of an export: what the model is, what it reaches, how to draw."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from dig_jax.config import FREE_KEYS
 from dig_jax.evaluation import read_records
+from dig_jax.files import AnyPath
 from dig_jax.generation import SampleOptions
 from dig_jax.run import Run
 from dig_jax.versions import package_versions
@@ -111,7 +111,7 @@ def _list_keys(section: str, values: Mapping[str, Any]) -> str:
     return ", ".join(name + chosen)
 
 
-def _scores(workdir: Path | None) -> str:
+def _scores(workdir: AnyPath | None) -> str:
     """The newest record of scores as a table; a record may lack any of its keys."""
     records = read_records(workdir) if workdir is not None else []
     rows = [row for record in records[-1:] for row in _score_rows(record)]

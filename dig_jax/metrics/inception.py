@@ -6,7 +6,6 @@ network alone with published ones. All in float32 at the highest matmul precisio
 """
 
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
+from dig_jax.files import AnyPath, open_path
 from dig_jax.interfaces import Params
 from dig_jax.metrics.extraction import (
     FeatureExtractor,
@@ -42,14 +42,14 @@ NUM_SPATIAL_CHANNELS = 7
 
 
 def create_inception_extractor(
-    *, weights: str | Path, resize: Resize = "tf1"
+    *, weights: str | AnyPath, resize: Resize = "tf1"
 ) -> FeatureExtractor:
     """The network with the weights of a file.
 
     Raises:
         InputError: The file is missing or wrong; the message says how to get it.
     """
-    return inception_extractor(read_weights(Path(weights)), resize)
+    return inception_extractor(read_weights(open_path(weights)), resize)
 
 
 def inception_extractor(weights: StateDict, resize: Resize = "tf1") -> FeatureExtractor:

@@ -9,16 +9,15 @@ from the published files.
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from dig_jax.errors import InputError
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, write_whole
 from dig_jax.interfaces import Params
 
 BATCH_NORM_EPSILON = 1e-3
@@ -171,7 +170,7 @@ def check_weights(weights: StateDict, source: str) -> StateDict:
     return weights
 
 
-def read_weights(path: Path) -> StateDict:
+def read_weights(path: AnyPath) -> StateDict:
     """Read the weights' file.
 
     Raises:
@@ -183,7 +182,7 @@ def read_weights(path: Path) -> StateDict:
             f"{HOW_TO_GET_WEIGHTS}"
         )
     try:
-        weights = load_file(path)
+        weights = load(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path} is no safetensors file ({error}). {HOW_TO_GET_WEIGHTS}"
@@ -191,7 +190,7 @@ def read_weights(path: Path) -> StateDict:
     return check_weights(weights, str(path))
 
 
-def write_weights(path: Path, weights: StateDict, metadata: dict[str, str]) -> None:
+def write_weights(path: AnyPath, weights: StateDict, metadata: dict[str, str]) -> None:
     """Write the weights' file, whole or not at all."""
     tensors = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
     described = {**metadata, "weights_hash": hash_weights(weights)}

@@ -11,13 +11,12 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dig_jax.errors import InputError
-from dig_jax.files import written_whole
+from dig_jax.files import AnyPath, make_folder, written_whole
 from dig_jax.interfaces import UInt8Images
 from dig_jax.metrics.extraction import FeatureSpace
 from dig_jax.metrics.feature_scores import FeatureSummary, describe_space
@@ -67,7 +66,9 @@ class ReferenceStatistics:
     keys: tuple[str, ...]
 
 
-def write_reference(path: Path, summary: FeatureSummary, images: ReferenceSet) -> str:
+def write_reference(
+    path: AnyPath, summary: FeatureSummary, images: ReferenceSet
+) -> str:
     """Write a statistics file, whole or not at all; returns the digest it carries.
 
     The same features give the same file, byte for byte.
@@ -90,13 +91,13 @@ def write_reference(path: Path, summary: FeatureSummary, images: ReferenceSet) -
     }
     digest = _digest(arrays, described)
     arrays["provenance"] = np.array(json.dumps({**described, "sha256": digest}))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with written_whole(path) as unfinished:
         np.savez(unfinished, **arrays)
     return digest
 
 
-def read_reference(path: Path, space: FeatureSpace) -> ReferenceStatistics:
+def read_reference(path: AnyPath, space: FeatureSpace) -> ReferenceStatistics:
     """Read our statistics, pytorch-fid's (mu, sigma), or ADM's (also mu_s, sigma_s).
 
     Args:
@@ -131,7 +132,7 @@ def read_reference(path: Path, space: FeatureSpace) -> ReferenceStatistics:
     return _foreign_statistics(path, arrays, space)
 
 
-def holds_only_images(path: Path) -> bool:
+def holds_only_images(path: AnyPath) -> bool:
     """Whether an npz has a batch of images (`arr_0`) and no statistics."""
     return (
         path.is_file()
@@ -140,7 +141,7 @@ def holds_only_images(path: Path) -> bool:
     )
 
 
-def read_adm_images(path: Path) -> UInt8Images:
+def read_adm_images(path: AnyPath) -> UInt8Images:
     """The images of an ADM reference or sample batch (`arr_0`).
 
     Raises:
@@ -203,7 +204,9 @@ def check_reference(
     return differences
 
 
-def _own_statistics(path: Path, arrays: dict[str, np.ndarray]) -> ReferenceStatistics:
+def _own_statistics(
+    path: AnyPath, arrays: dict[str, np.ndarray]
+) -> ReferenceStatistics:
     try:
         described = json.loads(str(arrays.pop("provenance")))
         digest, schema = described.pop("sha256"), described["schema"]
@@ -232,7 +235,7 @@ def _own_statistics(path: Path, arrays: dict[str, np.ndarray]) -> ReferenceStati
 
 
 def _foreign_statistics(
-    path: Path, arrays: dict[str, np.ndarray], space: FeatureSpace
+    path: AnyPath, arrays: dict[str, np.ndarray], space: FeatureSpace
 ) -> ReferenceStatistics:
     digest = _digest(arrays, {})
     summary = _summary(path, arrays, space, count=None)
@@ -240,7 +243,10 @@ def _foreign_statistics(
 
 
 def _summary(
-    path: Path, arrays: Mapping[str, np.ndarray], space: FeatureSpace, count: int | None
+    path: AnyPath,
+    arrays: Mapping[str, np.ndarray],
+    space: FeatureSpace,
+    count: int | None,
 ) -> FeatureSummary:
     moments, spatial = (
         _moments(path, arrays[mean], arrays[cov], count) if mean in arrays else None
@@ -257,7 +263,7 @@ def _summary(
 
 
 def _moments(
-    path: Path, mean: np.ndarray, cov: np.ndarray, count: int | None
+    path: AnyPath, mean: np.ndarray, cov: np.ndarray, count: int | None
 ) -> Moments:
     if mean.ndim != 1 or cov.shape != mean.shape * 2:
         raise InputError(
@@ -279,11 +285,11 @@ def _digest(arrays: Mapping[str, np.ndarray], described: Mapping[str, Any]) -> s
     return digest.hexdigest()
 
 
-def _array_shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def _array_shapes(path: AnyPath) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and type that each array of an npz declares, nothing of it read."""
     shapes = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as opened, zipfile.ZipFile(opened) as archive:
             for name in archive.namelist():
                 if name.endswith(".npy"):
                     with archive.open(name) as file:
@@ -300,7 +306,7 @@ def _array_shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def _check_size(
-    path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype, limit: int
+    path: AnyPath, key: str, shape: tuple[int, ...], dtype: np.dtype, limit: int
 ) -> None:
     size = dtype.itemsize
     for length in shape:
@@ -312,9 +318,9 @@ def _check_size(
         )
 
 
-def _load(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _load(path: AnyPath, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in keys}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error

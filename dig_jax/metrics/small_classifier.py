@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TypeAlias
 
 import jax
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dig_jax.errors import InputError
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, local_copy, make_folder, write_whole
 from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.metrics.extraction import FeatureExtractor, Features, FeatureSpace
 from dig_jax.metrics.inception_weights import hash_weights
@@ -62,7 +61,7 @@ class ClassifierOptions:
 
 
 def load_or_train_classifier(
-    path: Path,
+    path: AnyPath,
     train: LabelledImages,
     *,
     dataset: str,
@@ -99,7 +98,7 @@ def load_or_train_classifier(
     if weights is None:
         weights = train_classifier(train, options, on_progress)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_whole(path, save(weights, _metadata(weights, description)))
         except OSError as error:
             raise InputError(
@@ -273,12 +272,12 @@ def _shift(rng: np.random.Generator, images: UInt8Images, most: int) -> UInt8Ima
     return padded[np.arange(len(images))[:, None, None], rows, cols]
 
 
-def _read_classifier(path: Path, description: str) -> dict[str, np.ndarray] | None:
+def _read_classifier(path: AnyPath, description: str) -> dict[str, np.ndarray] | None:
     """Weights of the file; None if it is missing, damaged, or of another training."""
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="numpy") as file:
+        with local_copy(path) as local, safe_open(local, framework="numpy") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):

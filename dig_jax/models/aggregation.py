@@ -27,6 +27,7 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph, node_factors
 from dig_jax.models.linear_call import linear_call
 from dig_jax.models.stencil import column, scaled, stencil_sum
+from dig_jax.target import target_platform
 
 Aggregate: TypeAlias = Callable[
     [Float[Array, "rows width"]], Float[Array, "rows width"]
@@ -130,7 +131,7 @@ def create_aggregate(
     """
     if name == "auto":
         name = choose_aggregation(
-            jax.default_backend(), graph.num_nodes, is_grid=isinstance(graph, GridGraph)
+            target_platform(), graph.num_nodes, is_grid=isinstance(graph, GridGraph)
         )
     if name not in AGGREGATIONS:
         raise InputError(

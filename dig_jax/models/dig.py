@@ -17,6 +17,7 @@ from dig_jax.models.layers import (
     MLP,
     LayerNorm,
     Linear,
+    look_up,
     sinusoidal_embedding,
     truncated_normal,
 )
@@ -169,7 +170,7 @@ class DiG(nn.Module):
         conditions = {"time": sinusoidal_embedding(999.0 * t, self.width)}
         if self.num_labels:
             table = self._table("label_embedding", self.num_labels)
-            conditions["context"] = table[label]
+            conditions["context"] = look_up(table, label)
         position = self._position()
         h = jnp.concatenate([patch.astype(jnp.float32) for patch in patches], axis=1)
         h = self._condition(h + position[: nodes.num_patches], conditions)

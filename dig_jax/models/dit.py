@@ -24,6 +24,7 @@ from dig_jax.models.layers import (
     MLP,
     LayerNorm,
     Linear,
+    look_up,
     sinusoidal_embedding,
 )
 from dig_jax.models.products import DType, activation_dtype
@@ -228,7 +229,7 @@ class DiT(nn.Module):
         table = self.param(
             "label_embedding", small_normal, (self.num_labels, self.width)
         )
-        return h + table[label]
+        return h + look_up(table, label)
 
     def _blocks(self, return_features: bool) -> nn.Module:
         block = DiTBlock

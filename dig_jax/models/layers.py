@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dig_jax.models.linear_call import linear_call
 from dig_jax.models.products import DType, matmul
@@ -102,6 +102,17 @@ def _times_gelu_slope(
 
 def _normal_cdf(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
+
+
+def look_up(
+    table: Float[Array, "row width"], index: Int[Array, "batch"]
+) -> Float[Array, "batch width"]:
+    """Rows of a table by a product: the gradient of an indexing is a scatter.
+
+    Scatters add in any order on GPUs, and one after the other on TPUs.
+    """
+    one_hot = jax.nn.one_hot(index, len(table), dtype=table.dtype)
+    return jnp.matmul(one_hot, table, precision="highest")
 
 
 def sinusoidal_embedding(

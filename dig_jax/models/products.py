@@ -1,11 +1,13 @@
 """The matrix product of the package: every linear layer goes through here."""
 
 import math
+from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from dig_jax.models.linear_call import linear_call
@@ -18,7 +20,7 @@ those of the backward pass too. bfloat16: as mixed, and activations are kept in 
 between layers.
 """
 
-Matrix: TypeAlias = Float[Array, "_ _"]
+Matrices: TypeAlias = Float[Array, "*batch _ _"]
 
 
 def activation_dtype(dtype: DType) -> jnp.dtype:
@@ -40,38 +42,50 @@ def matmul(
     return out.reshape(*x.shape[:-1], -1)
 
 
-@jax.custom_jvp
-def _bfloat16_product(
-    x: Float[Array, "m k"], kernel: Float[Array, "k n"]
-) -> Float[Array, "m n"]:
-    """x W of operands rounded to bfloat16, in float32.
+def batched_matmul(
+    a: Matrices, b: Matrices, dtype: DType, *, transpose_b: bool = False
+) -> Matrices:
+    """a b, or a b^T, of each pair of matrices, in float32."""
+    if dtype == "float32":
+        return _dot(a, b, int(transpose_b), jnp.float32, jax.lax.Precision.HIGHEST)
+    return _bfloat16_product(a, b, transpose_b)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _bfloat16_product(a: Matrices, b: Matrices, transpose_b: bool = False) -> Matrices:
+    """a b or a b^T of operands rounded to bfloat16, in float32.
 
     Its derivatives are such products too: cotangents are rounded as they go in, not as
     they come out. What JAX derives of the product of rounded operands is the other way
     round, and multiplies in float32.
     """
-    return _dot(x, kernel)
+    return _dot(a, b, int(transpose_b))
 
 
-def _product_jvp(primals: tuple, tangents: tuple) -> tuple[Matrix, Matrix]:
-    (x, kernel), (dx, dkernel) = primals, tangents
+def _product_jvp(
+    transpose_b: bool, primals: tuple, tangents: tuple
+) -> tuple[Matrices, Matrices]:
+    (a, b), (da, db) = primals, tangents
     # What the backward pass keeps is rounded.
-    rounded_x, rounded_kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    out = _dot(rounded_x, rounded_kernel)
+    rounded_a, rounded_b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    axis = int(transpose_b)
+    out = _dot(rounded_a, rounded_b, axis)
     tangent = jnp.zeros_like(out)
-    if not isinstance(dx, SymbolicZero):
+    if not isinstance(da, SymbolicZero):
         tangent = linear_call(
-            lambda w, d: _dot(d, w),
-            lambda w, g: _dot(g, w, contract=(1, 1)).astype(x.dtype),
-            (rounded_kernel,),
-            dx,
+            lambda r, d: _dot(d, r, axis),
+            lambda r, g: _dot(g, r, 1 - axis).astype(a.dtype),
+            (rounded_b,),
+            da,
         )
-    if not isinstance(dkernel, SymbolicZero):
+    if not isinstance(db, SymbolicZero):
+
+        def transpose(r: Matrices, g: Matrices) -> Matrices:
+            product = (g.astype(jnp.bfloat16), r) if transpose_b else (r, g)
+            return _dot(_transposed(product[0]), product[1], 0).astype(b.dtype)
+
         tangent = tangent + linear_call(
-            _dot,
-            lambda r, g: _dot(_transposed(r), g).astype(kernel.dtype),
-            (rounded_x,),
-            dkernel,
+            lambda r, d: _dot(r, d, axis), transpose, (rounded_a,), db
         )
     return out, tangent
 
@@ -79,27 +93,38 @@ def _product_jvp(primals: tuple, tangents: tuple) -> tuple[Matrix, Matrix]:
 _bfloat16_product.defjvp(_product_jvp, symbolic_zeros=True)
 
 
-def _dot(a: Matrix, b: Matrix, contract: tuple[int, int] = (1, 0)) -> Matrix:
-    axes = (((contract[0],), (contract[1],)), ((), ()))
+def _dot(
+    a: Matrices,
+    b: Matrices,
+    axis: int,
+    dtype: DTypeLike = jnp.bfloat16,
+    precision: jax.lax.Precision | None = None,
+) -> Matrices:
+    """Sum over the columns of a and the rows (axis 0) or columns (1) of b."""
+    batch = tuple(range(a.ndim - 2))
+    axes = (((a.ndim - 1,), (a.ndim - 2 + axis,)), (batch, batch))
     return jax.lax.dot_general(
-        a.astype(jnp.bfloat16),
-        b.astype(jnp.bfloat16),
+        a.astype(dtype),
+        b.astype(dtype),
         axes,
+        precision=precision,
         preferred_element_type=jnp.float32,
     )
 
 
-def _transposed(x: Matrix) -> Matrix:
-    return jax.lax.platform_dependent(x, cpu=_transposed_copy, default=jnp.transpose)
+def _transposed(x: Matrices) -> Matrices:
+    return jax.lax.platform_dependent(
+        x, cpu=_transposed_copy, default=lambda x: jnp.swapaxes(x, -1, -2)
+    )
 
 
-def _transposed_copy(x: Matrix) -> Matrix:
+def _transposed_copy(x: Matrices) -> Matrices:
     """The transpose in a form that XLA:CPU does not see as one.
 
     It would merge that with the product, and then compute in float32: its bfloat16
     products need the contracted axis last.
     """
-    rows, cols = x.shape
+    *batch, rows, cols = x.shape
     split = math.gcd(cols, 16)
-    parts = x.reshape(rows, cols // split, split).transpose(1, 2, 0)
-    return parts.reshape(cols, rows)
+    parts = x.reshape(*batch, rows, cols // split, split)
+    return jnp.moveaxis(parts, -3, -1).reshape(*batch, cols, rows)

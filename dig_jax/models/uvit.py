@@ -21,6 +21,7 @@ from dig_jax.models.layers import (
     MLP,
     LayerNorm,
     Linear,
+    look_up,
     sinusoidal_embedding,
     truncated_normal,
     uniform_fan_in,
@@ -178,6 +179,6 @@ class UViT(nn.Module):
                 nn.initializers.normal(1.0),  # torch's default for a table
                 (self.num_labels, self.width),
             )
-            parts.insert(0, table[label][:, None])
+            parts.insert(0, look_up(table, label)[:, None])
         h = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
         return h + self.param("position", truncated_normal, h.shape[1:])

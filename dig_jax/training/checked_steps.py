@@ -19,6 +19,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from dig_jax.errors import CheckpointCorruptError, CheckpointSaveError, InputError
+from dig_jax.files import is_remote, open_path
 from dig_jax.sharding import wait_for_all
 from dig_jax.training.checkpoint_record import Items, make_record
 from dig_jax.training.orbax_manners import quiet_orbax
@@ -65,8 +66,8 @@ class CheckedSteps:
     ):
         if keep is not None and keep < 1:
             raise InputError(f"keep must be at least 1 {what}, got {keep}.")
-        path = epath.Path(directory)
-        self.directory = path if _is_remote(path) else path.expanduser().resolve()
+        path = epath.Path(open_path(directory))
+        self.directory = path if is_remote(path) else path.resolve()
         self._files = {*items, "meta", "_CHECKPOINT_METADATA", COMMIT_FILE}
         self._what, self._advice = what, advice
         self._manager: ocp.CheckpointManager | None = None
@@ -262,7 +263,7 @@ class CheckedSteps:
     def _free_bytes(self) -> int | None:
         """Free space on the disk as process 0 sees it; None if it cannot be known."""
         free = None
-        if not _is_remote(self.directory) and self.directory.is_dir():
+        if not is_remote(self.directory) and self.directory.is_dir():
             free = shutil.disk_usage(self.directory).free
         return free
 
@@ -309,10 +310,6 @@ class CheckedSteps:
 
 def _is_step_name(name: str) -> bool:
     return name.isascii() and name.isdecimal() and name == str(int(name))
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in str(path)
 
 
 quiet_orbax()

@@ -28,8 +28,11 @@ COMPUTING_CODE = (
     "graphs",
     "models",
     "sharding.py",
+    "target.py",
+    "training/gradient.py",
     "training/optimizer.py",
     "training/power_ema.py",
+    "training/programs.py",
     "training/step.py",
 )
 # Keys that are free on a restart, and add the same numbers up in another order.

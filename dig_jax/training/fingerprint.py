@@ -3,12 +3,14 @@
 Array files carry no checksum, so a flipped bit on disk would come back as a number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt32
 
 WORD_BITS = 32
@@ -42,8 +44,26 @@ def fingerprints(leaves: Mapping[str, jax.Array]) -> dict[str, list[int]]:
     Returns:
         [plain sum, weighted sum] by the name of the array.
     """
-    sums = {name: _fingerprint(leaf) for name, leaf in leaves.items()}
+    sums = {name: _sums_of(leaf) for name, leaf in leaves.items()}
     return {name: [int(s) for s in pair] for name, pair in jax.device_get(sums).items()}
+
+
+def _sums_of(leaf: jax.Array) -> jax.Array:
+    sharding = leaf.sharding
+    if not isinstance(sharding, NamedSharding):
+        return _fingerprint(leaf)
+    # Else a compiler may spread the two sums too, out of a process's reach.
+    sums = _fingerprint_on(sharding.mesh)(leaf)
+    if next(iter(sharding.device_set)).platform == "cpu":
+        # XLA:CPU compiles in the threads, as many as devices, in which the parts of a
+        # sum wait for each other: the next compilation would make them wait for ever.
+        sums.block_until_ready()
+    return sums
+
+
+@cache
+def _fingerprint_on(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(_fingerprint, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 @jax.jit

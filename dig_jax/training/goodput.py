@@ -8,13 +8,14 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from dig_jax.files import write_whole
+from dig_jax.files import AnyPath, is_remote, read_text, write_whole
 
 FILE_NAME = "goodput.jsonl"
-SECONDS_BETWEEN_WRITES = 1.0
+SECONDS_BETWEEN_WRITES = 5.0
+SECONDS_BETWEEN_UPLOADS = 60.0
+SECONDS_BETWEEN_UPLOADS = 30.0  # steps wait for them
 KINDS = {
     "productive": "productive",  # steps, but for waiting for their data
     "lost": "lost",  # steps that an earlier start had done and not saved
@@ -84,11 +85,15 @@ class GoodputFile:
         done_before: The last step that an earlier start is known to have done.
     """
 
-    def __init__(self, workdir: Path | None, goodput: Goodput, first_step: int) -> None:
+    def __init__(
+        self, workdir: AnyPath | None, goodput: Goodput, first_step: int
+    ) -> None:
         self._workdir, self._goodput = workdir, goodput
         self._earlier = [] if workdir is None else read_goodput(workdir)
         self._first_step = self._last_step = first_step
         self._written = -float("inf")
+        remote = workdir is not None and is_remote(workdir)
+        self._pause = SECONDS_BETWEEN_UPLOADS if remote else SECONDS_BETWEEN_WRITES
         steps = [line["last_step"] for line in self._earlier]
         self.done_before = max(steps, default=0)
 
@@ -101,7 +106,7 @@ class GoodputFile:
     def step_done(self, step: int) -> None:
         """Note that a step is done, on disk if that was not done a moment ago."""
         self._last_step = step
-        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
+        if time.monotonic() - self._written >= self._pause:
             self._write(None)
 
     def summary(self) -> str:
@@ -132,7 +137,7 @@ class GoodputFile:
         }
 
 
-def read_goodput(workdir: Path) -> list[dict[str, Any]]:
+def read_goodput(workdir: AnyPath) -> list[dict[str, Any]]:
     """The lines of goodput.jsonl, one for each start; [] where there are none.
 
     A line that cannot be read is left out.
@@ -140,7 +145,7 @@ def read_goodput(workdir: Path) -> list[dict[str, Any]]:
     path, lines = workdir / FILE_NAME, []
     if not path.is_file():
         return []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in read_text(path).splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             line = json.loads(text)
             numbers = [line["last_step"], line["wall_seconds"]]

@@ -68,9 +68,14 @@ class TrainingLog:
         self._diversity[step] = values
 
     def finish(self) -> None:
-        """Wait for every step handed over."""
+        """Wait for every step handed over, and see its lines written.
+
+        A checkpoint is saved after this: a run that goes on from one has all its lines.
+        """
         while self._in_flight:
             self._take(*self._in_flight.popleft())
+        if self._writer is not None:
+            self._writer.flush()
 
     def restart_clock(self, step: int) -> None:
         """Leave what happened until now, after this step, out of images/s."""

@@ -2,13 +2,23 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
+from absl import logging
 from jaxtyping import UInt8
+
+from dig_jax.files import (
+    AnyPath,
+    is_remote,
+    make_folder,
+    open_path,
+    read_text,
+    write_whole,
+)
+from dig_jax.mirror import Mirror
 
 _FILE_NAME = "metrics.jsonl"
 # What the names of series begin with; a number of two digits follows.
@@ -28,27 +38,34 @@ class MetricWriter:
     A killed run may have written past its last checkpoint, and half a line. The steps
     that will be done again are therefore dropped first, from both.
 
+    In a bucket, which knows no appending, both are uploaded whole when they are
+    flushed, and in between every half minute: a killed process loses no more lines.
+
     Args:
         workdir: Folder of the run, made if need be.
         resume_step: Step of the checkpoint that the run goes on from; lines up to it
             are kept. None for a run from the start: no line is kept.
     """
 
-    def __init__(
-        self, workdir: str | os.PathLike[str], *, resume_step: int | None
-    ) -> None:
+    def __init__(self, workdir: str | AnyPath, *, resume_step: int | None) -> None:
         from tensorboardX import SummaryWriter
 
         last_step = -1 if resume_step is None else resume_step
-        path = Path(workdir) / _FILE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_lines_after(path, last_step)
-        self._lines = path.open("a", encoding="utf-8")
+        workdir = open_path(workdir)
+        make_folder(workdir)
+        self._mirror, folder = None, Path(workdir)
+        if is_remote(workdir):
+            self._mirror = Mirror(workdir)
+            folder = self._mirror.folder
+        kept = _lines_until(workdir / _FILE_NAME, last_step)
+        if kept is not None:
+            write_whole(folder / _FILE_NAME, kept)
+        self._lines = (folder / _FILE_NAME).open("a", encoding="utf-8")
         # TensorBoard forgets what earlier files hold from purge_step on. Their names
         # tell the second alone, and a file of the same second would be overwritten.
         first_step = last_step + 1
         self._events = SummaryWriter(
-            str(workdir),
+            str(folder),
             purge_step=first_step,
             flush_secs=30,
             filename_suffix=f".from_step_{first_step}",
@@ -75,35 +92,44 @@ class MetricWriter:
         self._events.add_image(name, image, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Hands everything written so far to the system."""
+        """Hands everything written so far to the system, or to the bucket."""
         self._lines.flush()
         self._events.flush()
+        if self._mirror is not None:
+            self._mirror.try_upload()
 
     def close(self) -> None:
-        """Flushes and closes both files."""
+        """Flushes and closes both files.
+
+        Raises:
+            OSError: The bucket cannot be reached.
+        """
         self._lines.close()
         self._events.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
     def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error_type, error, traceback) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except OSError as bucket_error:  # must not hide the first error
+            logging.error("%s", bucket_error)
 
 
-def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_metrics(workdir: str | AnyPath) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, in order; [] where there are none.
 
     None stands for a value that was not finite. Half a line, of a process that was
     killed or is still writing, is left out.
     """
-    path = Path(workdir) / _FILE_NAME
-    return [metrics for _, metrics in _parse(_read_text(path))]
-
-
-def _read_text(path: Path) -> str:
-    # A crash of the machine can leave bytes that are no text: they parse as no line.
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    path = open_path(workdir) / _FILE_NAME
+    return [metrics for _, metrics in _parse(read_text(path))] if path.exists() else []
 
 
 def _parse(text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -119,16 +145,10 @@ def _parse(text: str) -> list[tuple[str, dict[str, Any]]]:
     return parsed
 
 
-def _drop_lines_after(path: Path, last_step: int) -> None:
-    text = _read_text(path)
+def _lines_until(path: AnyPath, last_step: int) -> str | None:
+    """The whole lines up to a step; None where there are no others to be dropped."""
+    text = read_text(path) if path.exists() else ""
     kept = "".join(
         f"{line}\n" for line, metrics in _parse(text) if metrics["step"] <= last_step
     )
-    if kept == text:
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    return kept if kept != text or is_remote(path) else None

@@ -11,6 +11,7 @@ from dig_jax.diffusion import SDES, Objective
 from dig_jax.errors import InputError
 from dig_jax.experiment import DataOptions
 from dig_jax.models import BACKBONES
+from dig_jax.training.gradient import GradientDType
 from dig_jax.training.optimizer import create_optimizer
 
 
@@ -21,6 +22,10 @@ class TrainingOptions:
     Attributes:
         batch_size: Images in a global batch, over all devices.
         num_steps: Steps of the whole run.
+        microbatch: Images of the global batch that are computed at a time, with less
+            memory; 0 for all of them. The result is the same to rounding.
+        gradient_dtype: What gradients are added up in over devices, float32 or
+            bfloat16: half the bytes, with bfloat16's rounding at each addition.
         ema_decay: Decay of the average of the parameters, in [0, 1).
         posthoc_ema: Whether to keep two more averages and snapshots of them, from
             which one of any width is made after the run (arXiv:2312.02696).
@@ -42,6 +47,8 @@ class TrainingOptions:
 
     batch_size: PositiveInt = 128
     num_steps: PositiveInt = 500_000
+    microbatch: NonNegativeInt = 0
+    gradient_dtype: GradientDType = "float32"
     ema_decay: NonNegativeFloat = 0.9999
     posthoc_ema: bool = False
     posthoc_every: PositiveInt = 5000

@@ -1,7 +1,5 @@
 """What metrics.jsonl holds, drawn: loss.png, diversity.png and scores.png."""
 
-import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +13,7 @@ from dig_jax.figures import (
     save_figure,
     scale_log,
 )
+from dig_jax.files import AnyPath, open_path
 from dig_jax.training.metric_writer import (
     DIVERSITY,
     NOISE_LEVEL_LOSS,
@@ -34,7 +33,7 @@ Curve: TypeAlias = Float[np.ndarray, "point step_and_value"]
 Row: TypeAlias = tuple[int, Float[np.ndarray, "number"]]
 
 
-def plot_loss(workdir: str | os.PathLike[str]) -> Path:
+def plot_loss(workdir: str | AnyPath) -> AnyPath:
     """Draws loss.png: loss, loss by noise level and gradient norm, where written.
 
     Raises:
@@ -53,10 +52,10 @@ def plot_loss(workdir: str | os.PathLike[str]) -> Path:
         _plot_noise_levels(next(remaining), by_noise_level)
     if len(grad_norm):
         _plot_curve(next(remaining), grad_norm, "Gradient norm")
-    return save_figure(figure, Path(workdir) / "loss.png")
+    return save_figure(figure, open_path(workdir) / "loss.png")
 
 
-def plot_diversity(workdir: str | os.PathLike[str]) -> Path:
+def plot_diversity(workdir: str | AnyPath) -> AnyPath:
     """Draws diversity.png: feature diversity over the blocks (DiG, Fig. 4), by step.
 
     Raises:
@@ -75,10 +74,10 @@ def plot_diversity(workdir: str | os.PathLike[str]) -> Path:
     ax.legend(frameon=False, fontsize=8)
     label_axes(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
     mark_whole_numbers(ax)
-    return save_figure(figure, Path(workdir) / "diversity.png")
+    return save_figure(figure, open_path(workdir) / "diversity.png")
 
 
-def plot_scores(workdir: str | os.PathLike[str]) -> Path:
+def plot_scores(workdir: str | AnyPath) -> AnyPath:
     """Draws scores.png: each score of the evaluations during training, over steps.
 
     Raises:
@@ -95,14 +94,12 @@ def plot_scores(workdir: str | os.PathLike[str]) -> Path:
         step, value = _curve(metrics, name).T
         ax.plot(step, value, **_MARKED, color=_BLUE)
         label_axes(ax, "Step", name.removeprefix(SCORE))
-    return save_figure(figure, Path(workdir) / "scores.png")
+    return save_figure(figure, open_path(workdir) / "scores.png")
 
 
-def _nothing_to_plot(
-    workdir: str | os.PathLike[str], what: str, num_lines: int
-) -> InputError:
+def _nothing_to_plot(workdir: str | AnyPath, what: str, num_lines: int) -> InputError:
     return InputError(
-        f"A plot needs a line with {what} in {Path(workdir)}/metrics.jsonl, got "
+        f"A plot needs a line with {what} in {open_path(workdir)}/metrics.jsonl, got "
         f"{num_lines} lines and none with it."
     )
 

@@ -1,12 +1,15 @@
 """A trace of some training steps, for TensorBoard's profiler (XProf) and Perfetto."""
 
 import contextlib
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from dig_jax.errors import InputError
+from dig_jax.files import AnyPath, is_remote, upload
 from dig_jax.sharding import is_first_process
 
 FOLDER = "profile"
@@ -29,11 +32,12 @@ class Profiler:
         steps: Which steps; None for none.
     """
 
-    def __init__(self, workdir: Path, steps: ProfileSteps | None) -> None:
+    def __init__(self, workdir: AnyPath, steps: ProfileSteps | None) -> None:
         self._folder = workdir / FOLDER
         nothing = ProfileSteps(0, 0)
         self._steps = steps if steps and is_first_process() else nothing
         self._tracing: int | None = None  # since which step
+        self._written = ""  # where the trace is written
 
     def __enter__(self) -> "Profiler":
         return self
@@ -49,8 +53,11 @@ class Profiler:
         if self._tracing is None:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # it made six steps' trace 17 MB
+            # The profiler writes local files alone.
+            remote = is_remote(self._folder)
+            self._written = tempfile.mkdtemp() if remote else str(self._folder)
             jax.profiler.start_trace(
-                str(self._folder), create_perfetto_trace=True, profiler_options=options
+                self._written, create_perfetto_trace=True, profiler_options=options
             )
             self._tracing = step
         return jax.profiler.StepTraceAnnotation("train", step_num=step)
@@ -77,6 +84,12 @@ class Profiler:
     def _stop(self) -> None:
         self._tracing = None
         jax.profiler.stop_trace()
+        if is_remote(self._folder):
+            written = Path(self._written)
+            for file in written.rglob("*"):
+                if file.is_file():
+                    upload(file, self._folder / file.relative_to(written))
+            shutil.rmtree(written)
 
 
 def parse_profile_steps(text: str) -> ProfileSteps:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from dig_jax.evaluation import (
     score_family,
 )
 from dig_jax.experiment import Experiment
+from dig_jax.files import AnyPath
 from dig_jax.generation import SampleOptions, Sampler
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 from dig_jax.sharding import as_first_process_says, is_first_process, local_mesh
@@ -94,7 +94,7 @@ class TrainingScores:
         storage: Storage,
         writer: MetricWriter | None,
         progress: Progress,
-        workdir: Path,
+        workdir: AnyPath,
     ) -> None:
         """Score a state; what cannot be scored is said, and training goes on."""
         step = int(state.step)

@@ -6,19 +6,22 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dig_jax.data.transforms import random_flip, to_unit_range
 from dig_jax.diffusion import (
     PerImage,
-    denoising_loss,
+    draw_times_and_noise,
     drop_labels,
     loss_by_noise_level,
+    loss_of_draws,
     network_input,
 )
 from dig_jax.experiment import Experiment
 from dig_jax.interfaces import Labels, Params
 from dig_jax.metrics.feature_diversity import feature_diversity
+from dig_jax.training.gradient import GradientDType, Rows, loss_and_gradient
 from dig_jax.training.optimizer import update_ema
 from dig_jax.training.power_ema import start_power_ema, update_power_ema
 from dig_jax.training.state import TrainState
@@ -56,6 +59,10 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     run_key: PRNGKeyArray,
     ema_decay: float,
+    *,
+    mesh: Mesh | None = None,
+    num_parts: int = 1,
+    gradient_dtype: GradientDType = "float32",
 ) -> TrainStep:
     """A step: loss and gradient, AdamW, averages of the parameters.
 
@@ -63,6 +70,9 @@ def make_train_step(
     it is the same after a restart and on any number of devices. A step whose loss,
     gradient or update is not finite changes nothing but the step's number; `bad_steps`
     counts how many of them came in a row.
+
+    The state and the batch are spread over a mesh as `dig_jax.sharding` has it; without
+    one they are on one device. See `loss_and_gradient` for the last three arguments.
 
     The metrics are scalars, but for `noise_level_loss` and `noise_level_images`: the
     sum of the losses and the number of the images in each tenth of the times.
@@ -81,19 +91,21 @@ def make_train_step(
             x0 = random_flip(flip_key, x0)
         given = _given_labels(experiment, step_key, label)
 
-        def loss_of(params: Params) -> tuple[Float[Array, ""], PerImage]:
-            return denoising_loss(
-                apply,
-                params,
-                experiment.sde,
-                loss_key,
-                x0,
-                given,
-                objective=objective,
+        draws = draw_times_and_noise(loss_key, x0, experiment.sde, objective)
+
+        def loss_of(params: Params, rows: Rows) -> tuple[Float[Array, ""], PerImage]:
+            x0, label, draws = rows
+            return loss_of_draws(
+                apply, params, experiment.sde, draws, x0, label, objective=objective
             )
 
-        (loss, per_image), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
+        (loss, per_image), grads = loss_and_gradient(
+            loss_of,
+            state.params,
+            (x0, given, draws),
+            mesh=mesh,
+            num_parts=num_parts,
+            gradient_dtype=gradient_dtype,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         grad_norm = optax.tree.norm(grads)

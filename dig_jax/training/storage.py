@@ -1,9 +1,9 @@
 """Where a run keeps its parameters: checkpoints, the best one, post-hoc snapshots."""
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
+from dig_jax.files import AnyPath
 from dig_jax.training.checkpoints import Checkpoints
 from dig_jax.training.options import TrainingOptions
 from dig_jax.training.posthoc_ema import open_snapshots, snapshot_items
@@ -24,7 +24,7 @@ class Storage:
         checkpoints: To restore from.
     """
 
-    def __init__(self, workdir: Path, options: TrainingOptions) -> None:
+    def __init__(self, workdir: AnyPath, options: TrainingOptions) -> None:
         with contextlib.ExitStack() as opened:
             self.checkpoints = opened.enter_context(
                 Checkpoints(workdir / "checkpoints", keep=options.keep_checkpoints)

@@ -13,6 +13,7 @@ from typing import IO
 from absl import logging
 
 from dig_jax.errors import InputError
+from dig_jax.files import AnyPath, is_remote
 from dig_jax.sharding import as_first_process_says, is_first_process
 
 LOCK_FILE = "trainer.lock"
@@ -23,20 +24,20 @@ _HELD = (errno.EACCES, errno.EAGAIN)
 
 @contextlib.contextmanager
 def only_trainer(
-    workdir: Path, *, patience_seconds: float = PATIENCE_SECONDS
+    workdir: AnyPath, *, patience_seconds: float = PATIENCE_SECONDS
 ) -> Iterator[None]:
     """Holds a workdir's lock, which goes away with the process, however that ends.
 
     Process 0 of a run holds it for all of them; every process makes this call. Readers
-    need no lock. A file system without locks is trained on without one.
+    need no lock. A file system without locks, or a bucket, is trained on without one.
 
     Raises:
         InputError: Another run trains there; says where its process is.
     """
     file, holder = None, None
-    if is_first_process():
+    if is_first_process() and not is_remote(workdir):
         try:
-            file, holder = _take(workdir / LOCK_FILE, patience_seconds)
+            file, holder = _take(Path(workdir / LOCK_FILE), patience_seconds)
         except OSError as error:
             logging.warning(
                 "%s cannot be locked (%s): see to it that no other run trains there.",

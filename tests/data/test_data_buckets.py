@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket import BUCKET, BucketBackend, serve_objects
+from bucket import BUCKET
 from etils.epath import gpath
 from official_archives import random_images
 
@@ -42,12 +42,20 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def served(folder, monkeypatch):
-    """Objects that array_record's own client has asked for; epath's asks the disk."""
-    with serve_objects(folder) as (address, served):
-        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
-        monkeypatch.setattr(gpath._GPath, "_backend", BucketBackend(folder))
-        yield served
+def served(folder, bucket):
+    """The bucket with these data sets, and nothing asked of it yet."""
+    bucket.put_folder(folder / "data", "data")
+    bucket.log.clear()
+    return bucket
+
+
+def array_records(bucket):
+    """Parts of array_record's files that were asked for, by the file's name."""
+    return [
+        path
+        for method, path in bucket.log
+        if method == "GET" and "/o/data/" in path and "array_record" in path
+    ]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "digits", "npz"])
@@ -65,14 +73,14 @@ def test_a_bucket_is_read_as_a_folder_is(name, folder, served):
         opened.close()
     # Of array_record's files, every one came from the bucket.
     files = {"cifar10": 2, "digits": 1, "npz": 0}[name]
-    assert len({object_ for object_ in served if "array_record" in object_}) == files
+    assert len(set(array_records(served))) == files
 
 
 def test_a_bucket_is_read_whole(folder, served):
     remote = create_dataset("cifar10", data_dir=f"{BUCKET}/data")
     local = create_dataset("cifar10", data_dir=str(folder / "data"))
     np.testing.assert_array_equal(read_all(remote).images, read_all(local).images)
-    assert len(served) >= NUM_IMAGES
+    assert len(array_records(served)) >= NUM_IMAGES
 
 
 @pytest.mark.parametrize("name", ["cifar10", "npz"])
@@ -114,8 +122,7 @@ def test_what_a_buckets_client_raises_becomes_one_line(
     assert f"data_dir={BUCKET}/data" in str(raised.value)
 
 
-def test_digits_are_not_written_into_a_bucket(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpath._GPath, "_backend", BucketBackend(tmp_path))
+def test_digits_are_not_written_into_a_bucket(served):
     with pytest.raises(InputError, match=r"'digits' needs a folder .* gs://bucket/new"):
         create_dataset("digits", data_dir=f"{BUCKET}/new")
 

@@ -1,6 +1,7 @@
-"""Whole runs in two processes on loopback: they agree, stop, fail and go on."""
+"""Whole runs in several processes on loopback: they agree, stop, fail and go on."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,10 +23,12 @@ from dig_jax.errors import (
 )
 from dig_jax.evaluation import read_records
 from dig_jax.experiment import create_experiment
+from dig_jax.files import open_path
 from dig_jax.training.checkpoints import Checkpoints
 from dig_jax.training.fingerprint import named_leaves
 from dig_jax.training.metric_writer import read_metrics
 from dig_jax.training.optimizer import create_optimizer
+from dig_jax.training.posthoc_ema import open_snapshots
 from dig_jax.training.step import create_state
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +52,17 @@ TINY = {
     "evaluation.metrics": ("frechet_pixels",),
     "evaluation.features": "none",
 }
-LONG = ("--config.training.num_steps=100000", "--config.training.evaluate_every=0")
-LONG = (*LONG, "--config.training.keep_best=", "--config.training.diversity_every=0")
+# Other devices add a batch up in another order: float32 rounding, through AdamW's
+# division by small second moments, of parameters of about 0.1 to 1.
+NEARLY = {"rtol": 1e-3, "atol": 1e-4}
+TRAIN_ALONE = (
+    "--config.training.evaluate_every=0",
+    "--config.training.keep_best=",
+    "--config.training.diversity_every=0",
+)
+LONG = ("--config.training.num_steps=100000", *TRAIN_ALONE)
+FEW_STEPS = 4
+FEW = (f"--config.training.num_steps={FEW_STEPS}", *TRAIN_ALONE)
 
 
 def get_config():
@@ -66,16 +78,53 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def slurm(process, number, port):
+    """What SLURM tells a task, and a port that is free in place of its job's."""
+    return {
+        "SLURM_JOB_ID": "17",
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": str(number),
+        "SLURM_PROCID": str(process),
+        "SLURM_LOCALID": str(process),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+def open_mpi(process, number, port):
+    """What Open MPI tells a process."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": str(number),
+        "OMPI_COMM_WORLD_RANK": str(process),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
 class Started:
     """The processes of a run, killed if a test leaves them."""
 
-    def __init__(self, workdir, data_dir, *arguments, processes=2, devices=1, of=None):
-        self.of, address = of or processes, f"127.0.0.1:{free_port()}"
+    def __init__(
+        self,
+        workdir,
+        data_dir,
+        *arguments,
+        processes=2,
+        devices=1,
+        of=None,
+        cluster=None,
+    ):
+        port = free_port()
+        self.of, address = of or processes, f"127.0.0.1:{port}"
         self.processes = []
         for i in range(processes):
             command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
             command += [f"--config={__file__}", f"--config.data.data_dir={data_dir}"]
-            if self.of > 1:
+            told = {}
+            if cluster is not None:
+                command += ["--distributed=auto"]
+                told = cluster(i, self.of, port)
+            elif self.of > 1:
                 command += [f"--coordinator_address={address}", f"--process_id={i}"]
                 command += [f"--num_processes={self.of}"]
             self.processes.append(
@@ -86,6 +135,7 @@ class Started:
                     text=True,
                     env={
                         **os.environ,
+                        **told,
                         "JAX_PLATFORMS": "cpu",
                         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                         "XLA_FLAGS": "--xla_force_host_platform_device_count="
@@ -138,6 +188,15 @@ def assert_same_end(workdir, other):
         np.testing.assert_array_equal(leaf, others[name], err_msg=name)
 
 
+def averages(workdir, step):
+    """The averaged parameters of a checkpoint, by name."""
+    backbone = create_experiment(get_config()).backbone
+    like = jax.eval_shape(backbone.init, jax.random.key(0))
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        params, _, _ = checkpoints.restore_ema(like, step)
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
@@ -176,6 +235,45 @@ def test_two_processes_end_as_one_with_two_devices(finished, tmp_path, data_dir)
     assert scores[0] == scores[1]
 
 
+def losses(workdir):
+    """The loss after each of the first steps."""
+    return [row["loss"] for row in read_metrics(workdir) if "loss" in row][:FEW_STEPS]
+
+
+def test_four_tasks_of_slurm_train_one_run_in_a_bucket(bucket, finished, data_dir):
+    workdir = open_path("gs://bucket/distributed/four")
+    with Started(workdir, data_dir, *FEW, processes=4, cluster=slurm) as run:
+        (out, _), *others = run.ends(*[EXIT_DONE] * 4)
+    assert "4 cpu device(s) in 4 processes" in out
+    assert not any(re.sub(r".*\[Gloo\].*\n", "", other) for other, _ in others)
+    # As two processes with flags, but for the order in which float32 is added up.
+    np.testing.assert_allclose(losses(workdir), losses(finished[0]), rtol=1e-5)
+    assert len(losses(workdir)) == FEW_STEPS
+    assert len(bucket.names("distributed/four/events.")) == 1
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.read_meta()["step"] == FEW_STEPS
+
+
+def test_a_missing_process_of_open_mpi_is_named(tmp_path, data_dir):
+    timeout = "--initialization_timeout=3"
+    with Started(tmp_path / "one", data_dir, timeout, of=3, cluster=open_mpi) as run:
+        said = run.ends(EXIT_PEER_FAILURE, EXIT_PEER_FAILURE)
+    for _, err in said:
+        assert "Process 2 of 3 did not come to 127.0.0.1:" in err
+        assert err.count("\n") == 1
+
+
+def test_where_there_is_no_cluster_the_flags_are_named(tmp_path, data_dir):
+    def none(*_):
+        return {}
+
+    with Started(tmp_path / "no", data_dir, processes=1, cluster=none) as run:
+        ((_, err),) = run.ends(EXIT_BAD_INPUT)
+    assert "--distributed=auto finds no cluster here" in err
+    assert "--coordinator_address=HOST:PORT" in err
+    assert err.count("\n") == 1
+
+
 def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir):
     workdir = tmp_path / "stopped"
     with Started(workdir, data_dir, *LONG) as run:
@@ -190,11 +288,32 @@ def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir
     with Started(workdir, data_dir, processes=1) as run:
         ((out, _),) = run.ends(EXIT_DONE)
     assert f"resumed at step {leaves['step']}" in out
-    # One device adds a batch up in another order: float32 rounding, through AdamW's
-    # division by small second moments, of parameters of about 0.1 to 1.
     for name, leaf in final_leaves(workdir)[0].items():
         expected = final_leaves(finished[0])[0][name]
-        np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(leaf, expected, **NEARLY, err_msg=name)
+
+
+def test_a_state_spread_over_processes_is_trained_drawn_scored_and_kept(
+    finished, tmp_path, data_dir
+):
+    """Each of four devices, in two processes, keeps a fourth of it."""
+    workdir, steps = tmp_path / "spread", NUM_STEPS // 2
+    spread = ("--config.mesh.fsdp=4", "--config.training.posthoc_ema=True")
+    half = f"--config.training.num_steps={steps}"
+    with Started(workdir, data_dir, *spread, half, devices=2) as run:
+        (out, _), (_, other_err) = run.ends(EXIT_DONE, EXIT_DONE)
+    assert "4 cpu device(s) in 2 processes" in out
+    assert "mesh: data 1, fsdp 4" in out
+    assert other_err == ""
+    assert (workdir / "samples" / f"step_{steps}.png").is_file()
+    scores = [read_records(w)[0]["scores"] for w in (workdir, finished[0])]
+    # Of a few pixels that are rounded to another byte.
+    assert scores[0] == pytest.approx(scores[1], rel=1e-2)
+    with open_snapshots(workdir, read_only=True) as snapshots:
+        assert snapshots.steps() == [steps]
+    spread_out, whole = averages(workdir, steps), averages(finished[0], steps)
+    for name, leaf in whole.items():
+        np.testing.assert_allclose(spread_out[name], leaf, **NEARLY, err_msg=name)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

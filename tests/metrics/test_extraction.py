@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -69,29 +64,15 @@ def test_progress_ends_at_the_number_of_images():
     assert GROUP_SIZE["cpu"] == 8
 
 
-def pooled_on_four_devices() -> np.ndarray:
+def pooled_on_four_devices() -> dict[str, np.ndarray]:
     mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "fsdp"))
     assert mesh.size == 4
-    return pooled(in_batches(random_images(5, 77), 10), mesh)
+    return {"features": pooled(in_batches(random_images(5, 77), 10), mesh)}
 
 
-def test_features_do_not_depend_on_the_number_of_devices_in_any_bit(tmp_path):
-    path = tmp_path / "features.npy"
-    script = (
-        "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
-        "import test_extraction as t\n"
-        "numpy.save(sys.argv[2], t.pooled_on_four_devices())"
-    )
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
-    here = Path(__file__).parent
-    subprocess.run(
-        [sys.executable, "-c", script, here, path], check=True, env=environment
-    )
-    np.testing.assert_array_equal(np.load(path), pooled([random_images(5, 77)]))
+def test_features_do_not_depend_on_the_number_of_devices_in_any_bit(on_devices):
+    features = on_devices(4, pooled_on_four_devices)["features"]
+    np.testing.assert_array_equal(features, pooled([random_images(5, 77)]))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dig_jax.models.layers import gelu
-from dig_jax.models.products import matmul
+from dig_jax.models.products import batched_matmul, matmul
 
 # Kernels whose rows divide by 16, by 2 and by nothing.
 SHAPES = [((4, 16), 8), ((2, 3, 18), 5), ((7, 13), 3)]
@@ -77,6 +77,34 @@ def test_float32_products_are_not_rounded(rng):
     np.testing.assert_allclose(
         of_kernel, x_.T @ np.asarray(value, np.float64), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_batched_products_and_derivatives_equal_the_formula(rng, dtype, transpose_b):
+    """Of operands, cotangents and tangents that are rounded beforehand."""
+    a, da = (random(rng, 3, 5, 16).astype(jnp.bfloat16) for _ in range(2))
+    b, db = (random(rng, 3, 16, 7).astype(jnp.bfloat16) for _ in range(2))
+    g = random(rng, 3, 5, 7).astype(jnp.bfloat16)
+
+    def order(x):
+        return jnp.swapaxes(x, 1, 2) if transpose_b else x
+
+    def product(a, b):
+        return batched_matmul(a, order(b), dtype, transpose_b=transpose_b)
+
+    a, da, b, db, g = (x.astype(jnp.float32) for x in (a, da, b, db, g))
+    value, vjp = jax.vjp(product, a, b)
+    of_a, of_b = vjp(g)
+    tangent = jax.jvp(product, (a, b), (da, db))[1]
+    A, dA, B, dB, G = (np.asarray(x, np.float64) for x in (a, da, b, db, g))
+    for actual, expected in (
+        (value, A @ B),
+        (of_a, G @ B.swapaxes(1, 2)),
+        (of_b, A.swapaxes(1, 2) @ G),
+        (tangent, dA @ B + A @ dB),
+    ):
+        np.testing.assert_allclose(actual, expected, atol=16 * ROUNDING)
 
 
 @low_precision

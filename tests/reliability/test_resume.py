@@ -25,6 +25,7 @@ from dig_jax.training.profile import (
     parse_profile_steps,
 )
 from dig_jax.training.progress import Progress
+from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.storage import Storage
 from dig_jax.versions import package_versions
 
@@ -47,7 +48,7 @@ def traced(tmp_path_factory, data_dir):
 
     Returns its workdir and its wall time.
     """
-    save, place = Storage.save, TrainingRun.place
+    save, place = Storage.save, TrainingSetup.place
 
     def slow_save(self, *rest):
         time.sleep(0.5)
@@ -63,7 +64,7 @@ def traced(tmp_path_factory, data_dir):
     run = TrainingRun(config, workdir, profile_steps=ProfileSteps(3, 4))
     with pytest.MonkeyPatch.context() as patch, Progress(6) as progress:
         patch.setattr(Storage, "save", slow_save)
-        patch.setattr(TrainingRun, "place", slow_place)
+        patch.setattr(TrainingSetup, "place", slow_place)
         assert run.train(progress) == EXIT_DONE
     return workdir, time.monotonic() - began
 

@@ -20,11 +20,12 @@ from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.experiment import create_experiment
 from dig_jax.run import load
 from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.loop import TrainingRun, train
+from dig_jax.training.loop import train
 from dig_jax.training.metric_writer import read_metrics
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.posthoc_ema import open_snapshots, solve_posthoc_ema
 from dig_jax.training.power_ema import SIGMA_RELS
+from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.step import create_state
 
 ROOT = Path(__file__).parents[2]
@@ -287,14 +288,14 @@ def test_damaged_records_are_counted_through_interruptions(damaged_dir, tmp_path
 def test_damage_that_was_not_counted_from_the_start_is_not_told(
     damaged_dir, tmp_path, monkeypatch
 ):
-    meta = TrainingRun._meta
+    meta = TrainingSetup.meta
 
     def meta_of_before(self, *rest):
         return {k: v for k, v in meta(self, *rest).items() if k != "damaged_records"}
 
     changes = {"data.max_damaged_share": 0.2, "training.num_steps": 10}
     with monkeypatch.context() as patched:
-        patched.setattr(TrainingRun, "_meta", meta_of_before)
+        patched.setattr(TrainingSetup, "meta", meta_of_before)
         train(tiny_config(damaged_dir, **changes), tmp_path)
     changes["training.num_steps"] = 30
     train(tiny_config(damaged_dir, **changes), tmp_path)

@@ -1,8 +1,5 @@
 """One step of training: a pure function of state, batch and run key."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +11,13 @@ import pytest
 from dig_jax.config import load_config_file
 from dig_jax.experiment import create_experiment
 from dig_jax.interfaces import Backbone
-from dig_jax.sharding import MeshOptions, batch_sharded, create_mesh, replicated
+from dig_jax.sharding import (
+    MeshOptions,
+    batch_sharded,
+    create_mesh,
+    fully_sharded,
+    replicated,
+)
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.power_ema import SIGMA_RELS, gamma_of_sigma_rel
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
@@ -59,27 +62,34 @@ def create_batch(seed=0):
     return images, rng.integers(0, 10, BATCH).astype(np.int32)
 
 
-def start(run_seed=1, num_devices=1, posthoc_ema=False, **changes):
+def start(run_seed=1, data=1, fsdp=1, posthoc_ema=False, num_parts=1, **changes):
     """A jitted step and the state before it."""
     experiment = create_linear_experiment(**changes)
     optimizer = create_optimizer(num_steps=100, learning_rate=0.1, warmup_steps=0)
-    mesh = create_mesh(MeshOptions(num_devices))
-    step = make_train_step(experiment, optimizer, jax.random.key(run_seed), 0.9)
-    everywhere, spread = replicated(mesh), batch_sharded(mesh)
-    jitted = jax.jit(
-        step,
-        in_shardings=(everywhere, spread, spread),
-        out_shardings=(everywhere, everywhere),
+    mesh = create_mesh(MeshOptions(data, fsdp))
+    step = make_train_step(
+        experiment,
+        optimizer,
+        jax.random.key(run_seed),
+        0.9,
+        mesh=mesh,
+        num_parts=num_parts,
     )
     state = create_state(
         experiment, optimizer, jax.random.key(0), posthoc_ema=posthoc_ema
     )
-    return jitted, jax.device_put(state, everywhere)
+    places, spread = fully_sharded(mesh, state), batch_sharded(mesh)
+    jitted = jax.jit(
+        step,
+        in_shardings=(places, spread, spread),
+        out_shardings=(places, replicated(mesh)),
+    )
+    return jitted, jax.device_put(state, places)
 
 
-def take_steps(num_devices, num_steps=3):
+def take_steps(num_steps=3, **options):
     """Arrays after some steps, by name, and the losses on the way."""
-    step, state = start(random_flip=True, num_devices=num_devices)
+    step, state = start(random_flip=True, **options)
     losses = []
     for seed in range(num_steps):
         state, metrics = step(state, *create_batch(seed))
@@ -232,33 +242,30 @@ def test_a_step_that_is_not_finite_leaves_the_averages_for_post_hoc_ema(
     assert_same(after.power_ema, state.power_ema)
 
 
-def test_four_devices_take_the_same_steps_as_one(tmp_path):
-    path = tmp_path / "steps.npz"
-    script = (
-        "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
-        "import test_step as t\n"
-        "numpy.savez(sys.argv[2], **t.take_steps(num_devices=4))"
-    )
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    here = Path(__file__).parent
-    subprocess.run(
-        [sys.executable, "-c", script, here, path], check=True, env=environment
-    )
-    one = take_steps(num_devices=1)
-    with np.load(path) as four:
-        assert set(four) == set(one)
-        # Sums over the batch in another order: a few roundings of float32. Other noise
-        # would change the losses by percents.
-        np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-5)
-        for name in four:
-            # AdamW divides by a gradient's own size, which enlarges them where it is
-            # near zero; three steps of 0.1 without that would differ by 0.1.
-            np.testing.assert_allclose(four[name], one[name], rtol=1e-3, atol=1e-3)
+def take_steps_on_four_devices():
+    return take_steps(data=2, fsdp=2)
+
+
+def test_four_devices_take_the_same_steps_as_one(on_devices):
+    four = on_devices(4, take_steps_on_four_devices)
+    one = take_steps()
+    assert set(four) == set(one)
+    # Sums over the batch in another order: a few roundings of float32. Other noise
+    # would change the losses by percents.
+    np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-5)
+    for name in four:
+        # AdamW divides by a gradient's own size, which enlarges them where it is
+        # near zero; three steps of 0.1 without that would differ by 0.1.
+        np.testing.assert_allclose(four[name], one[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_parts", [2, 8])
+def test_a_batch_in_parts_takes_the_same_steps(num_parts):
+    parts, whole = take_steps(num_parts=num_parts), take_steps()
+    # As above: the sum over the batch is taken in another order.
+    np.testing.assert_allclose(parts["losses"], whole["losses"], rtol=1e-5)
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-3, atol=1e-3)
 
 
 def test_diversity_is_measured_on_the_same_noise_every_time():

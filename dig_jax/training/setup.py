@@ -1,0 +1,188 @@
+"""What a training run starts from: its parts, its data, its first or newest state."""
+
+from collections.abc import Generator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dig_jax.config import (
+    call_with_section,
+    check_same_run,
+    load_run_config,
+)
+from dig_jax.data.loader import Batch, load_batches
+from dig_jax.errors import InputError
+from dig_jax.evaluation import create_evaluation_options
+from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.files import AnyPath
+from dig_jax.generation import create_sample_options
+from dig_jax.graphs.drawing import draw_graph
+from dig_jax.sharding import (
+    MeshOptions,
+    as_first_process_says,
+    create_mesh,
+    is_first_process,
+    place_rows,
+)
+from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.training.environment import describe_environment, describe_resume
+from dig_jax.training.goodput import Goodput
+from dig_jax.training.options import complete_config
+from dig_jax.training.programs import create_programs
+from dig_jax.training.scoring import check_keep_best
+from dig_jax.training.state import TrainState
+
+
+class Restored(NamedTuple):
+    """A state to go on from.
+
+    Attributes:
+        state: The state.
+        damaged_records: Records that were met up to it and could not be read; None if
+            nobody counted.
+        how: Whether the run goes on exactly (`describe_resume`); "" at its start.
+    """
+
+    state: TrainState
+    damaged_records: int | None
+    how: str = ""
+
+
+class TrainingSetup:
+    """A configuration and its workdir, checked and ready; nothing is written yet.
+
+    With several processes each makes one, of the same configuration and workdir.
+
+    Attributes:
+        config: The configuration.
+        workdir: Where the run is kept.
+        experiment: Backbone, SDE, objective, data options.
+        mesh: The devices.
+        programs: What is compiled for them.
+        options: The training section.
+        sample_options: The sample section.
+        evaluation_options: The evaluation section.
+        changes: What differs from the run in the workdir, a line for each key.
+        source: Training images.
+
+    Raises:
+        InputError: What cannot work.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: AnyPath) -> None:
+        self.config, self.workdir = config, workdir
+        self.experiment = create_experiment(config)
+        self.sample_options = create_sample_options(self.experiment)
+        self.evaluation_options = create_evaluation_options(self.experiment)
+        mesh_section = config.mesh.to_dict()
+        self.mesh = create_mesh(call_with_section("mesh", MeshOptions, mesh_section))
+        self.programs = create_programs(self.experiment, self.mesh)
+        self.options = self.programs.options
+        self.changes = []
+        if (workdir / "config.json").exists():
+            before = complete_config(load_run_config(workdir))
+            self.changes = check_same_run(before, complete_config(config), workdir)
+        self.source = open_dataset(self.experiment, "train")
+        check_keep_best(self.options, self.evaluation_options, self.source)
+
+    def restore(self, checkpoints: Checkpoints, goodput: Goodput) -> Restored:
+        """The newest state, or the first one; its time is noted in `goodput`."""
+        if not as_first_process_says(checkpoints.latest_step() is not None):
+            return Restored(self.programs.create_state(), 0)
+        with goodput.spent("checkpoint"):
+            state, meta = checkpoints.restore(self.programs.abstract_state)
+        saved, now = meta["data"], self._data_identity()
+        if saved != now:
+            raise InputError(
+                f"The run in {self.workdir} was trained on other data: {saved}, now "
+                f"{now}. Use another --workdir, or the same data."
+            )
+        # Older versions did not count damaged records.
+        how = describe_resume(meta, self._environment)
+        return Restored(state, meta.get("damaged_records"), how)
+
+    def batches(
+        self, start: int
+    ) -> Generator[tuple[jax.Array, jax.Array, int], None, None]:
+        """Images and labels of steps start + 1, ..., and how many were damaged."""
+        data = self.experiment.data
+        loader = load_batches(
+            self.source,
+            batch_size=self.options.batch_size,
+            seed=self.config.seed,
+            start_step=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=data.num_threads,
+            num_workers=data.num_workers,
+            max_damaged_share=data.max_damaged_share,
+        )
+        try:
+            for batch in loader:
+                yield *self.place(batch), int(batch["damaged"])
+        finally:
+            loader.close()
+
+    def place(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Images and labels spread over the devices, from this process's rows."""
+        return place_rows(self.mesh, (batch["image"], batch["label"]))
+
+    def meta(self, step: int, damaged_records: int | None) -> dict[str, Any]:
+        """What a checkpoint says beside its arrays."""
+        return {
+            "config": self.config.to_dict(),
+            "data": self._data_identity(),
+            "environment": self._environment,
+            "samples_seen": step * self.options.batch_size,
+            "damaged_records": damaged_records,
+        }
+
+    def describe(self, restored: Restored) -> str:
+        """The run in a few lines, as it starts or goes on."""
+        config, source, state = self.config, self.source, restored.state
+        start = int(state.step)
+        num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        devices, processes = self.mesh.devices.flat, jax.process_count()
+        together = f" in {processes} processes" if processes > 1 else ""
+        resumed = f"resumed at step {start}" if start else "from the start"
+        lines = [
+            f"{config.backbone.name}, {num_params / 1e6:.2f}M parameters, on "
+            f"{len(source)} images of {source.name}, {len(devices)} "
+            f"{devices[0].platform} device(s){together}; {resumed}, workdir "
+            f"{self.workdir}"
+        ]
+        if self.mesh.size > 1:
+            sizes = ", ".join(f"{name} {n}" for name, n in self.mesh.shape.items())
+            lines.append(f"  mesh: {sizes}")
+        if self.options.posthoc_ema:
+            num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.power_ema))
+            lines.append(
+                f"  post-hoc EMA: {num_bytes / 1e6:.1f} MB in posthoc_ema/ every "
+                f"{self.options.posthoc_every} steps"
+            )
+        lines += [f"  {restored.how}"] if restored.how else []
+        lines += [f"  changed: {change}" for change in self.changes]
+        return "\n".join(lines)
+
+    def draw_graph(self) -> None:
+        """The backbone's graph over an image, as graph.png."""
+        graph = self.experiment.backbone.graph
+        if not is_first_process() or graph is None:
+            return
+        if not (self.workdir / "graph.png").exists():
+            image = np.asarray(self.source[0]["image"])
+            draw_graph(graph, self.workdir / "graph.png", image)
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        return describe_environment(complete_config(self.config), self.mesh)
+
+    def _data_identity(self) -> dict[str, Any]:
+        return {
+            "name": self.source.name,
+            "num_records": len(self.source),
+            "fingerprint": self.source.fingerprint,
+        }
