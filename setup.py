@@ -4,6 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+WHERE_LIBTPU_IS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+
 setup(
     name="dig_jax",
     version="0.1.0",
@@ -50,6 +52,8 @@ setup(
             "beartype>=0.22,<1",
             "gcsfs>=2025.5.1",
             "google-cloud-storage>=3.17.1,<4",
+            # Compiles for TPUs without one.
+            f"jax[tpu]>=0.10,<0.12; {WHERE_LIBTPU_IS}",
             "ipykernel>=7.4,<8",
             "nbclient>=0.11,<0.12",
             "nbformat>=5.11.1,<6",

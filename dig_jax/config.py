@@ -87,6 +87,10 @@ def read_config_file(path: str) -> ConfigDict:
             f"--config needs a Python file with get_config(), got {file!r}, which does "
             f"not exist."
         )
+    if Path(file).suffix != ".py":  # it will be run
+        raise InputError(
+            f"--config needs a Python file with get_config(), FILE.py, got {file!r}."
+        )
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise InputError(f"{file} has no function get_config().")
@@ -135,7 +139,7 @@ def load_run_config(workdir: str | AnyPath) -> ConfigDict:
         )
     try:
         config = config_from_json(read_text(path))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a configuration: {error}.") from error
     return check_sections(config, str(path))
 

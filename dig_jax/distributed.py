@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -114,40 +115,54 @@ def start_processes(processes: Processes) -> None:
     """
     import jax
 
+    local_device_ids = None
+    if not processes.coordinator_address:
+        processes, local_device_ids = _ask_cluster(processes.timeout)
     address = processes.coordinator_address
-    where = {}
-    if address:
-        roll_call(
-            address,
-            processes.num_processes,
-            processes.process_id,
-            float(processes.timeout),
-        )
-        where = {
-            "coordinator_address": address,
-            "num_processes": processes.num_processes,
-            "process_id": processes.process_id,
-            # Whoever reaches the coordinator is believed: keep it to this machine.
-            "coordinator_bind_address": (
-                address if is_loopback(split_address(address)[0]) else None
-            ),
-        }
+    roll_call(
+        address, processes.num_processes, processes.process_id, float(processes.timeout)
+    )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It would take SIGTERM for itself before training listens to it.
     jax.config.update("jax_enable_preemption_service", False)
     _end_well_when_jax_aborts()
-    try:
-        jax.distributed.initialize(
-            **where,
-            initialization_timeout=processes.timeout,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=SECONDS_FOR_ALL_TO_END,
+    jax.distributed.initialize(
+        coordinator_address=address,
+        num_processes=processes.num_processes,
+        process_id=processes.process_id,
+        local_device_ids=local_device_ids,
+        # Whoever reaches the coordinator is believed: keep it to this machine.
+        coordinator_bind_address=(
+            address if is_loopback(split_address(address)[0]) else None
+        ),
+        initialization_timeout=processes.timeout,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SECONDS_FOR_ALL_TO_END,
+    )
+
+
+def _ask_cluster(timeout: int) -> tuple[Processes, Sequence[int] | None]:
+    """The processes as jax finds them in the environment, and this one's devices.
+
+    jax would do the same, but not say whom it waits for.
+
+    Raises:
+        InputError: It finds none.
+    """
+    from jax._src.clusters import ClusterEnv
+
+    address, num_processes, process_id, local_device_ids = (
+        ClusterEnv.auto_detect_unset_distributed_params(
+            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, timeout
         )
-    except ValueError as error:
+    )
+    if address is None or num_processes is None or process_id is None:
         raise InputError(
-            f"--distributed=auto finds no cluster here ({error}) Name the processes: "
-            f"--coordinator_address=HOST:PORT --num_processes=N --process_id=I."
-        ) from None
+            "--distributed=auto finds no cluster here (Cloud TPU, SLURM, Open MPI or "
+            "Kubernetes). Name the processes: --coordinator_address=HOST:PORT "
+            "--num_processes=N --process_id=I."
+        )
+    return Processes(timeout, address, num_processes, process_id), local_device_ids
 
 
 def is_distributed() -> bool:

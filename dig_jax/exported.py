@@ -67,7 +67,7 @@ def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
         whole = json.loads(read_text(path))
         record, digest = whole["record"], whole["sha256"]
         schema = record["schema"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error!r}). {again}") from error
     if schema != SCHEMA:
         raise InputError(
@@ -80,6 +80,8 @@ def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
         )
     for name, expected in record["files"].items():
         file = path.parent / name
+        if Path(name).name != name:
+            raise InputError(f"{path} names {name!r}, which is not in its folder.")
         if not file.is_file():
             raise InputError(f"{folder} is damaged: {name} is missing. {again}")
         if _digest(file) != expected:

@@ -53,6 +53,15 @@ quoted() {
   echo "${words% }"
 }
 
+# Become a command, so that signals reach it, or print it and end.
+start_and_end() {
+  if [[ "$DRY_RUN" == 1 ]]; then
+    quoted "$@"
+    exit
+  fi
+  exec "$@"
+}
+
 # Run a command, or print it.
 start() {
   if [[ "$DRY_RUN" == 1 ]]; then

@@ -12,11 +12,11 @@ take_arguments "$@"
 kind="${ARGUMENTS[0]:-}"
 image="${ARGUMENTS[1]:-}"
 case "$kind" in
-  cuda | tpu) extra="$kind" ;;
-  cpu) extra="" ;;
+  cuda | tpu) extras="$kind,gcs" ;; # gcs: workdirs in buckets
+  cpu) extras="gcs" ;;
   *) refuse "one of cuda, tpu, cpu is needed, got '$kind'." ;;
 esac
 [[ -n "$image" ]] || refuse "a name for the image is needed: $0 $kind IMAGE."
-start docker build --platform=linux/amd64 "--build-arg=EXTRA=$extra" \
+start docker build --platform=linux/amd64 "--build-arg=EXTRAS=$extras" \
   "--file=$ROOT/launch/Dockerfile" "--tag=$image" "$ROOT"
 [[ "${PUSH:-0}" != 1 ]] || start docker push "$image"

@@ -11,14 +11,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 take_arguments "$@"
 cd "$ROOT"
-[[ "$DRY_RUN" == 1 ]] || DIG_JAX_EXTRAS=cuda make_environment
+[[ "$DRY_RUN" == 1 ]] || DIG_JAX_EXTRAS=cuda,gcs make_environment
 
 run=(bash launch/supervise.sh "$PYTHON" -m dig_jax.main)
 processes="${PROCESSES:-1}"
 [[ "$processes" =~ ^[1-9][0-9]*$ ]] || refuse "PROCESSES must be 1 or more, got $processes."
 if ((processes == 1)); then
-  start "${run[@]}" --distributed=off "${ARGUMENTS[@]}"
-  exit
+  start_and_end "${run[@]}" --distributed=off "${ARGUMENTS[@]}"
 fi
 
 children=()

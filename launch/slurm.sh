@@ -6,7 +6,7 @@
 #   bash launch/slurm.sh --dry_run --config=... --workdir=...   # what a job would start
 #
 # Submit from the repository, on a file system that every node sees, with .venv made:
-#   DIG_JAX_EXTRAS=cuda bash -c 'source launch/environment.sh && make_environment'
+#   DIG_JAX_EXTRAS=cuda,gcs bash -c 'source launch/environment.sh && make_environment'
 # After exit codes 75 and 76 the tasks are started again in the same allocation. Two
 # minutes before the time is up they save, and the job goes back into the queue.
 #

@@ -45,7 +45,7 @@ case "$action" in
     on_hosts all "set -e
 sudo apt-get -qq update && sudo apt-get -qq install -y python3.11 python3.11-venv
 mkdir -p dig_jax && tar -xzf dig_jax.tar.gz -C dig_jax && cd dig_jax
-export PYTHON3=python3.11 DIG_JAX_EXTRAS=tpu
+export PYTHON3=python3.11 DIG_JAX_EXTRAS=tpu,gcs
 source launch/environment.sh && make_environment"
     ;;
   train)

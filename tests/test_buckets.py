@@ -22,6 +22,7 @@ from dig_jax.main import main
 from dig_jax.training.checkpoints import Checkpoints
 from dig_jax.training.metric_writer import MetricWriter, read_metrics
 from dig_jax.training.state import TrainState
+from dig_jax.training.workdir_lock import LOCK_FILE
 
 pytestmark = pytest.mark.usefixtures("without_optimizations")
 
@@ -112,8 +113,8 @@ def test_a_bucket_holds_the_files_that_a_folder_does(local, remote):
         inner = ("checkpoints/", "best/", "posthoc_ema/")
         return {n for n in names if not n.startswith((*inner, "events."))}
 
-    folders = {"samples", "eval", *(n for n in there if (run / n).is_dir())}
-    assert plain(here) == plain(there - folders)
+    folders = {name for name in there if (run / name).is_dir()}
+    assert plain(here) == plain(there - folders - {LOCK_FILE})
     steps = [
         {n for n in names if n.endswith("commit_success.txt")}
         for names in (here, there)
@@ -261,6 +262,20 @@ def test_what_cannot_be_uploaded_at_the_end_is_kept_and_said(bucket):
         bucket.broken = False
     kept = Path(str(raised.value).rsplit(" ", 1)[-1].rstrip("."))
     assert [line["step"] for line in read_metrics(kept)] == [1]
+
+
+def test_a_bucket_that_is_away_does_not_hide_why_a_run_ended(bucket, monkeypatch):
+    class EndedError(Exception):
+        pass
+
+    def end_while_away():
+        with MetricWriter(f"{BUCKET}/metrics/ended", resume_step=None) as writer:
+            writer.write(1, {"loss": 1})
+            monkeypatch.setattr(bucket, "broken", True)
+            raise EndedError
+
+    with pytest.raises(EndedError):
+        end_while_away()
 
 
 def batches():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from dig_jax.comparison import measure
 from dig_jax.comparison import run as comparison_run
 from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import CompareOptions, create_plan, match_width, vary
@@ -88,6 +89,17 @@ def test_variants_that_are_the_same_end_the_same(compared):
             del record["record"]  # with the seconds that it took
     assert parallel == twin
     assert parallel["4"]["noise_levels"] != other["4"]["noise_levels"]
+
+
+def test_speeds_that_were_measured_are_not_measured_again(data_dir, tmp_path, capsys):
+    plan = create_plan(create_config(data_dir))
+    record = {"identity": measure.identity_of(plan), "speeds": {}}
+    record["speeds"]["parallel"] = SPEED._asdict()
+    (tmp_path / "speed.json").write_text(json.dumps(record))
+    found = measure.measure_speeds(plan, tmp_path, print)
+    assert list(found) == ["parallel"]
+    assert found["parallel"].images_per_second == SPEED.images_per_second
+    assert capsys.readouterr().out == ""
 
 
 def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path):

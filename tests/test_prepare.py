@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 from official_archives import (
     cifar10_files,
     encode,
@@ -20,6 +19,7 @@ from official_archives import (
     write_zip,
 )
 from PIL import Image
+from tfds_files import write_tfds
 
 from dig_jax import prepare
 from dig_jax.config import call_with_section
@@ -231,28 +231,8 @@ def write_celeb_a(folder, images):
     features = tfds.features.FeaturesDict(
         {"image": tfds.features.Image(shape=(218, 178, 3))}
     )
-    folder.mkdir(parents=True)
-    path = folder / "celeb_a-train.array_record-00000-of-00001"
-    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-    for image in images:
-        writer.write(features.serialize_example({"image": encode(image)}))
-    writer.close()
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=folder,
-        dataset_name="celeb_a",
-        split="train",
-        filetype_suffix="array_record",
-    )
-    split = tfds.core.SplitInfo(
-        name="train",
-        shard_lengths=[len(images)],
-        num_bytes=1,
-        filename_template=template,
-    )
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder, features=features, split_infos=[split], check_data=False
-    )
-    return tfds.builder_from_directory(folder)
+    records = [features.serialize_example({"image": encode(i)}) for i in images]
+    return write_tfds(folder, "celeb_a", features, records)
 
 
 def test_options_that_a_data_set_does_not_have_are_refused(tmp_path, rng, capsys):

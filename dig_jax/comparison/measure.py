@@ -43,7 +43,7 @@ def measure_speeds(
     speed falls on all alike. Kept in speed.json: budgets in seconds rest on it.
     """
     path = workdir / "speed.json"
-    identity = _identity(plan)
+    identity = identity_of(plan)
     if path.is_file():
         saved = json.loads(read_text(path))
         if saved["identity"] == identity:
@@ -116,12 +116,13 @@ def _bytes_needed(compiled: jax.stages.Compiled) -> int | None:
     )
 
 
-def _identity(plan: Plan) -> dict[str, Any]:
+def identity_of(plan: Plan) -> dict[str, Any]:
     """What measured speeds are of: another machine or another variant counts anew."""
     device = jax.devices()[0]
-    return {
+    identity = {
         "device": f"{jax.device_count()} x {device.device_kind}",
         "jax": jax.__version__,
         "backbones": {v.name: v.config.backbone.to_dict() for v in plan.variants},
         "batch_size": plan.reference.config.training.batch_size,
     }
+    return json.loads(json.dumps(identity))  # as it will be read: without tuples

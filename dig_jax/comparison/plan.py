@@ -19,7 +19,7 @@ from dig_jax.evaluation import create_evaluation_options
 from dig_jax.experiment import create_experiment
 from dig_jax.generation import create_sample_options
 from dig_jax.summary import Costs, count_costs
-from dig_jax.training.loop import create_training_options
+from dig_jax.training.options import create_training_options
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Bodies of loops count as often as they run: `Compiled.cost_analysis()` counts th
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import jax
@@ -68,7 +68,7 @@ class Costs:
     operations: Counter[str] = field(default_factory=Counter)
     collective_bytes: Counter[str] = field(default_factory=Counter)
     reduced_bytes: Counter[str] = field(default_factory=Counter)
-    cycles_by_kind: Counter[str] = field(default_factory=Counter)
+    cycles_by_kind: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     custom_calls: Counter[str] = field(default_factory=Counter)
     unknown_loops: int = 0
 

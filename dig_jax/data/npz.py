@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt, PositiveFloat
 from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
 from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
+from dig_jax.npz_arrays import read_npz_array
 
 if TYPE_CHECKING:
     from etils import epath
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 # Ours, and those of ADM's reference batches.
 _IMAGE_KEYS = ("images", "arr_0")
 _LABEL_KEYS = ("labels", "arr_1")
-_MAX_HEADER_BYTES = 10_000
 
 
 class NpzSource:
@@ -158,6 +158,7 @@ def _read_npz(path: epath.Path, max_bytes: int) -> tuple[np.ndarray, np.ndarray 
             f"Data set 'npz' needs data_dir, a folder with train.npz and test.npz or "
             f"one npz file; {path} does not exist."
         )
+    limit = "max_gigabytes"
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -168,45 +169,14 @@ def _read_npz(path: epath.Path, max_bytes: int) -> tuple[np.ndarray, np.ndarray 
                     f"it needs an array {' or '.join(_IMAGE_KEYS)}, and has "
                     f"{', '.join(names) or 'none'}"
                 )
-            images = _check_images(_read_array(archive, image_key, max_bytes))
+            images = _check_images(read_npz_array(archive, image_key, max_bytes, limit))
             labels = None
             if label_key is not None:
-                labels = _read_array(archive, label_key, max_bytes)
+                labels = read_npz_array(archive, label_key, max_bytes, limit)
                 labels = _check_labels(labels, len(images))
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
     return images, labels
-
-
-def _read_array(archive: zipfile.ZipFile, key: str, max_bytes: int) -> np.ndarray:
-    """One array, if its header declares no more than there is and than is allowed."""
-    member = archive.getinfo(f"{key}.npy")
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise ValueError(f"{key} is of npy version {version}")
-        shape, _, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
-        # Python's integers, because a hostile shape may overflow NumPy's.
-        declared = dtype.itemsize
-        for length in shape:
-            declared *= int(length)
-        if dtype.hasobject:
-            raise ValueError(f"{key} holds Python objects, which are not read")
-        if declared > max_bytes or member.file_size > max_bytes:
-            raise ValueError(
-                f"{key} declares {max(declared, member.file_size)} bytes, more than "
-                f"the limit of {max_bytes} (max_gigabytes)"
-            )
-        if declared > member.file_size:
-            raise ValueError(
-                f"{key} declares {declared} bytes, and has {member.file_size}"
-            )
-    with archive.open(member) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _check_images(images: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
-from dig_jax.data.tfds_source import TFDSSource
+from dig_jax.data.tfds_source import TFDSSource, open_prepared
 from dig_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -210,8 +210,6 @@ def find_prepared(
         InputError: It is not there, or not as array_record; the message says how to
             prepare it.
     """
-    import tensorflow_datasets as tfds
-
     sought = [prepared_path(name, data_dir, variant)]
     if tfds_name:
         sought.append(_newest_version(_data_dir(data_dir) / tfds_name))
@@ -222,7 +220,7 @@ def find_prepared(
             f"Data set {name!r} must be prepared before it can be read, and is not in "
             f"{' or '.join(map(str, sought))}. {advice}"
         )
-    builder = tfds.builder_from_directory(found[0])
+    builder = open_prepared(found[0])
     formats = sorted(form.value for form in builder.info.available_file_formats())
     if "array_record" not in formats:
         raise InputError(

@@ -21,9 +21,48 @@ from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import tensorflow_datasets as tfds
+    from etils import epath
 
 MAX_KEPT_BYTES = 256 * 2**20
+# Where features.json names classes: as protobuf's JSON may, and in TFDS's older files.
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+_TFDS_FEATURES = "tensorflow_datasets.core.features."
+
+
+def open_prepared(path: epath.Path | Path) -> tfds.core.DatasetBuilder:
+    """The data set in a version folder in TFDS's layout.
+
+    Raises:
+        InputError: Its features are described by other classes than TFDS's own: TFDS
+            imports whatever module the file names, and so would run its code.
+    """
+    import tensorflow_datasets as tfds
+    from etils import epath
+
+    file = epath.Path(path) / "features.json"
+    if file.exists():
+        try:
+            _check_features(json.loads(file.read_text()))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file} cannot be read: {error}.") from error
+    return tfds.builder_from_directory(path)
+
+
+def _check_features(value: Any) -> None:
+    """Raise ValueError where a class is named that is none of TFDS's features."""
+    if isinstance(value, list):
+        for part in value:
+            _check_features(part)
+    if not isinstance(value, dict):
+        return
+    for key, part in value.items():
+        named = key in _CLASS_KEYS and isinstance(part, str)
+        if named and not part.startswith(_TFDS_FEATURES):
+            raise ValueError(f"it names the class {part!r}, none of {_TFDS_FEATURES}*")
+        _check_features(part)
 
 
 class TFDSSource:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import zlib
 from dataclasses import asdict
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import jax
 import numpy as np
@@ -17,11 +18,23 @@ from dig_jax.experiment import Experiment
 from dig_jax.files import AnyPath, make_folder, written_whole
 from dig_jax.generation import Guide, SampleOptions
 from dig_jax.interfaces import LabelledImages, UInt8Images
+from dig_jax.npz_arrays import read_npz_array
 from dig_jax.versions import package_versions
 
 NO_LABELS = "none"
 """The label rule of images that nobody asked for by a label."""
 
+MAX_BYTES = 50 * 10**9
+# RuntimeError: a password, an unknown compression, JSON that is nested too deep.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    BadZipFile,
+    zlib.error,
+)
 # Images with the same values of everything else are the first of those with more.
 _CHANGE_NO_IMAGE = ("batch_size", "num_images")
 _DESCRIBED_APART = ("evaluation", "mesh", "sample")
@@ -107,14 +120,15 @@ def read_samples(path: AnyPath) -> tuple[LabelledImages, dict[str, Any]]:
     """
     needed = "an npz with images, labels and provenance, or an ADM batch (arr_0)"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            adm = "arr_0" in arrays
-            images = arrays["arr_0" if adm else "images"]
-            names = ("arr_1",) if adm else ("labels",)
-            labels = next((arrays[name] for name in names if name in arrays), None)
-            text = "" if adm else str(arrays["provenance"])
+        with path.open("rb") as file, ZipFile(file) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            adm = "arr_0" in names
+            images = _read(archive, "arr_0" if adm else "images")
+            name = "arr_1" if adm else "labels"
+            labels = _read(archive, name) if name in names else None
+            text = "" if adm else str(_read(archive, "provenance"))
             provenance = json.loads(text) if text else {}
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"Samples are {needed}; {path} is not: {error}.") from error
     _check_pixels(path, images)
     if adm:
@@ -129,6 +143,10 @@ def read_samples(path: AnyPath) -> tuple[LabelledImages, dict[str, Any]]:
             f"{labels.dtype} {labels.shape} for {len(images)} images in {path}."
         )
     return LabelledImages(images, labels.astype(np.int32)), provenance
+
+
+def _read(archive: ZipFile, name: str) -> np.ndarray:
+    return read_npz_array(archive, name, MAX_BYTES, "of any samples")
 
 
 def _check_pixels(path: AnyPath, images: np.ndarray) -> None:

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph, node_factors
 from dig_jax.models.linear_call import linear_call
+from dig_jax.models.products import node_product
 from dig_jax.models.stencil import column, scaled, stencil_sum
 from dig_jax.target import target_platform
 
@@ -62,19 +63,15 @@ def dense_aggregate(graph: Graph | GridGraph, normalization: str = "mean") -> Ag
     factors = node_factors(graph, normalization)
     # The factors stay out of the matrix: a grid's weights are whole numbers, which
     # bfloat16 holds exactly up to 256.
-    adjacency = (graph.adjacency() + np.diag(factors.own)).astype(np.float32)
+    adjacency = graph.adjacency() + np.diag(factors.own)
     before, after = column(factors.before), column(factors.after)
 
     def aggregate(
         h: Float[Array, "batch node width"],
     ) -> Float[Array, "batch node width"]:
-        total = jnp.einsum(
-            "vu,bud->bvd",
-            adjacency.astype(h.dtype),
-            scaled(h, before).astype(h.dtype),
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=jnp.float32,
-        )
+        dtype = "bfloat16" if h.dtype == jnp.bfloat16 else "float32"
+        rows = scaled(h, before).astype(h.dtype).reshape(-1, h.shape[-1])
+        total = node_product(adjacency, rows, dtype, jnp.float32).reshape(h.shape)
         return scaled(total, after).astype(h.dtype)
 
     return _per_image(graph.num_padded_nodes, aggregate)

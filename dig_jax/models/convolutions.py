@@ -23,6 +23,7 @@ from dig_jax.graphs import Graph, GridGraph, Normalization
 from dig_jax.models.aggregation import Aggregate, create_aggregate
 from dig_jax.models.layers import MLP, gelu, uniform_fan_in
 from dig_jax.models.products import DType, matmul
+from dig_jax.target import target_platform
 
 Rows = Float[Array, "rows width"]
 Conv: TypeAlias = Literal["sage", "gcn", "gin"]
@@ -31,8 +32,8 @@ Conv: TypeAlias = Literal["sage", "gcn", "gin"]
 class GraphSAGE(nn.Module):
     """GraphSAGE (arXiv:1706.02216), no bias: W_self h_v + W_neigh mean_u h_u.
 
-    The kernel is [W_self | W_neigh], [width, 2 width]: one product, aggregated after it
-    (mean_u (W h_u) = W mean_u h_u).
+    The kernel is [W_self | W_neigh], [width, 2 width]: on CPU one product. Aggregated
+    is what comes out of it (mean_u (W h_u) = W mean_u h_u).
 
     Attributes:
         aggregate: The mean over the neighbours.
@@ -45,8 +46,13 @@ class GraphSAGE(nn.Module):
     def __call__(self, h: Rows) -> Rows:
         width = h.shape[-1]
         kernel = self.param("kernel", uniform_fan_in, (width, 2 * width))
-        own, neighbours = jnp.split(matmul(h, kernel, self.dtype), 2, axis=1)
-        return own + self.aggregate(neighbours)
+        if target_platform() == "cpu":
+            own, neighbours = jnp.split(matmul(h, kernel, self.dtype), 2, axis=1)
+            return own + self.aggregate(neighbours)
+        # Two products: sum and GELU are fused with the one that comes last.
+        of_self, of_neighbours = jnp.split(kernel, 2, axis=1)
+        neighbours = self.aggregate(matmul(h, of_neighbours, self.dtype))
+        return matmul(h, of_self, self.dtype) + neighbours
 
 
 class GCN(nn.Module):
@@ -123,9 +129,23 @@ class Hops(nn.Module):
     def __call__(self, h: Rows) -> Rows:
         module, normalization = CONVOLUTIONS[self.conv]
         aggregate = create_aggregate(self.aggregation, self.graph, normalization)
+        if self.dtype != "float32" and target_platform() != "cpu":
+            aggregate = _of_bfloat16(aggregate)
         for k in range(self.num_hops):
             h = gelu(module(aggregate, self.dtype, name=f"hop_{k}")(h))
         return h
+
+
+def _of_bfloat16(aggregate: Aggregate) -> Aggregate:
+    """An aggregation of features in bfloat16, which are half the bytes to move.
+
+    Slower on CPU, which converts them back and forth.
+    """
+
+    def aggregate_rounded(h: Rows) -> Rows:
+        return aggregate(h.astype(jnp.bfloat16)).astype(h.dtype)
+
+    return aggregate_rounded
 
 
 def create_convolution(

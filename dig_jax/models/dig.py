@@ -21,9 +21,9 @@ from dig_jax.models.layers import (
     sinusoidal_embedding,
     truncated_normal,
 )
+from dig_jax.models.pooling import pool, unpool
 from dig_jax.models.products import DType, activation_dtype
 from dig_jax.models.skeleton import LongSkipStack, MakeBlock, predict_image
-from dig_jax.models.stencil import pool_sum, repeat_patches
 
 Rows = Float[Array, "rows width"]
 
@@ -52,8 +52,9 @@ class ParallelBlock(nn.Module):
             bias = self.param("fuse_bias", nn.initializers.zeros, (h.shape[-1],))
             fused = fused + bias.astype(h.dtype)
         for i in range(1, len(self.graph.scales)):
-            pooled = pool(finest, self.graph, i)
-            fused = fused + unpool(self._scale(pooled, i), self.graph, i)
+            pooled = pool(finest, self.graph, i, self.dtype)
+            coarse = self._scale(pooled, i)
+            fused = fused + unpool(coarse, self.graph, i, self.dtype)
         update = LayerNorm(name="mlp_norm")(fused)
         return h + MLP(self.mlp_ratio, self.dtype, name="mlp")(update)
 
@@ -170,6 +171,7 @@ class DiG(nn.Module):
         conditions = {"time": sinusoidal_embedding(999.0 * t, self.width)}
         if self.num_labels:
             table = self._table("label_embedding", self.num_labels)
+            assert label is not None  # by `as_backbone`
             conditions["context"] = look_up(table, label)
         position = self._position()
         h = jnp.concatenate([patch.astype(jnp.float32) for patch in patches], axis=1)
@@ -214,49 +216,3 @@ class DiG(nn.Module):
                 v = linear(use_bias=False, name=f"concat_{name}")(v)
                 h = h + v.astype(jnp.float32)[:, None]
         return h
-
-
-def pool(
-    h: Float[Array, "fine_rows width"], graph: GridGraph, index: int
-) -> Float[Array, "coarse_rows width"]:
-    """Features of the finest graph to those of a coarser one; hubs are kept.
-
-    The mean over the fine patches that a coarse patch covers: the mask C of Eq. 3 with
-    its rows normalized.
-    """
-    fine, coarse = graph.at_scale(0), graph.at_scale(index)
-    factor = graph.factor(0, index)
-    per_image = h.reshape(-1, fine.num_padded_nodes, h.shape[-1])
-    pooled = pool_sum(_as_grid(per_image, fine), factor) / factor**2
-    return _to_rows(pooled.astype(h.dtype), per_image[:, fine.hubs], coarse)
-
-
-def unpool(
-    h: Float[Array, "coarse_rows width"], graph: GridGraph, index: int
-) -> Float[Array, "fine_rows width"]:
-    """Features of a coarser graph copied to the patches they cover: C^T h (Eq. 5)."""
-    fine, coarse = graph.at_scale(0), graph.at_scale(index)
-    per_image = h.reshape(-1, coarse.num_padded_nodes, h.shape[-1])
-    copied = repeat_patches(_as_grid(per_image, coarse), graph.factor(0, index))
-    return _to_rows(copied, per_image[:, coarse.hubs], fine)
-
-
-def _as_grid(
-    h: Float[Array, "batch node width"], graph: GridGraph
-) -> Float[Array, "batch row col width"]:
-    scale = graph.scales[0]
-    return h[:, scale.nodes].reshape(len(h), scale.rows, scale.cols, -1)
-
-
-def _to_rows(
-    grid: Float[Array, "batch row col width"],
-    hubs: Float[Array, "batch hub width"],
-    graph: GridGraph,
-) -> Rows:
-    """Put patches, hubs and padding of a single-scale graph together again."""
-    batch, _, _, width = grid.shape
-    padding = graph.num_padded_nodes - graph.num_nodes
-    parts = [grid.reshape(batch, -1, width), hubs]
-    if padding:
-        parts.append(jnp.zeros((batch, padding, width), grid.dtype))
-    return jnp.concatenate(parts, axis=1).reshape(-1, width)

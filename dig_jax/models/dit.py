@@ -229,6 +229,7 @@ class DiT(nn.Module):
         table = self.param(
             "label_embedding", small_normal, (self.num_labels, self.width)
         )
+        assert label is not None  # by `as_backbone`
         return h + look_up(table, label)
 
     def _blocks(self, return_features: bool) -> nn.Module:

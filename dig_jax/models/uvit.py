@@ -179,6 +179,7 @@ class UViT(nn.Module):
                 nn.initializers.normal(1.0),  # torch's default for a table
                 (self.num_labels, self.width),
             )
+            assert label is not None  # by `as_backbone`
             parts.insert(0, look_up(table, label)[:, None])
         h = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
         return h + self.param("position", truncated_normal, h.shape[1:])

@@ -28,6 +28,7 @@ COMPUTING_CODE = (
     "graphs",
     "models",
     "sharding.py",
+    "target.py",
     "training/gradient.py",
     "training/optimizer.py",
     "training/power_ema.py",
@@ -73,7 +74,6 @@ def describe_environment(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
             for key in COMPUTING_KEYS
             if key in config.backbone
         },
-        "training.microbatch": config.training.get("microbatch", 0),
     }
     if first.platform == "cpu":  # XLA compiles for the processor, and splits by cores
         found |= {"processor": _processor(), "cores": _num_cores()}

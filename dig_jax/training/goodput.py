@@ -13,7 +13,8 @@ from typing import Any
 from dig_jax.files import AnyPath, is_remote, read_text, write_whole
 
 FILE_NAME = "goodput.jsonl"
-SECONDS_BETWEEN_WRITES = 1.0
+SECONDS_BETWEEN_WRITES = 5.0
+SECONDS_BETWEEN_UPLOADS = 60.0
 SECONDS_BETWEEN_UPLOADS = 30.0  # steps wait for them
 KINDS = {
     "productive": "productive",  # steps, but for waiting for their data

@@ -70,9 +70,9 @@ class TrainingRun:
     ) -> None:
         self.setup = TrainingSetup(config, workdir)
         self.options, self.workdir = self.setup.options, workdir
+        check_profile_steps(profile_steps, self.options.num_steps)
         self.profile_steps = profile_steps
         self.goodput = goodput or Goodput()
-        check_profile_steps(profile_steps, self.options.num_steps)
 
     def train(self, progress: Progress) -> int:
         """Train to the end or until a signal; returns the exit code (see `train`)."""
@@ -84,14 +84,13 @@ class TrainingRun:
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
             with progress.busy("starting"):
-                state, damaged = self.setup.restore_or_create(
-                    storage.checkpoints, self.goodput
-                )
+                restored = self.setup.restore(storage.checkpoints, self.goodput)
+                state = restored.state
                 storage.check_free_space(state)
             start = int(state.step)
             if is_first_process():
                 save_run_config(self.setup.config, workdir)
-            progress.message(self.setup.describe(state))
+            progress.message(self.setup.describe(restored))
             progress.go_on_from(start)
             if start >= options.num_steps:
                 progress.message(
@@ -116,7 +115,7 @@ class TrainingRun:
                     progress,
                     stop,
                     opened,
-                    damaged_records=damaged,
+                    damaged_records=restored.damaged_records,
                 )
                 with self.goodput.spent("checkpoint"):
                     storage.wait()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
+from absl import logging
 from jaxtyping import UInt8
 
 from dig_jax.files import (
@@ -111,8 +112,14 @@ class MetricWriter:
     def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error_type, error, traceback) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except OSError as bucket_error:  # must not hide the first error
+            logging.error("%s", bucket_error)
 
 
 def read_metrics(workdir: str | AnyPath) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -36,6 +36,21 @@ from dig_jax.training.scoring import check_keep_best
 from dig_jax.training.state import TrainState
 
 
+class Restored(NamedTuple):
+    """A state to go on from.
+
+    Attributes:
+        state: The state.
+        damaged_records: Records that were met up to it and could not be read; None if
+            nobody counted.
+        how: Whether the run goes on exactly (`describe_resume`); "" at its start.
+    """
+
+    state: TrainState
+    damaged_records: int | None
+    how: str = ""
+
+
 class TrainingSetup:
     """A configuration and its workdir, checked and ready; nothing is written yet.
 
@@ -50,7 +65,6 @@ class TrainingSetup:
         options: The training section.
         sample_options: The sample section.
         evaluation_options: The evaluation section.
-        resume: How exactly a restored run goes on; "" where nothing was restored.
         changes: What differs from the run in the workdir, a line for each key.
         source: Training images.
 
@@ -67,29 +81,28 @@ class TrainingSetup:
         self.mesh = create_mesh(call_with_section("mesh", MeshOptions, mesh_section))
         self.programs = create_programs(self.experiment, self.mesh)
         self.options = self.programs.options
-        self.resume, self.changes = "", []
+        self.changes = []
         if (workdir / "config.json").exists():
             before = complete_config(load_run_config(workdir))
             self.changes = check_same_run(before, complete_config(config), workdir)
         self.source = open_dataset(self.experiment, "train")
         check_keep_best(self.options, self.evaluation_options, self.source)
 
-    def restore_or_create(
-        self, checkpoints: Checkpoints, goodput: Goodput
-    ) -> tuple[TrainState, int | None]:
-        """The state to go on from, and how many damaged records were met up to it."""
+    def restore(self, checkpoints: Checkpoints, goodput: Goodput) -> Restored:
+        """The newest state, or the first one; its time is noted in `goodput`."""
         if not as_first_process_says(checkpoints.latest_step() is not None):
-            return self.programs.create_state(), 0
+            return Restored(self.programs.create_state(), 0)
         with goodput.spent("checkpoint"):
             state, meta = checkpoints.restore(self.programs.abstract_state)
-        self.resume = describe_resume(meta, self._environment)
         saved, now = meta["data"], self._data_identity()
         if saved != now:
             raise InputError(
                 f"The run in {self.workdir} was trained on other data: {saved}, now "
                 f"{now}. Use another --workdir, or the same data."
             )
-        return state, meta.get("damaged_records")  # older versions did not count them
+        # Older versions did not count damaged records.
+        how = describe_resume(meta, self._environment)
+        return Restored(state, meta.get("damaged_records"), how)
 
     def batches(
         self, start: int
@@ -127,9 +140,10 @@ class TrainingSetup:
             "damaged_records": damaged_records,
         }
 
-    def describe(self, state: TrainState) -> str:
-        """The run in a few lines, as it starts or goes on from a state."""
-        config, source, start = self.config, self.source, int(state.step)
+    def describe(self, restored: Restored) -> str:
+        """The run in a few lines, as it starts or goes on."""
+        config, source, state = self.config, self.source, restored.state
+        start = int(state.step)
         num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         devices, processes = self.mesh.devices.flat, jax.process_count()
         together = f" in {processes} processes" if processes > 1 else ""
@@ -149,7 +163,7 @@ class TrainingSetup:
                 f"  post-hoc EMA: {num_bytes / 1e6:.1f} MB in posthoc_ema/ every "
                 f"{self.options.posthoc_every} steps"
             )
-        lines += [f"  {self.resume}"] if self.resume else []
+        lines += [f"  {restored.how}"] if restored.how else []
         lines += [f"  changed: {change}" for change in self.changes]
         return "\n".join(lines)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 from official_archives import encode, random_images
+from tfds_files import write_tfds
 
 from dig_jax.data.damage import DamagedRecordError, SoundRecords
 from dig_jax.data.loader import load_batches, read_all, read_once
@@ -272,25 +272,8 @@ def write_records(folder, feature, contents):
     features = tfds.features.FeaturesDict(
         {"image": feature, "label": tfds.features.ClassLabel(num_classes=3)}
     )
-    folder.mkdir()
-    path = folder / "a-train.array_record-00000-of-00001"
-    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-    for content in contents:
-        writer.write(content)
-    writer.close()
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name="a", split="train", filetype_suffix="array_record"
-    )
-    split = tfds.core.SplitInfo(
-        name="train",
-        shard_lengths=[len(contents)],
-        num_bytes=1,
-        filename_template=template,
-    )
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder, features=features, split_infos=[split], check_data=False
-    )
-    return TFDSSource("a", tfds.builder_from_directory(folder), split="train")
+    builder = write_tfds(folder, "a", features, contents)
+    return TFDSSource("a", builder, split="train")
 
 
 def serialize(image, label):

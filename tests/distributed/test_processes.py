@@ -1,6 +1,7 @@
-"""Whole runs in two processes on loopback: they agree, stop, fail and go on."""
+"""Whole runs in several processes on loopback: they agree, stop, fail and go on."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from dig_jax.errors import (
 )
 from dig_jax.evaluation import read_records
 from dig_jax.experiment import create_experiment
+from dig_jax.files import open_path
 from dig_jax.training.checkpoints import Checkpoints
 from dig_jax.training.fingerprint import named_leaves
 from dig_jax.training.metric_writer import read_metrics
@@ -53,8 +55,14 @@ TINY = {
 # Other devices add a batch up in another order: float32 rounding, through AdamW's
 # division by small second moments, of parameters of about 0.1 to 1.
 NEARLY = {"rtol": 1e-3, "atol": 1e-4}
-LONG = ("--config.training.num_steps=100000", "--config.training.evaluate_every=0")
-LONG = (*LONG, "--config.training.keep_best=", "--config.training.diversity_every=0")
+TRAIN_ALONE = (
+    "--config.training.evaluate_every=0",
+    "--config.training.keep_best=",
+    "--config.training.diversity_every=0",
+)
+LONG = ("--config.training.num_steps=100000", *TRAIN_ALONE)
+FEW_STEPS = 4
+FEW = (f"--config.training.num_steps={FEW_STEPS}", *TRAIN_ALONE)
 
 
 def get_config():
@@ -70,16 +78,53 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def slurm(process, number, port):
+    """What SLURM tells a task, and a port that is free in place of its job's."""
+    return {
+        "SLURM_JOB_ID": "17",
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": str(number),
+        "SLURM_PROCID": str(process),
+        "SLURM_LOCALID": str(process),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
+def open_mpi(process, number, port):
+    """What Open MPI tells a process."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": str(number),
+        "OMPI_COMM_WORLD_RANK": str(process),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
 class Started:
     """The processes of a run, killed if a test leaves them."""
 
-    def __init__(self, workdir, data_dir, *arguments, processes=2, devices=1, of=None):
-        self.of, address = of or processes, f"127.0.0.1:{free_port()}"
+    def __init__(
+        self,
+        workdir,
+        data_dir,
+        *arguments,
+        processes=2,
+        devices=1,
+        of=None,
+        cluster=None,
+    ):
+        port = free_port()
+        self.of, address = of or processes, f"127.0.0.1:{port}"
         self.processes = []
         for i in range(processes):
             command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
             command += [f"--config={__file__}", f"--config.data.data_dir={data_dir}"]
-            if self.of > 1:
+            told = {}
+            if cluster is not None:
+                command += ["--distributed=auto"]
+                told = cluster(i, self.of, port)
+            elif self.of > 1:
                 command += [f"--coordinator_address={address}", f"--process_id={i}"]
                 command += [f"--num_processes={self.of}"]
             self.processes.append(
@@ -90,6 +135,7 @@ class Started:
                     text=True,
                     env={
                         **os.environ,
+                        **told,
                         "JAX_PLATFORMS": "cpu",
                         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                         "XLA_FLAGS": "--xla_force_host_platform_device_count="
@@ -187,6 +233,45 @@ def test_two_processes_end_as_one_with_two_devices(finished, tmp_path, data_dir)
         [record["scores"] for record in read_records(w)] for w in (workdir, finished[0])
     ]
     assert scores[0] == scores[1]
+
+
+def losses(workdir):
+    """The loss after each of the first steps."""
+    return [row["loss"] for row in read_metrics(workdir) if "loss" in row][:FEW_STEPS]
+
+
+def test_four_tasks_of_slurm_train_one_run_in_a_bucket(bucket, finished, data_dir):
+    workdir = open_path("gs://bucket/distributed/four")
+    with Started(workdir, data_dir, *FEW, processes=4, cluster=slurm) as run:
+        (out, _), *others = run.ends(*[EXIT_DONE] * 4)
+    assert "4 cpu device(s) in 4 processes" in out
+    assert not any(re.sub(r".*\[Gloo\].*\n", "", other) for other, _ in others)
+    # As two processes with flags, but for the order in which float32 is added up.
+    np.testing.assert_allclose(losses(workdir), losses(finished[0]), rtol=1e-5)
+    assert len(losses(workdir)) == FEW_STEPS
+    assert len(bucket.names("distributed/four/events.")) == 1
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.read_meta()["step"] == FEW_STEPS
+
+
+def test_a_missing_process_of_open_mpi_is_named(tmp_path, data_dir):
+    timeout = "--initialization_timeout=3"
+    with Started(tmp_path / "one", data_dir, timeout, of=3, cluster=open_mpi) as run:
+        said = run.ends(EXIT_PEER_FAILURE, EXIT_PEER_FAILURE)
+    for _, err in said:
+        assert "Process 2 of 3 did not come to 127.0.0.1:" in err
+        assert err.count("\n") == 1
+
+
+def test_where_there_is_no_cluster_the_flags_are_named(tmp_path, data_dir):
+    def none(*_):
+        return {}
+
+    with Started(tmp_path / "no", data_dir, processes=1, cluster=none) as run:
+        ((_, err),) = run.ends(EXIT_BAD_INPUT)
+    assert "--distributed=auto finds no cluster here" in err
+    assert "--coordinator_address=HOST:PORT" in err
+    assert err.count("\n") == 1
 
 
 def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir):

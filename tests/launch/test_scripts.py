@@ -224,12 +224,12 @@ def test_a_jobset_restarts_after_the_codes_that_may_pass_and_no_others():
 
 
 @pytest.mark.parametrize(
-    ("kind", "extra"), [("cuda", "cuda"), ("tpu", "tpu"), ("cpu", "")]
+    ("kind", "extras"), [("cuda", "cuda,gcs"), ("tpu", "tpu,gcs"), ("cpu", "gcs")]
 )
-def test_an_image_is_built_and_pushed(kind, extra):
+def test_an_image_is_built_and_pushed(kind, extras):
     build, push = dry_run("docker.sh", kind, "place/dig:new", PUSH="1")
     assert build[:2] == ["docker", "build"]
-    assert {f"--build-arg=EXTRA={extra}", "--tag=place/dig:new"} < set(build)
+    assert {f"--build-arg=EXTRAS={extras}", "--tag=place/dig:new"} < set(build)
     assert push == ["docker", "push", "place/dig:new"]
 
 
@@ -242,8 +242,8 @@ def test_an_image_copies_files_that_there_are_and_an_extra_that_there_is():
     assert {"dig_jax", "configs", "launch", "setup.py"} < set(copied)
     for name in copied:
         assert (root / name).exists()
-    for extra in ("cuda", "tpu"):
-        assert f'"{extra}": ["jax[' in (root / "setup.py").read_text()
+    for extra in ("cuda", "tpu", "gcs"):
+        assert f'"{extra}": [' in (root / "setup.py").read_text()
 
 
 @pytest.mark.parametrize(

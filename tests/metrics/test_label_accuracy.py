@@ -1,23 +1,10 @@
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics import label_accuracy as module
 from dig_jax.metrics.label_accuracy import label_accuracy
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[LabelledImages, LabelledImages]:
-    values, labels = load_digits(return_X_y=True)
-    images = np.rint(values * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
-    order = np.random.default_rng(0).permutation(len(images))
-    train, test = order[:1500], order[1500:]
-    return (
-        LabelledImages(images[train], labels[train]),
-        LabelledImages(images[test], labels[test]),
-    )
 
 
 def test_real_digits_are_read_at_more_than_99_percent(digits):

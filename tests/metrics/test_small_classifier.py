@@ -3,7 +3,6 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 from tiny_network import one_device
 
 from dig_jax.errors import InputError
@@ -25,18 +24,6 @@ QUICK = ClassifierOptions(
     learning_rate=1e-2,
     shift=0,
 )
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[LabelledImages, LabelledImages]:
-    values, labels = load_digits(return_X_y=True)
-    images = np.rint(values * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
-    order = np.random.default_rng(0).permutation(len(images))
-    train, test = order[:1500], order[1500:]
-    return (
-        LabelledImages(images[train], labels[train].astype(np.int32)),
-        LabelledImages(images[test], labels[test].astype(np.int32)),
-    )
 
 
 @pytest.fixture(scope="module")

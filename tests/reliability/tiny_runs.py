@@ -97,7 +97,7 @@ class Started:
     def alive(self):
         return all(process.poll() is None for process in self.processes)
 
-    def wait_until(self, condition, seconds=300.0, every=0.001):
+    def wait_until(self, condition, seconds=1800.0, every=0.001):
         """Wait for something; False where the run ended before it came."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -118,7 +118,7 @@ class Started:
 
     def ends(self, *codes):
         """Wait for the ends; returns (stdout, stderr) of each."""
-        said = [process.communicate(timeout=600) for process in self.processes]
+        said = [process.communicate(timeout=1800) for process in self.processes]
         found = tuple(process.returncode for process in self.processes)
         assert codes in ((), found), (found, said)
         return said
