@@ -122,6 +122,7 @@ def test_the_largest_batch_is_found_to_a_sixteenth(monkeypatch, batch_size, limi
     first = compiled(None, None, batch_size)
     experiment = create_experiment(tiny_config())
     found = report._search_batch(experiment, topology_of(()), first)
+    assert found is not None
     assert found % 16 == 0
     assert limit * 16 * 0.93 < found <= limit * 16
     assert len(tried) <= 12

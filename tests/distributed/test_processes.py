@@ -52,9 +52,6 @@ TINY = {
     "evaluation.metrics": ("frechet_pixels",),
     "evaluation.features": "none",
 }
-# Other devices add a batch up in another order: float32 rounding, through AdamW's
-# division by small second moments, of parameters of about 0.1 to 1.
-NEARLY = {"rtol": 1e-3, "atol": 1e-4}
 TRAIN_ALONE = (
     "--config.training.evaluate_every=0",
     "--config.training.keep_best=",
@@ -182,6 +179,12 @@ def final_leaves(workdir):
     return leaves, meta
 
 
+def assert_nearly(leaf, expected, name):
+    # Other devices add a batch up in another order: float32 rounding, through AdamW's
+    # division by small second moments, of parameters of about 0.1 to 1.
+    np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def assert_same_end(workdir, other):
     (leaves, _), (others, _) = final_leaves(workdir), final_leaves(other)
     for name, leaf in leaves.items():
@@ -290,7 +293,7 @@ def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir
     assert f"resumed at step {leaves['step']}" in out
     for name, leaf in final_leaves(workdir)[0].items():
         expected = final_leaves(finished[0])[0][name]
-        np.testing.assert_allclose(leaf, expected, **NEARLY, err_msg=name)
+        assert_nearly(leaf, expected, name)
 
 
 def test_a_state_spread_over_processes_is_trained_drawn_scored_and_kept(
@@ -313,7 +316,7 @@ def test_a_state_spread_over_processes_is_trained_drawn_scored_and_kept(
         assert snapshots.steps() == [steps]
     spread_out, whole = averages(workdir, steps), averages(finished[0], steps)
     for name, leaf in whole.items():
-        np.testing.assert_allclose(spread_out[name], leaf, **NEARLY, err_msg=name)
+        assert_nearly(spread_out[name], leaf, name)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
