@@ -21,7 +21,7 @@ from dig_jax.errors import (
     EXIT_PEER_FAILURE,
     EXIT_WATCHDOG,
 )
-from dig_jax.evaluation import read_records
+from dig_jax.evaluation import flat_scores, read_records
 from dig_jax.experiment import create_experiment
 from dig_jax.files import open_path
 from dig_jax.training.checkpoints import Checkpoints
@@ -309,7 +309,7 @@ def test_a_state_spread_over_processes_is_trained_drawn_scored_and_kept(
     assert "mesh: data 1, fsdp 4" in out
     assert other_err == ""
     assert (workdir / "samples" / f"step_{steps}.png").is_file()
-    scores = [read_records(w)[0]["scores"] for w in (workdir, finished[0])]
+    scores = [flat_scores(read_records(w)[0]) for w in (workdir, finished[0])]
     # Of a few pixels that are rounded to another byte.
     assert scores[0] == pytest.approx(scores[1], rel=1e-2)
     with open_snapshots(workdir, read_only=True) as snapshots:
