@@ -7,6 +7,7 @@ checksum of the record. It is written last: a folder without one is no export.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import jax
@@ -80,7 +81,7 @@ def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
         )
     for name, expected in record["files"].items():
         file = path.parent / name
-        if Path(name).name != name:
+        if PurePosixPath(name).name != name:
             raise InputError(f"{path} names {name!r}, which is not in its folder.")
         if not file.is_file():
             raise InputError(f"{folder} is damaged: {name} is missing. {again}")

@@ -36,7 +36,14 @@ COMPUTING_CODE = (
     "training/step.py",
 )
 # Keys that are free on a restart, and add the same numbers up in another order.
-COMPUTING_KEYS = ("aggregation", "attention", "node_multiple", "remat", "unroll")
+COMPUTING_KEYS = (
+    "backbone.aggregation",
+    "backbone.attention",
+    "backbone.node_multiple",
+    "backbone.remat",
+    "backbone.unroll",
+    "training.microbatch",
+)
 JAX_SETTINGS = (
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
@@ -69,12 +76,10 @@ def describe_environment(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         "number of processes": jax.process_count(),
         **{name: jax.config.values.get(name) for name in JAX_SETTINGS},
         **{name: _flags(name) for name in FLAG_VARIABLES},
-        **{
-            f"backbone.{key}": config.backbone[key]
-            for key in COMPUTING_KEYS
-            if key in config.backbone
-        },
+        **{key: _value(config, key) for key in COMPUTING_KEYS},
     }
+    if config.optimizer.schedule != "constant":  # its end is the run's
+        found["training.num_steps"] = config.training.num_steps
     if first.platform == "cpu":  # XLA compiles for the processor, and splits by cores
         found |= {"processor": _processor(), "cores": _num_cores()}
     return found
@@ -108,6 +113,11 @@ def _shown(value: Any) -> str:
             " x ".join(f"{size} {name}" for name, size in value.items()) or "1 device"
         )
     return str(value) if value not in (None, "") else "none"
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return config[section].get(name)
 
 
 def _flags(variable: str) -> str:

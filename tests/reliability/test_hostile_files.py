@@ -198,8 +198,10 @@ def test_a_data_set_names_no_code(key, monkeypatch):
     Path("evil.py").write_text("import pathlib; pathlib.Path('../marker').touch()")
     monkeypatch.setattr(sys, "path", [*sys.path, "."])
     features = {"image": {key: "evil.Feature", "content": {}}}
-    whole = {"pythonClassName": f"{TFDS}.features_dict.FeaturesDict"}
-    whole["featuresDict"] = {"features": features}
+    whole = {
+        "pythonClassName": f"{TFDS}.features_dict.FeaturesDict",
+        "featuresDict": {"features": features},
+    }
     Path("features.json").write_text(json.dumps(whole))
     Path("dataset_info.json").write_text('{"name": "evil", "version": "1.0.0"}')
     with pytest.raises(InputError, match=r"names the class 'evil\.Feature'"):
