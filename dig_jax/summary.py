@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from dig_jax.interfaces import Backbone
+from dig_jax.target import compiling_for
 
 
 class Costs(NamedTuple):
@@ -60,7 +61,9 @@ def summarize(backbone: Backbone) -> list[Row]:
     x = jax.ShapeDtypeStruct((1, *backbone.image_shape), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
     label = jax.ShapeDtypeStruct((1,), jnp.int32) if backbone.num_classes else None
-    program = jax.make_jaxpr(backbone.apply)(params, x, t, label)
+    # On other platforms pooling is a product, too: the count shall be one everywhere.
+    with compiling_for("cpu"):
+        program = jax.make_jaxpr(backbone.apply)(params, x, t, label)
 
     macs, attention_macs = defaultdict(int), defaultdict(int)
     for module, linear, attention in _count_macs(program.jaxpr):
@@ -202,15 +205,23 @@ def _count_macs(jaxpr: core.Jaxpr, outer: str = "") -> Iterator[tuple[str, int, 
         stack = f"{outer}/{equation.source_info.name_stack}"
         yield _module_name(stack), *_macs_of(equation)
         repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in jax.tree.leaves(
-            list(equation.params.values()),
-            is_leaf=lambda p: isinstance(p, core.Jaxpr | core.ClosedJaxpr),
-        ):
+        for inner in _inner_programs(equation):
             if isinstance(inner, core.ClosedJaxpr):
                 inner = inner.jaxpr
             if isinstance(inner, core.Jaxpr):
                 for name, linear, attention in _count_macs(inner, stack):
                     yield name, linear * repeats, attention * repeats
+
+
+def _inner_programs(equation: core.JaxprEqn) -> list[Any]:
+    """Programs among an operation's parameters, and other things."""
+    if equation.primitive.name == "linear_call":
+        arguments = [variable.aval for variable in equation.invars]
+        return [jax.make_jaxpr(equation.params["fun"])(*arguments)]
+    return jax.tree.leaves(
+        list(equation.params.values()),
+        is_leaf=lambda p: isinstance(p, core.Jaxpr | core.ClosedJaxpr),
+    )
 
 
 def _macs_of(equation: core.JaxprEqn) -> tuple[int, int]:

@@ -10,8 +10,9 @@ import dig_jax
 ROOT = Path(dig_jax.__file__).parent
 # From the bottom to the top; parts of one line do not know each other.
 LAYERS = (
-    ("errors", "files"),
-    ("graphs", "config", "versions"),
+    ("errors", "npz_arrays"),
+    ("files",),
+    ("graphs", "config", "versions", "mirror"),
     ("roll_call", "target"),
     ("distributed",),
     ("command_line",),

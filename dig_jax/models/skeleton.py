@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from dig_jax.errors import InputError
 from dig_jax.graphs import patches_to_image
-from dig_jax.models.layers import LayerNorm, Linear, uniform_fan_in
+from dig_jax.models.layers import Convolution, LayerNorm, Linear
 from dig_jax.models.products import DType
 
 Rows = Float[Array, "rows width"]
@@ -49,14 +49,8 @@ def predict_image(
     h = LayerNorm(name="norm")(h).reshape(-1, h.shape[-1])
     pixels = Linear(patch_size**2 * rgb, dtype, name="to_pixels")(h)
     pixels = pixels.reshape(batch, -1, patch_size**2 * rgb).astype(jnp.float32)
-    return nn.Conv(
-        rgb,
-        (3, 3),
-        padding=1,
-        kernel_init=uniform_fan_in,
-        precision="highest",
-        name="smooth",
-    )(patches_to_image(pixels, (rows, cols), patch_size))
+    image = patches_to_image(pixels, (rows, cols), patch_size)
+    return Convolution(rgb, name="smooth")(image)
 
 
 class InBlock(nn.Module):

@@ -14,7 +14,6 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import dig_jax
 from dig_jax.versions import package_versions
 
 EXACT, CLOSE = "exact resume", "close resume"
@@ -127,7 +126,7 @@ def _flags(variable: str) -> str:
 
 def _code_digest() -> str:
     """8 hex digits of the source of what a step computes."""
-    package = Path(next(iter(dig_jax.__path__)))
+    package = Path(__file__).parents[1]
     files = []
     for name in COMPUTING_CODE:
         path = package / name

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.models.layers import gelu
+from dig_jax.models.layers import LayerNorm, convolve, gelu, look_up
 from dig_jax.models.products import batched_matmul, matmul
+from dig_jax.target import compiling_for
 
 # Kernels whose rows divide by 16, by 2 and by nothing.
 SHAPES = [((4, 16), 8), ((2, 3, 18), 5), ((7, 13), 3)]
@@ -167,3 +168,52 @@ def test_gelu_of_bfloat16_is_rounded_once():
     exact = gelu(x.astype(jnp.float32))
     assert gelu(x).dtype == jnp.bfloat16
     np.testing.assert_array_equal(gelu(x), exact.astype(jnp.bfloat16))
+
+
+def test_a_convolution_and_its_derivatives_equal_their_sums(rng):
+    image, d_image = random(rng, 2, 5, 4, 3), random(rng, 2, 5, 4, 3)
+    kernel, d_kernel = random(rng, 3, 3, 3, 2), random(rng, 3, 3, 3, 2)
+    g = random(rng, 2, 5, 4, 2)
+
+    def in_numpy(image, kernel):
+        padded = np.pad(np.float64(image), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return sum(
+            padded[:, i : i + 5, j : j + 4] @ np.float64(kernel[i, j])
+            for i in range(3)
+            for j in range(3)
+        )
+
+    value, tangent = jax.jvp(convolve, (image, kernel), (d_image, d_kernel))
+    np.testing.assert_allclose(value, in_numpy(image, kernel), atol=1e-5)
+    # It is linear in each, so its derivative is itself, and its transpose is adjoint.
+    moved = in_numpy(d_image, kernel), in_numpy(image, d_kernel)
+    np.testing.assert_allclose(tangent, moved[0] + moved[1], atol=1e-5)
+    of_image, of_kernel = jax.vjp(convolve, image, kernel)[1](g)
+    for cotangent, direction, expected in (
+        (of_image, d_image, moved[0]),
+        (of_kernel, d_kernel, moved[1]),
+    ):
+        assert np.vdot(cotangent, direction) == pytest.approx(
+            np.vdot(np.float64(g), expected), abs=1e-4
+        )
+
+
+def test_rows_that_are_looked_up_have_gradients_that_add_up(rng):
+    table, g = random(rng, 4, 3), random(rng, 5, 3)
+    index = jnp.array([2, 0, 2, 3, 2])
+    rows, vjp = jax.vjp(lambda table: look_up(table, index), table)
+    np.testing.assert_array_equal(rows, np.asarray(table)[index])
+    expected = np.zeros((4, 3))
+    np.add.at(expected, np.asarray(index), np.asarray(g, np.float64))
+    np.testing.assert_allclose(vjp(g)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_norm_is_the_same_in_one_pass_and_in_two(rng, platform):
+    x = random(rng, 6, 64) * 3 + 2
+    with compiling_for(platform):
+        y, _ = LayerNorm(affine=False).init_with_output(jax.random.key(0), x)
+    x64 = np.asarray(x, np.float64)
+    centred = x64 - x64.mean(1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(np.asarray(y), expected, atol=1e-5)
