@@ -33,7 +33,9 @@ BEGIN, END = "<!-- table of benchmarks/scale.py -->", "<!-- end of the table -->
 
 def main() -> None:
     """Compile what is not in the records yet, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "scale.md")
     parser.add_argument("--records", type=Path, default=Path("scale.json"))
     parser.add_argument(

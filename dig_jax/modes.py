@@ -185,7 +185,9 @@ def compile_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compile: what a training step takes on chips that are not there."""
     import jax
 
-    if not jax.config.jax_platforms:  # it needs no device, and shall not look for one
+    if not jax.config.values[
+        "jax_platforms"
+    ]:  # it needs no device, and shall not look for one
         jax.config.update("jax_platforms", "cpu")
     from dig_jax.compiled import format_report, report_record, report_step
     from dig_jax.compiled.topology import CHIPS, EXAMPLES

@@ -18,6 +18,7 @@ from dig_jax.versions import package_versions
 
 EXACT, CLOSE = "exact resume", "close resume"
 
+PACKAGE = Path(__file__).parents[1]
 # Packages that compute; the others hand on bits as they are.
 COMPUTING_PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax")
 # Where dig_jax says what a step computes, and on what.
@@ -126,14 +127,13 @@ def _flags(variable: str) -> str:
 
 def _code_digest() -> str:
     """8 hex digits of the source of what a step computes."""
-    package = Path(__file__).parents[1]
     files = []
     for name in COMPUTING_CODE:
-        path = package / name
+        path = PACKAGE / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(package).as_posix()}\0".encode())
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0".encode())
         digest.update(file.read_bytes() + b"\0")
     return digest.hexdigest()[:8]
 

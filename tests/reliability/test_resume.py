@@ -149,7 +149,7 @@ def test_the_code_that_computes_is_part_of_the_environment(
     assert described() == before
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "step.py").write_text("loss = 0\n")
-    monkeypatch.setattr(environment.dig_jax, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path)
     monkeypatch.setattr(environment, "COMPUTING_CODE", ("training/step.py",))
     meta = {"environment": before, "versions": package_versions()}
     assert "close resume: dig_jax's code changed" in describe_resume(meta, described())
