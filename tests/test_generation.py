@@ -232,7 +232,7 @@ def test_every_kind_of_solver_draws(experiment, solver):
 def test_kernels_are_rounded_once_for_all_steps():
     """The loop over the steps is handed bfloat16 kernels, and none in float32."""
     config = load_config_file(str(DIGITS))
-    config.backbone.update(dtype="mixed", width=40, depth=2)
+    config.backbone.update(dtype="mixed", width=40, depth=2, hops=1, patch_sizes=(4,))
     experiment = create_experiment(config)
     backbone, sde = experiment.backbone, experiment.sde
     times = create_times("uniform", sde, 5)
@@ -244,7 +244,7 @@ def test_kernels_are_rounded_once_for_all_steps():
         solver = create_solver("euler_maruyama", sde, 5)
         return sample(denoise, solver, times, keys, backbone.image_shape, sde=sde)
 
-    params = backbone.init(jax.random.key(0))
+    params = jax.eval_shape(backbone.init, jax.random.key(0))
     keys, label = jax.random.split(jax.random.key(1), 3), jnp.zeros(3, jnp.int32)
     text = jax.jit(run).lower(params, keys, label).compile().as_text() or ""
     carried = max(re.findall(r" = \((.*)\) while\(", text), key=len)

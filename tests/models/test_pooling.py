@@ -60,15 +60,15 @@ def test_a_network_for_another_platform_predicts_the_same(rng):
     backbone = create_dig_parallel(
         image_shape=(8, 8, 3), width=16, depth=2, patch_sizes=(2, 4), dtype="mixed"
     )
-    params = backbone.init(jax.random.key(0))
+    params = jax.jit(backbone.init)(jax.random.key(0))
     x, t = jnp.float32(rng.normal(size=(2, 8, 8, 3))), jnp.array([0.2, 0.9])
 
     def loss(params):
         return jnp.mean(jnp.square(backbone.apply(params, x, t, None) - x))
 
-    here = jax.value_and_grad(loss)(params)
+    here = jax.jit(jax.value_and_grad(loss))(params)
     with compiling_for("tpu"):
-        there = jax.value_and_grad(loss)(params)
+        there = jax.jit(jax.value_and_grad(lambda p: loss(p)))(params)
     np.testing.assert_allclose(there[0], here[0], rtol=2**-8)
     for a, b in zip(jax.tree.leaves(here[1]), jax.tree.leaves(there[1]), strict=True):
         # Roundings of bfloat16 (2^-9), several deep, relative to a leaf's largest.
