@@ -228,7 +228,9 @@ def test_one_process_writes_and_prints(finished):
 
 def test_two_processes_end_as_one_with_two_devices(finished, tmp_path, data_dir):
     workdir = tmp_path / "one"
-    with Started(workdir, data_dir, processes=1, devices=2) as run:
+    # Two hosts each keep a whole state by default, two devices of one share it.
+    whole = "--config.mesh.fsdp=1"
+    with Started(workdir, data_dir, whole, processes=1, devices=2) as run:
         run.ends(EXIT_DONE)
     # A sum of two terms does not depend on who adds them: bitwise.
     assert_same_end(workdir, finished[0])

@@ -315,7 +315,10 @@ def test_a_signal_reaches_the_run_which_may_take_its_time(
         "echo ready > ready\nfor i in {1..600}; do sleep 0.1; done"
     )
     process = subprocess.Popen(
-        ["bash", LAUNCH / "supervise.sh", "bash", "-c", script], cwd=tmp_path
+        ["bash", LAUNCH / "supervise.sh", "bash", "-c", script],
+        cwd=tmp_path,
+        # A shell's background jobs ignore it, and so would these if tests are one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_for(tmp_path / "ready")
