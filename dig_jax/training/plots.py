@@ -114,7 +114,7 @@ def _rows(metrics: list[dict[str, Any]], prefix: str) -> list[Row]:
 
     What was not written, or was not finite, becomes NaN: a gap in the plot.
     """
-    rows = []
+    found = []
     for line in metrics:
         numbered = {
             int(name.removeprefix(prefix)): value
@@ -122,9 +122,12 @@ def _rows(metrics: list[dict[str, Any]], prefix: str) -> list[Row]:
             if name.startswith(prefix)
         }
         if numbered:
-            values = [numbered.get(number) for number in range(max(numbered) + 1)]
-            rows.append((line["step"], np.array(values, np.float64)))
-    return rows
+            found.append((line["step"], numbered))
+    count = 1 + max((max(numbered) for _, numbered in found), default=-1)
+    return [
+        (step, np.array([numbered.get(n) for n in range(count)], np.float64))
+        for step, numbered in found
+    ]
 
 
 def _plot_curve(ax, curve: Curve, label: str) -> None:

@@ -293,9 +293,9 @@ def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir
     with Started(workdir, data_dir, processes=1) as run:
         ((out, _),) = run.ends(EXIT_DONE)
     assert f"resumed at step {leaves['step']}" in out
+    expected, _ = final_leaves(finished[0])
     for name, leaf in final_leaves(workdir)[0].items():
-        expected = final_leaves(finished[0])[0][name]
-        assert_nearly(leaf, expected, name)
+        assert_nearly(leaf, expected[name], name)
 
 
 def test_a_state_spread_over_processes_is_trained_drawn_scored_and_kept(
