@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dig_jax.compiled import Memory, memory_of
 from dig_jax.experiment import Experiment
 from dig_jax.models import aggregation
 from dig_jax.summary import count_costs
@@ -111,12 +112,12 @@ class Compiled(NamedTuple):
     Attributes:
         call: Calls it.
         seconds: Time to trace and compile it.
-        peak_bytes: Arguments, results and temporaries, by the compiler's account.
+        memory: What it holds, by the compiler's account.
     """
 
     call: Callable[..., Any]
     seconds: float
-    peak_bytes: int
+    memory: Memory
 
 
 def compile_for(function: Callable, *args: Any, donate: tuple = ()) -> Compiled:
@@ -124,15 +125,7 @@ def compile_for(function: Callable, *args: Any, donate: tuple = ()) -> Compiled:
     start = time.perf_counter()
     call = jax.jit(function, donate_argnums=donate).lower(*args).compile()
     seconds = time.perf_counter() - start
-    memory = call.memory_analysis()
-    assert memory is not None
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
-    return Compiled(call, seconds, peak)
+    return Compiled(call, seconds, memory_of(call))
 
 
 def total_macs(experiment: Experiment) -> int:

@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             seconds = float(np.median(times[variant, work])) / share / evaluations
             row |= {
                 f"{work}, images/s": round(options.batch / seconds, 1),
-                f"{work}, MB": round(compiled[variant, work].peak_bytes / 1e6),
+                f"{work}, MB": round(compiled[variant, work].memory.peak / 1e6),
             }
         rows.append(row)
     return rows

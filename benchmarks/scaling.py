@@ -76,14 +76,13 @@ def measure(vary: str, backbone: str, options: argparse.Namespace) -> list[Point
         experiment = load(backbone, sizes, options.dtype)
         batch = PATCHES_OF_A_BATCH // (sizes["side"] // PATCH) ** 2
         compiled, arguments = compile_step(experiment, batch)
-        memory = compiled.call.memory_analysis()
 
         def run(call=compiled.call, a=arguments):
             a[0], metrics = call(*a)
             return metrics
 
         runs[size] = run
-        num_bytes = memory.temp_size_in_bytes / batch
+        num_bytes = compiled.memory.temporaries / batch
         analytic[size] = total_macs(experiment), num_bytes, batch
     times = seconds_in_turn(runs, repeats=options.repeats, clock=options.clock)
     points = []

@@ -169,7 +169,7 @@ def describe(
         "over none": round(paired_ratio(mine, floor), 3) if floor else "",
         "GFLOP/s": round(flops / seconds / 1e9),
         "share": round(share, 2),
-        "peak, MB": round(compiled.peak_bytes / 1e6),
+        "peak, MB": round(compiled.memory.peak / 1e6),
         "compile, s": round(compiled.seconds, 1),
     }
 

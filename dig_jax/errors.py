@@ -1,5 +1,9 @@
 """Errors that users meet, and the exit codes of the command line."""
 
+from collections.abc import Callable
+
+from absl import logging
+
 EXIT_DONE = 0
 EXIT_UNFORESEEN = 1
 EXIT_WATCHDOG = 75
@@ -31,3 +35,22 @@ class CheckpointCorruptError(ValueError):
 
 class CheckpointSaveError(OSError):
     """A checkpoint could not be written; the finished ones are as they were."""
+
+
+def close_after(
+    error: BaseException | None, close: Callable[[], None], kind: type[Exception]
+) -> None:
+    """Close at the end of a `with` block, which an error may have ended.
+
+    Args:
+        error: That one; None for none.
+        close: What may fail itself.
+        kind: How it may fail: that must not hide the first error, and is logged then.
+    """
+    if error is None:
+        close()
+        return
+    try:
+        close()
+    except kind as second:
+        logging.error("%s", second)

@@ -172,8 +172,10 @@ def _search_batch(
     experiment: Experiment, topology: Topology, report: StepReport
 ) -> int | None:
     """The largest batch that fits, to a sixteenth; None where none does."""
-    quantum = report.num_devices
-    most = MOST_IMAGES * quantum
+    # A batch is whole micro-batches, which are whole on each device.
+    options = create_training_options(experiment.config)
+    quantum = options.microbatch or report.num_devices
+    most = MOST_IMAGES * report.num_devices
 
     def peak(batch_size: int) -> int | None:
         memory = _report(experiment, topology, batch_size).memory

@@ -18,7 +18,12 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from dig_jax.errors import CheckpointCorruptError, CheckpointSaveError, InputError
+from dig_jax.errors import (
+    CheckpointCorruptError,
+    CheckpointSaveError,
+    InputError,
+    close_after,
+)
 from dig_jax.files import is_remote, open_path
 from dig_jax.sharding import wait_for_all
 from dig_jax.training.checkpoint_record import Items, make_record
@@ -92,13 +97,7 @@ class CheckedSteps:
         return self
 
     def __exit__(self, error_type, error, traceback) -> None:
-        if error is None:
-            self.close()
-            return
-        try:
-            self.close()
-        except CheckpointSaveError as save_error:  # must not hide the first error
-            logging.error("%s", save_error)
+        close_after(error, self.close, CheckpointSaveError)
 
     def save(self, step: int, items: Items, meta: dict) -> None:
         """Saves a step in the background, unless it is saved already.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
-from absl import logging
 from jaxtyping import UInt8
 
+from dig_jax.errors import close_after
 from dig_jax.files import (
     AnyPath,
     is_remote,
@@ -113,13 +113,7 @@ class MetricWriter:
         return self
 
     def __exit__(self, error_type, error, traceback) -> None:
-        if error is None:
-            self.close()
-            return
-        try:
-            self.close()
-        except OSError as bucket_error:  # must not hide the first error
-            logging.error("%s", bucket_error)
+        close_after(error, self.close, OSError)
 
 
 def read_metrics(workdir: str | AnyPath) -> list[dict[str, Any]]:

@@ -169,3 +169,21 @@ def test_the_command_prints_a_report(capsys, monkeypatch, tiny_report):
     monkeypatch.setattr("dig_jax.compiled.report_step", lambda *_, **__: tiny_report)
     assert main([*COMPILE, "--topology=v5e:4x4", "--json"]) == EXIT_DONE
     assert json.loads(capsys.readouterr().out) == report_record(tiny_report)
+
+
+def test_the_search_takes_whole_micro_batches(monkeypatch):
+    def compiled(experiment, topology, batch_size):
+        assert batch_size % 64 == 0
+        blank = StepReport("t", 16, {}, batch_size, 1, int(CHIP.hbm_bytes))
+        needed = CHIP.hbm_bytes * batch_size / 16_000
+        memory = Memory(0, 0, int(needed))
+        return report.replace(blank, memory=memory) if batch_size <= 16_000 else blank
+
+    monkeypatch.setattr(report, "_report", compiled)
+    config = tiny_config()
+    config.training.microbatch = 64
+    first = compiled(None, None, 512)
+    found = report._search_batch(create_experiment(config), topology_of(()), first)
+    assert found is not None
+    assert found % 64 == 0
+    assert 16_000 * 0.93 < found <= 16_000
