@@ -21,8 +21,9 @@ BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
 # A leaf is spread where each device gets at least as many numbers: a row of lanes of a
 # TPU's registers. Spreading less saves nothing and costs a collective each.
 LEAST_SHARD = 128
-# Beyond it, few of the axes of usual widths (512, 768, 1024) can be divided.
-GREATEST_AUTOMATIC_FSDP = 256
+# Beyond it, few of the axes of usual widths (512, 768, 1024) can be divided, and a part
+# of a usual leaf is so small that TPUs' compiler gathers by adding zeros.
+GREATEST_AUTOMATIC_FSDP = 64
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class MeshOptions:
     Attributes:
         data: Groups of devices, each of which keeps the whole state; -1: the rest.
         fsdp: Devices of a group, over which parameters, their averages and the
-            optimizer's state are spread; -1: the rest. None: with data=-1 all devices
-            that a fast network joins (a TPU slice, a GPU host) up to 256 of them, else
-            1, the state on every device.
+            optimizer's state are spread; -1: the rest. None: with data=-1 the devices
+            that a fast network joins (a TPU slice, a GPU host) up to 64 of them, on
+            TPUs up to half of all; else 1, the state on every device.
     """
 
     data: int = -1
@@ -107,8 +108,12 @@ def _mesh_shape(options: MeshOptions, devices: Sequence[Any]) -> tuple[int, int]
 
 def _automatic_fsdp(devices: Sequence[Any]) -> int:
     """The most devices, up to a bound, that divide each fast network alike."""
-    common = math.gcd(*fast_networks(devices).values())
-    return max(n for n in divisors(common) if n <= GREATEST_AUTOMATIC_FSDP)
+    common, most = math.gcd(*fast_networks(devices).values()), GREATEST_AUTOMATIC_FSDP
+    if devices[0].platform == "tpu":
+        # Over all chips of a program libtpu 0.0.42 reduces whole gradients, and then
+        # slices them: twice the bytes of the reduce-scatter that parts of them get.
+        most = min(most, max(len(devices) // 2, 1))
+    return max(n for n in divisors(common) if n <= most)
 
 
 def fast_networks(devices: Sequence[Any]) -> Counter[int]:

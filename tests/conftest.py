@@ -47,6 +47,12 @@ def bucket():
         yield served
 
 
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Where data sets are kept, and what is made of them, for a module's tests."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """The same random numbers in every test, whatever runs before it."""

@@ -40,11 +40,6 @@ def create_config(data_dir, **variants):
     return config
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def compile_quickly(without_optimizations):
     """Every test here."""

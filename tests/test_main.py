@@ -70,11 +70,6 @@ def refuse(run):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def workdir(tmp_path_factory, data_dir):
     """A trained run of two steps, not to be changed."""
     workdir = tmp_path_factory.mktemp("run")

@@ -19,8 +19,12 @@ COLLECTIVES = (
     "collective-permute",
     "ragged-all-to-all",
     "reduce-scatter",
+    "send",
 )
-"""Kinds of communication; what starts one counts, what waits for it does not."""
+"""Kinds of communication; what starts one counts, what waits for it does not.
+
+TPUs send between slices through their hosts, also what is reduced over them.
+"""
 
 # They move nothing: names for what is there, or for what is counted where it starts.
 _FREE = {
@@ -242,8 +246,9 @@ def _add_communication(
         is_start = instruction.opcode.endswith("-start")
         shapes = instruction.shapes[len(operands) if is_start else 0 :]
     costs.collective_bytes[kind] += int(times * sum(s.payload for s in shapes))
-    if kind in ("all-reduce", "reduce-scatter"):
-        for shape in shapes:
+    reduces = 'transfer_type="ALL_REDUCE"' in instruction.attributes  # that of a send
+    if reduces or kind in ("all-reduce", "reduce-scatter"):
+        for shape in filter(lambda s: s.payload, shapes):  # not tokens
             costs.reduced_bytes[shape.dtype] += int(times * shape.payload)
 
 

@@ -149,22 +149,28 @@ def least_seconds(
 
     The step gathers and scatters along fsdp and reduces along data (small leaves along
     both). Of n chips each sends (n - 1) / n of the bytes of an all-gather or a
-    reduce-scatter, and twice as many of an all-reduce.
+    reduce-scatter, and twice as many of an all-reduce. Between TPU slices all-reduces
+    are sends; between GPU hosts they are not told from others.
     """
     chip, sent = topology.chip, costs.collective_bytes
+    networks = len(fast_networks(topology.devices))
     fsdp, size = mesh[FSDP_AXIS], len(topology.devices)
     spread = sent["all-gather"] + sent["reduce-scatter"]
-    fast = spread * (fsdp - 1) / fsdp
     everywhere = 2 * sent["all-reduce"] * (size - 1) / size
-    others = sum(sent.values()) - spread - sent["all-reduce"]
+    across = 2 * sent["send"] * (networks - 1) / networks
+    others = sum(sent.values()) - spread - sent["all-reduce"] - sent["send"]
+    within = spread * (fsdp - 1) / fsdp + others
+    if networks > 1 and topology.platform == "gpu":
+        across += everywhere
+    else:
+        within += everywhere
     seconds = {
         "products": costs.flops / chip.flops,
         "memory": costs.memory_bytes / chip.hbm_bandwidth,
-        "network": (fast + everywhere + others) / chip.link_bandwidth,
+        "network": within / chip.link_bandwidth,
     }
-    if len(fast_networks(topology.devices)) > 1:
-        seconds["network"] = (fast + others) / chip.link_bandwidth
-        seconds["slow network"] = everywhere / SLOW_LINK[topology.platform]
+    if networks > 1:
+        seconds["slow network"] = across / SLOW_LINK[topology.platform]
     return seconds
 
 

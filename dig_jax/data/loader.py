@@ -6,14 +6,16 @@ resumes at a step with no saved state and no replay, and sees the same whatever 
 number of hosts, threads and worker processes.
 """
 
+import re
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from functools import lru_cache, partial
 from typing import TypeAlias
 
 import grain
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from jaxtyping import Int64
 
 from dig_jax.data.damage import MAX_DAMAGED_SHARE, SoundRecords
@@ -25,6 +27,8 @@ Batch: TypeAlias = dict[str, np.ndarray]
 
 `damaged`, int64 [], counts the damaged records that others had to stand in for.
 """
+MOST_DEATHS = 3
+"""Deaths of worker processes in a row, without a batch in between, that end reading."""
 
 
 def load_batches(
@@ -53,13 +57,14 @@ def load_batches(
         process_count: Number of hosts.
         num_threads: Threads that read, in each process; 0 reads when asked.
         num_workers: Processes that read; 0 reads in this one. They are spawned, so the
-            program's main module must be safe to import.
+            program's main module must be safe to import. When one dies, all are started
+            again where they were.
         max_damaged_share: A damaged record is replaced by the next sound one, which is
             what `id` then says; if more than this share of all are, reading stops.
 
     Raises:
         InputError: The source is empty, an argument is out of its range, or (from the
-            result) too many records are damaged.
+            result) too many records are damaged, or worker processes keep dying.
     """
     _check_arguments(source, batch_size, process_index, process_count)
     _check_not_negative(
@@ -71,18 +76,22 @@ def load_batches(
     rows = batch_size // process_count
     records = SoundRecords(source, max_damaged_share)
     read = partial(_read_batch, records, seed, batch_size, process_index * rows, rows)
-    batches = (
-        grain.MapDataset.range(start_step, sys.maxsize)
-        .map(read)
-        .to_iter_dataset(grain.ReadOptions(num_threads, num_threads))
-    )
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain's own; outside absl.app nobody does.
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+
+    def batches_from(step: int) -> grain.IterDataset[Batch]:
+        return (
+            grain.MapDataset.range(step, sys.maxsize)
+            .map(read)
+            .to_iter_dataset(grain.ReadOptions(num_threads, num_threads))
         )
-    return _iterate(batches)
+
+    if not num_workers:
+        return _iterate(batches_from(start_step))
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's own; outside absl.app nobody does.
+    options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+    return _iterate_again(
+        lambda step: batches_from(step).mp_prefetch(options), start_step
+    )
 
 
 def read_once(
@@ -196,6 +205,41 @@ def _iterate(batches: grain.IterDataset[Batch]) -> Generator[Batch, None, None]:
         yield from iterator
     finally:
         iterator.close()
+
+
+def _iterate_again(
+    batches_from: Callable[[int], grain.IterDataset[Batch]], step: int
+) -> Generator[Batch, None, None]:
+    """Batches from a step on, whose readers are started again when one dies."""
+    deaths = 0
+    while True:
+        try:
+            with closing(_iterate(batches_from(step))) as batches:
+                for batch in batches:
+                    yield batch
+                    step, deaths = step + 1, 0
+                return
+        except RuntimeError as error:
+            found = re.search(r"terminated .*exit code (-?\d+)", str(error))
+            if found is None:
+                raise
+            deaths += 1
+            how = f"with exit code {found[1]}"
+            if found[1].startswith("-"):
+                how = f"of signal {found[1][1:]}"
+            if deaths == MOST_DEATHS:
+                raise InputError(
+                    f"{deaths} times in a row a process that reads data died, the last "
+                    f"{how}, at batch {step} or one of the next; maybe for want of "
+                    "memory. Use fewer data.num_workers; 0 reads in the program's own "
+                    "process."
+                ) from error
+            logging.warning(
+                "A process that reads data died %s; all of them are started again at "
+                "batch %d.",
+                how,
+                step,
+            )
 
 
 def _check_arguments(

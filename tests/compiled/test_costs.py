@@ -184,6 +184,25 @@ ENTRY %main (a: f32[8,4], b: bf16[6]) -> f32[16,4] {
     assert costs.reduced_bytes == {"f32": 128 + 128, "bf16": 12}
 
 
+def test_a_reduction_between_slices_is_a_send_that_counts_once():
+    text = """
+HloModule m
+
+ENTRY %main (a: f32[2,8,128]) -> f32[2,8,128] {
+  %a = f32[2,8,128]{2,1,0} parameter(0)
+  %t = token[] after-all()
+  %s = (f32[2,8,128]{2,1,0}, u32[], token[]) send(%a, %t), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %e = token[] send-done(%s), channel_id=1, is_host_transfer=true
+  %r = (f32[2,8,128]{2,1,0}, u32[], token[]) recv(%t), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %d = (f32[2,8,128]{2,1,0}, token[]) recv-done(%r), channel_id=2, is_host_transfer=true
+  ROOT %g = f32[2,8,128]{2,1,0} get-tuple-element(%d), index=0
+}
+"""
+    costs = count_costs(text)
+    assert costs.collective_bytes == {"send": 4 * 2 * 8 * 128}
+    assert costs.reduced_bytes == {"f32": 4 * 2 * 8 * 128}
+
+
 def test_an_all_gather_that_is_divided_among_fusions_counts_once():
     text = """
 HloModule m

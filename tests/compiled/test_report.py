@@ -28,7 +28,7 @@ TINY = {
     "backbone.hops": 1,
     "backbone.patch_sizes": (4,),
     "backbone.dtype": "mixed",
-    "training.batch_size": 32,
+    "training.batch_size": 128,
 }
 COMPILE = ("--mode=compile", "--config=configs/digits.py")
 
@@ -45,17 +45,17 @@ def tiny_config(**changes):
 
 @pytest.fixture(scope="module")
 def tiny_report():
-    return report_step(tiny_config(), "v5e:4x4")
+    return report_step(tiny_config(), "v5e:8x8")
 
 
 @needs_libtpu
-def test_a_step_on_16_chips_keeps_to_its_budget(tiny_report):
+def test_a_step_on_64_chips_keeps_to_its_budget(tiny_report):
     """A budget of the whole package: whoever sends or keeps more meets this first."""
-    assert tiny_report.mesh == {"data": 1, "fsdp": 16}
+    assert tiny_report.mesh == {"data": 2, "fsdp": 32}
     params, memory = tiny_report.param_bytes, tiny_report.memory
-    # A sixteenth of parameters, average and two moments, the small leaves, and what
+    # A part of parameters, average and two moments, the small leaves, and what
     # tiles of 8 x 128 numbers add to so small ones; whole, they would be 4 times.
-    assert 4 * params / 16 < memory.arguments < params
+    assert 4 * params / 32 < memory.arguments < params
     # The gathered parameters, their gradients, and what two images need.
     assert memory.peak < 3 * params
     # Once, in float32 or in the bfloat16 that the network computes in.
@@ -70,7 +70,7 @@ def test_a_step_on_16_chips_keeps_to_its_budget(tiny_report):
 @needs_libtpu
 def test_a_report_reads_and_is_json(tiny_report):
     text = format_report(tiny_report)
-    assert "v5e:4x4: 16 chips, mesh data 1, fsdp 16; batch 32, 2 on a chip" in text
+    assert "v5e:8x8: 64 chips, mesh data 2, fsdp 32; batch 128, 2 on a chip" in text
     assert re.search(r"fits: \d+\.\d\d GiB of 16\.00 GiB", text)
     assert re.search(r"all-gather .* times the parameters", text)
     record = json.loads(json.dumps(report_record(tiny_report)))
@@ -94,9 +94,24 @@ def test_the_roofline_is_that_of_the_chip():
     sent = (8e9 + 2e9) * 7 / 8  # an all-reduce sends its bytes twice
     assert seconds["network"] == pytest.approx(sent / CHIP.link_bandwidth)
     assert len(seconds) == 3
-    two_slices = topology_of(devices_of(8, slices=2))
-    seconds = report.least_seconds(costs, two_slices, {"data": 2, "fsdp": 4})
+
+
+def test_between_slices_and_hosts_the_network_is_another():
+    from test_sharding import devices_of
+
+    costs, mesh = Costs(), {"data": 2, "fsdp": 4}
+    costs.collective_bytes.update({"all-gather": 8e9, "all-reduce": 1e9, "send": 3e9})
+    slices = topology_of(devices_of(8, slices=2))
+    seconds = report.least_seconds(costs, slices, mesh)
+    # In a ring of n each sends 2 (n - 1) / n of what is reduced: of 2 slices, it all.
     between = report.SLOW_LINK["tpu"]
+    assert seconds["slow network"] == pytest.approx(3e9 / between)
+    within = 8e9 * 3 / 4 + 2e9 * 7 / 8
+    assert seconds["network"] == pytest.approx(within / CHIP.link_bandwidth)
+    del costs.collective_bytes["send"]
+    hosts = topology_of(devices_of(8, processes=2), "gpu")
+    seconds = report.least_seconds(costs, hosts, mesh)
+    between = report.SLOW_LINK["gpu"]
     assert seconds["slow network"] == pytest.approx(2e9 * 7 / 8 / between)
     assert seconds["network"] == pytest.approx(8e9 * 3 / 4 / CHIP.link_bandwidth)
 

@@ -1,6 +1,9 @@
 """Which records a step gets, whoever reads them."""
 
 import itertools
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -95,6 +98,40 @@ def test_order_does_not_depend_on_worker_processes():
     source = make_source()
     ids = take_ids(source, 7, start_step=3, num_workers=2)
     assert ids == take_ids(source, 7, start_step=3)
+
+
+def test_a_killed_worker_process_is_started_again(caplog):
+    batches = load_batches(make_source(), batch_size=12, seed=7, num_workers=2)
+    ids = [next(batches)["id"].tolist()]
+    multiprocessing.active_children()[-1].kill()
+    ids += [batch["id"].tolist() for batch in itertools.islice(batches, 11)]
+    batches.close()
+    assert ids == take_ids(make_source(), 12)
+    (message,) = [r.getMessage() for r in caplog.records if "died" in r.getMessage()]
+    assert "died of signal 9; all of them are started again at batch" in message
+    assert multiprocessing.active_children() == []
+
+
+class KillsItsReader(SyntheticSource):
+    """No process lives to read the record of one index."""
+
+    deadly = -1
+
+    def __getitem__(self, index):
+        if index == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_worker_processes_that_keep_dying_end_the_reading():
+    source = KillsItsReader(
+        split="train", image_shape=(4, 4, 3), num_classes=2, length=50, seed=0
+    )
+    source.deadly = int(record_ids(0, 36, num_records=50, seed=7)[-1])
+    batches = load_batches(source, batch_size=12, seed=7, num_workers=1)
+    message = r"3 times in a row .* of signal 9, .*batch \d .* data\.num_workers"
+    with pytest.raises(InputError, match=message):
+        list(batches)
 
 
 @pytest.mark.parametrize("process_count", [2, 4])

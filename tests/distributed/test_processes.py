@@ -1,19 +1,13 @@
 """Whole runs in several processes on loopback: they agree, stop, fail and go on."""
 
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from processes import Started, digits_config, digits_flags
 
-from dig_jax.config import load_config_file
 from dig_jax.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -31,7 +25,6 @@ from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.posthoc_ema import open_snapshots
 from dig_jax.training.step import create_state
 
-ROOT = Path(__file__).parents[2]
 NUM_STEPS = 40
 TINY = {
     "backbone.width": 16,
@@ -62,19 +55,6 @@ FEW_STEPS = 4
 FEW = (f"--config.training.num_steps={FEW_STEPS}", *TRAIN_ALONE)
 
 
-def get_config():
-    """The configuration of every run here: this file is its own --config."""
-    config = load_config_file(str(ROOT / "configs" / "digits.py"))
-    config.update_from_flattened_dict(TINY)
-    return config
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def slurm(process, number, port):
     """What SLURM tells a task, and a port that is free in place of its job's."""
     return {
@@ -98,78 +78,17 @@ def open_mpi(process, number, port):
     }
 
 
-class Started:
-    """The processes of a run, killed if a test leaves them."""
-
-    def __init__(
-        self,
-        workdir,
-        data_dir,
-        *arguments,
-        processes=2,
-        devices=1,
-        of=None,
-        cluster=None,
-    ):
-        port = free_port()
-        self.of, address = of or processes, f"127.0.0.1:{port}"
-        self.processes = []
-        for i in range(processes):
-            command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
-            command += [f"--config={__file__}", f"--config.data.data_dir={data_dir}"]
-            told = {}
-            if cluster is not None:
-                command += ["--distributed=auto"]
-                told = cluster(i, self.of, port)
-            elif self.of > 1:
-                command += [f"--coordinator_address={address}", f"--process_id={i}"]
-                command += [f"--num_processes={self.of}"]
-            self.processes.append(
-                subprocess.Popen(
-                    [*command, *arguments],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env={
-                        **os.environ,
-                        **told,
-                        "JAX_PLATFORMS": "cpu",
-                        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                        "XLA_FLAGS": "--xla_force_host_platform_device_count="
-                        f"{devices}",
-                    },
-                )
-            )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.kill()
-            process.communicate()
-
-    def ends(self, *codes):
-        """Wait for the ends; returns (stdout, stderr) of each."""
-        said = [process.communicate(timeout=300) for process in self.processes]
-        found = tuple(process.returncode for process in self.processes)
-        assert found == codes, said
-        return said
-
-    def wait_for_step(self, workdir, step):
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline:
-            assert all(p.poll() is None for p in self.processes), self.ends()
-            if any(row["step"] >= step for row in read_metrics(workdir)):
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"never came to step {step}")
+def start(workdir, data_dir, *arguments, processes=2, **options):
+    """Start a run that is compiled quickly."""
+    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    flags = [*digits_flags(data_dir, TINY), *arguments]
+    return Started(workdir, *flags, processes=processes, environment=quickly, **options)
 
 
 def final_leaves(workdir):
     """Every array of the newest checkpoint, by its name."""
     optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
-    experiment = create_experiment(get_config())
+    experiment = create_experiment(digits_config("", TINY))
     like = jax.eval_shape(
         lambda: create_state(experiment, optimizer, jax.random.key(0))
     )
@@ -193,7 +112,7 @@ def assert_same_end(workdir, other):
 
 def averages(workdir, step):
     """The averaged parameters of a checkpoint, by name."""
-    backbone = create_experiment(get_config()).backbone
+    backbone = create_experiment(digits_config("", TINY)).backbone
     like = jax.eval_shape(backbone.init, jax.random.key(0))
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         params, _, _ = checkpoints.restore_ema(like, step)
@@ -201,15 +120,10 @@ def averages(workdir, step):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
     """A run in two processes that nothing interrupted, and what they printed."""
     workdir = tmp_path_factory.mktemp("run") / "finished"
-    with Started(workdir, data_dir) as run:
+    with start(workdir, data_dir) as run:
         said = run.ends(EXIT_DONE, EXIT_DONE)
     return workdir, said
 
@@ -230,7 +144,7 @@ def test_two_processes_end_as_one_with_two_devices(finished, tmp_path, data_dir)
     workdir = tmp_path / "one"
     # Two hosts each keep a whole state by default, two devices of one share it.
     whole = "--config.mesh.fsdp=1"
-    with Started(workdir, data_dir, whole, processes=1, devices=2) as run:
+    with start(workdir, data_dir, whole, processes=1, devices=2) as run:
         run.ends(EXIT_DONE)
     # A sum of two terms does not depend on who adds them: bitwise.
     assert_same_end(workdir, finished[0])
@@ -247,7 +161,7 @@ def losses(workdir):
 
 def test_four_tasks_of_slurm_train_one_run_in_a_bucket(bucket, finished, data_dir):
     workdir = open_path("gs://bucket/distributed/four")
-    with Started(workdir, data_dir, *FEW, processes=4, cluster=slurm) as run:
+    with start(workdir, data_dir, *FEW, processes=4, cluster=slurm) as run:
         (out, _), *others = run.ends(*[EXIT_DONE] * 4)
     assert "4 cpu device(s) in 4 processes" in out
     assert not any(re.sub(r".*\[Gloo\].*\n", "", other) for other, _ in others)
@@ -261,7 +175,7 @@ def test_four_tasks_of_slurm_train_one_run_in_a_bucket(bucket, finished, data_di
 
 def test_a_missing_process_of_open_mpi_is_named(tmp_path, data_dir):
     timeout = "--initialization_timeout=3"
-    with Started(tmp_path / "one", data_dir, timeout, of=3, cluster=open_mpi) as run:
+    with start(tmp_path / "one", data_dir, timeout, of=3, cluster=open_mpi) as run:
         said = run.ends(EXIT_PEER_FAILURE, EXIT_PEER_FAILURE)
     for _, err in said:
         assert "Process 2 of 3 did not come to 127.0.0.1:" in err
@@ -272,7 +186,7 @@ def test_where_there_is_no_cluster_the_flags_are_named(tmp_path, data_dir):
     def none(*_):
         return {}
 
-    with Started(tmp_path / "no", data_dir, processes=1, cluster=none) as run:
+    with start(tmp_path / "no", data_dir, processes=1, cluster=none) as run:
         ((_, err),) = run.ends(EXIT_BAD_INPUT)
     assert "--distributed=auto finds no cluster here" in err
     assert "--coordinator_address=HOST:PORT" in err
@@ -281,8 +195,8 @@ def test_where_there_is_no_cluster_the_flags_are_named(tmp_path, data_dir):
 
 def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir):
     workdir = tmp_path / "stopped"
-    with Started(workdir, data_dir, *LONG) as run:
-        run.wait_for_step(workdir, 5)
+    with start(workdir, data_dir, *LONG) as run:
+        run.wait_for_step(5)
         run.processes[1].send_signal(signal.SIGTERM)
         (out, _), _ = run.ends(EXIT_DONE, EXIT_DONE)
     leaves, meta = final_leaves(workdir)
@@ -290,7 +204,7 @@ def test_a_signal_to_one_stops_both_and_one_goes_on(finished, tmp_path, data_dir
     assert meta["samples_seen"] == 8 * leaves["step"]
     if leaves["step"] >= NUM_STEPS:
         pytest.skip("the machine was too busy to stop the run in time")
-    with Started(workdir, data_dir, processes=1) as run:
+    with start(workdir, data_dir, processes=1) as run:
         ((out, _),) = run.ends(EXIT_DONE)
     assert f"resumed at step {leaves['step']}" in out
     expected, _ = final_leaves(finished[0])
@@ -305,7 +219,7 @@ def test_a_state_spread_over_processes_is_trained_drawn_scored_and_kept(
     workdir, steps = tmp_path / "spread", NUM_STEPS // 2
     spread = ("--config.mesh.fsdp=4", "--config.training.posthoc_ema=True")
     half = f"--config.training.num_steps={steps}"
-    with Started(workdir, data_dir, *spread, half, devices=2) as run:
+    with start(workdir, data_dir, *spread, half, devices=2) as run:
         (out, _), (_, other_err) = run.ends(EXIT_DONE, EXIT_DONE)
     assert "4 cpu device(s) in 2 processes" in out
     assert "mesh: data 1, fsdp 4" in out
@@ -326,13 +240,13 @@ def test_a_killed_process_ends_the_other_and_nothing_is_lost(
     finished, tmp_path, data_dir, victim
 ):
     workdir = tmp_path / "killed"
-    with Started(workdir, data_dir) as run:
-        run.wait_for_step(workdir, 15)
+    with start(workdir, data_dir) as run:
+        run.wait_for_step(15)
         run.processes[victim].kill()
         codes = [-signal.SIGKILL, EXIT_PEER_FAILURE]
         said = run.ends(*(codes if victim == 0 else codes[::-1]))
     assert "peer failure: " in said[1 - victim][1]
-    with Started(workdir, data_dir) as run:
+    with start(workdir, data_dir) as run:
         (out, _), _ = run.ends(EXIT_DONE, EXIT_DONE)
     assert "resumed at step 10" in out
     assert_same_end(workdir, finished[0])
@@ -341,8 +255,8 @@ def test_a_killed_process_ends_the_other_and_nothing_is_lost(
 def test_a_stuck_process_is_left_with_all_stacks_in_the_log(tmp_path, data_dir):
     workdir = tmp_path / "stuck"
     limit = "--config.training.watchdog_seconds=10"
-    with Started(workdir, data_dir, *LONG, limit) as run:
-        run.wait_for_step(workdir, 5)
+    with start(workdir, data_dir, *LONG, limit) as run:
+        run.wait_for_step(5)
         run.processes[1].send_signal(signal.SIGSTOP)
         _, err = run.processes[0].communicate(timeout=120)
         assert run.processes[0].returncode == EXIT_WATCHDOG, err
@@ -355,13 +269,13 @@ def test_divergence_ends_both_alike(tmp_path, data_dir):
         "--config.optimizer.learning_rate=1e30",
         "--config.optimizer.warmup_steps=0",
     )
-    with Started(tmp_path / "nan", data_dir, *LONG, *broken) as run:
+    with start(tmp_path / "nan", data_dir, *LONG, *broken) as run:
         said = run.ends(EXIT_NON_FINITE, EXIT_NON_FINITE)
     assert all("10 steps in a row were not finite" in err for _, err in said)
 
 
 def test_a_batch_that_does_not_spread_over_both_is_refused(tmp_path, data_dir):
-    with Started(tmp_path / "bad", data_dir, "--config.training.batch_size=7") as run:
+    with start(tmp_path / "bad", data_dir, "--config.training.batch_size=7") as run:
         said = run.ends(EXIT_BAD_INPUT, EXIT_BAD_INPUT)
     for _, err in said:
         assert "training.batch_size must be a multiple of the 2 devices, got 7" in err
@@ -369,7 +283,7 @@ def test_a_batch_that_does_not_spread_over_both_is_refused(tmp_path, data_dir):
 
 def test_a_missing_process_is_named(tmp_path, data_dir):
     timeout = "--initialization_timeout=3"
-    with Started(tmp_path / "alone", data_dir, timeout, of=3) as run:
+    with start(tmp_path / "alone", data_dir, timeout, of=3) as run:
         said = run.ends(EXIT_PEER_FAILURE, EXIT_PEER_FAILURE)
     for _, err in said:
         assert "Process 2 of 3 did not come to 127.0.0.1:" in err

@@ -59,11 +59,6 @@ def create_evaluator(experiment):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def digits(data_dir):
     """An evaluator with all that it makes of the digits."""
     evaluator = create_evaluator(create_digits(data_dir))

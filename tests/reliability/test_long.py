@@ -11,11 +11,11 @@ import time
 import numpy as np
 import pytest
 import tiny_runs
+from processes import last_step
 from tiny_runs import (
     Started,
     abstract_state,
     end_of,
-    last_step,
     random_moments,
     unfinished_saves,
 )
@@ -29,11 +29,6 @@ from dig_jax.training.goodput import KINDS, read_goodput
 pytestmark = pytest.mark.reliability
 
 EVERY = tiny_runs.TINY["training.checkpoint_every"]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")

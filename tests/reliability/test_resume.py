@@ -38,11 +38,6 @@ def compile_quickly(without_optimizations):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def traced(tmp_path_factory, data_dir):
     """A run of six steps, two of them traced, with slow saves and batches.
 
@@ -126,10 +121,7 @@ def test_an_unknown_schema_ends_with_one_line(workdir, data_dir, capsys, schema)
     code = main(
         [
             f"--workdir={workdir}",
-            f"--config={tiny_runs.__file__}",
-            f"--config.data.data_dir={data_dir}",
-            "--config.training.num_steps=6",
-            "--config.training.checkpoint_every=3",
+            *tiny_runs.tiny_flags(data_dir, **STEPS),
         ]
     )
     assert code == EXIT_BAD_INPUT

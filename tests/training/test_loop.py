@@ -1,22 +1,22 @@
 """Whole runs of the training loop: what it writes, how it stops and goes on."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from processes import Started, digits_config, digits_flags
 
-from dig_jax.config import load_config_file
 from dig_jax.data import create_dataset
 from dig_jax.data.damage import DamagedRecordError
 from dig_jax.data.loader import record_ids
-from dig_jax.errors import InputError, NonFiniteError
+from dig_jax.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    InputError,
+    NonFiniteError,
+)
 from dig_jax.experiment import create_experiment
 from dig_jax.run import load
 from dig_jax.training.checkpoints import Checkpoints
@@ -28,7 +28,6 @@ from dig_jax.training.power_ema import SIGMA_RELS
 from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.step import create_state
 
-ROOT = Path(__file__).parents[2]
 TINY = {
     "backbone.width": 16,
     "backbone.depth": 2,
@@ -42,38 +41,22 @@ TINY = {
     "training.keep_best": "",
     "training.sample_every": 120,
     "training.samples_per_class": 2,
+    "training.posthoc_ema": True,
+    "training.posthoc_every": 50,
     "sample.num_steps": 4,
 }
-POSTHOC = {"posthoc_ema": True, "posthoc_every": 50}
-
-
-def get_config():
-    """The configuration of every run here: this file is its own --config."""
-    config = load_config_file(str(ROOT / "configs" / "digits.py"))
-    config.update_from_flattened_dict(TINY)
-    config.training.update(POSTHOC)
-    return config
 
 
 def tiny_config(data_dir, **changes):
-    config = get_config()
-    config.data.data_dir = str(data_dir)
-    config.update_from_flattened_dict(changes)
-    return config
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+    return digits_config(data_dir, TINY, changes)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
     """A run that nothing interrupted, in a process of its own like the others."""
     workdir = tmp_path_factory.mktemp("run") / "finished"
-    process = start(workdir, data_dir)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    with start(workdir, data_dir) as run:
+        run.ends(EXIT_DONE)
     return workdir
 
 
@@ -89,28 +72,7 @@ def final_state(workdir, config):
 
 
 def start(workdir, data_dir):
-    command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
-    command += [f"--config={__file__}", f"--config.data.data_dir={data_dir}"]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )
-
-
-def wait_for_step(workdir, step, process):
-    """Wait until a run has logged a step."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if any(row["step"] >= step for row in read_metrics(workdir)):
-                return
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.01)
-    raise AssertionError(f"never came to step {step}: {process.communicate()}")
+    return Started(workdir, *digits_flags(data_dir, TINY))
 
 
 def test_run_writes_what_it_promises(finished):
@@ -135,24 +97,22 @@ def test_run_writes_what_it_promises(finished):
 
 def test_interrupted_and_killed_run_ends_bitwise_equal(finished, tmp_path, data_dir):
     workdir = tmp_path / "interrupted"
-    endings = []
-    for step, number in (
-        (30, signal.SIGINT),
-        (70, signal.SIGTERM),
-        (130, signal.SIGKILL),
+    said = []
+    for step, number, code in (
+        (30, signal.SIGINT, EXIT_INTERRUPTED),
+        (70, signal.SIGTERM, EXIT_DONE),
+        (130, signal.SIGKILL, -signal.SIGKILL),
     ):
-        process = start(workdir, data_dir)
-        wait_for_step(workdir, step, process)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=120)
-        endings.append((process.returncode, out))
+        with start(workdir, data_dir) as run:
+            run.wait_for_step(step)
+            run.processes[0].send_signal(number)
+            ((out, err),) = run.ends(code)
         assert "Traceback" not in err
-    assert [code for code, _ in endings] == [130, 0, -signal.SIGKILL]
-    assert "Stopped by SIGINT at step" in endings[0][1]
-    assert "Stopped by SIGTERM at step" in endings[1][1]
-    process = start(workdir, data_dir)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+        said.append(out)
+    assert "Stopped by SIGINT at step" in said[0]
+    assert "Stopped by SIGTERM at step" in said[1]
+    with start(workdir, data_dir) as run:
+        ((out, _),) = run.ends(EXIT_DONE)
     assert "resumed at step" in out
 
     config = tiny_config(data_dir)

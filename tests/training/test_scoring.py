@@ -37,11 +37,6 @@ EVALUATED = [
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def train(data_dir):
     def train(workdir, *arguments):
         data = f"--config.data.data_dir={data_dir}"
