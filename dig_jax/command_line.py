@@ -25,6 +25,19 @@ VALUE_KINDS = {
     str: "text",
     tuple: "values such as 2,4",
 }
+MODES_OF = {
+    "adm": ("sample",),
+    "json": ("summary", "compile"),
+    "out": ("sample", "evaluate", "stats", "export", "summary"),
+    "profile_steps": ("train",),
+    "samples": ("evaluate",),
+    "search_batch": ("compile",),
+    "seeds": ("evaluate",),
+    "split": ("stats",),
+    "step": ("sample", "evaluate", "export"),
+    "topology": ("compile",),
+}
+"""The modes that read each flag which not all of them do."""
 
 
 def parse(
@@ -57,10 +70,7 @@ def parse(
             f"Unknown mode {options.mode!r}. Available: {', '.join(modes)}."
         )
     step_of(options)
-    if options.profile_steps is not None and options.mode != "train":
-        raise InputError(
-            f"--profile_steps traces steps of --mode=train, got --mode={options.mode}."
-        )
+    _check_modes(options)
     of_run = options.mode in ("sample", "export") or (
         options.mode == "evaluate" and not options.samples
     )
@@ -112,6 +122,14 @@ def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
         raise InputError(
             f"Arguments have the form --name=value, got {' '.join(positional)!r}."
         )
+
+
+def _check_modes(options: flags.FlagValues) -> None:
+    """Raise InputError for a flag that the mode would pass over in silence."""
+    for name, modes in MODES_OF.items():
+        if options[name].present and options.mode not in modes:
+            of_modes = " or ".join(f"--mode={mode}" for mode in modes)
+            raise InputError(f"--{name} is of {of_modes}, got --mode={options.mode}.")
 
 
 def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:

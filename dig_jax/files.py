@@ -6,6 +6,7 @@ there is uploaded whole, which the bucket shows at once or not at all.
 
 import contextlib
 import importlib.util
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -176,6 +177,8 @@ def _client():
 
 def _prepare_client() -> None:
     """Settle how epath, Orbax and we reach buckets: by gcsfs, which keeps nothing."""
+    # It logs the traceback of what it raises, and what it raises is told in a line.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     # Else it asks for the bucket's kind before each request that has no answer, as for
     # want of rights. Who has a zonal bucket sets it.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

@@ -94,6 +94,11 @@ def test_help_names_every_mode_and_flag(run, arguments):
         ([DIGITS, SUMMARY, "--jsn"], r"'jsn'.*Available: --config, .*--json"),
         ([DIGITS, SUMMARY, "--step=x"], r"--step=x"),
         ([DIGITS, SUMMARY, "--step=-1"], r"--step=-1"),
+        (
+            [DIGITS, "--search_batch"],
+            r"--search_batch is of --mode=compile, got --mode",
+        ),
+        ([DIGITS, SUMMARY, "--seeds=2"], r"--seeds is of --mode=evaluate, got --mode"),
         ([DIGITS, SUMMARY, "--workdir"], r"Missing value.*--workdir"),
         ([DIGITS, SUMMARY, "width=3"], r"--name=value, got 'width=3'"),
         ([SUMMARY], r"--config=FILE is needed"),

@@ -113,6 +113,10 @@ AGGREGATIONS: dict[str, Callable[[Graph | GridGraph, str], Aggregate]] = {
 }
 
 
+MOST_DENSE_NODES = {"cpu": 0, "gpu": 1024, "tpu": 6000}
+"""Nodes of a graph up to which `auto` takes a product with the whole matrix."""
+
+
 def create_aggregate(
     name: str, graph: Graph | GridGraph, normalization: str = "mean"
 ) -> Aggregate:
@@ -140,7 +144,7 @@ def create_aggregate(
 
 def choose_aggregation(platform: str, num_nodes: int, *, is_grid: bool = True) -> str:
     """What `auto` means: see "Which aggregation" in docs/benchmarks.md."""
-    if platform != "cpu" and num_nodes <= 1024:
+    if num_nodes <= MOST_DENSE_NODES.get(platform, 0):
         return "dense"
     return "stencil" if is_grid else "segment"
 

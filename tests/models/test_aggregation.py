@@ -178,8 +178,8 @@ def count_scatters(graph, name):
 
 
 def test_auto_resolves_to_an_aggregation_for_every_platform():
-    for platform in ("cpu", "gpu", "tpu"):
-        for num_nodes in (10, 1024, 1025, 5000):
+    for platform in ("cpu", "gpu", "tpu", "another"):
+        for num_nodes in (10, 1024, 1025, 5000, 20_000):
             assert choose_aggregation(platform, num_nodes) in AGGREGATIONS
             any_graph = choose_aggregation(platform, num_nodes, is_grid=False)
             assert any_graph in ("segment", "dense")
