@@ -27,7 +27,6 @@ from dig_jax.errors import (
 from dig_jax.files import is_remote, open_path
 from dig_jax.sharding import wait_for_all
 from dig_jax.training.checkpoint_record import Items, make_record
-from dig_jax.training.orbax_manners import quiet_orbax
 from dig_jax.training.step_folder import (
     DamagedError,
     read_item,
@@ -309,6 +308,3 @@ class CheckedSteps:
 
 def _is_step_name(name: str) -> bool:
     return name.isascii() and name.isdecimal() and name == str(int(name))
-
-
-quiet_orbax()

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from absl import logging
+
 from dig_jax.files import AnyPath, is_remote, read_text, write_whole
 
 FILE_NAME = "goodput.jsonl"
 SECONDS_BETWEEN_WRITES = 5.0
-SECONDS_BETWEEN_UPLOADS = 60.0
-SECONDS_BETWEEN_UPLOADS = 30.0  # steps wait for them
+SECONDS_BETWEEN_UPLOADS = 60.0  # steps wait for them
 KINDS = {
     "productive": "productive",  # steps, but for waiting for their data
     "lost": "lost",  # steps that an earlier start had done and not saved
@@ -122,7 +123,10 @@ class GoodputFile:
         if self._workdir is not None:
             lines = [*self._earlier, self._line(how)]
             text = "".join(json.dumps(line) + "\n" for line in lines)
-            write_whole(self._workdir / FILE_NAME, text)
+            try:
+                write_whole(self._workdir / FILE_NAME, text)
+            except OSError as error:  # a run is not lost for want of its bookkeeping
+                logging.warning("goodput.jsonl could not be written: %s", error)
 
     def _line(self, how: str | None) -> dict[str, Any]:
         """This start's; `how` it ended is None while it runs, or if it was killed."""

@@ -1,8 +1,9 @@
 """Keeps Orbax quiet where it would talk over the one message that matters."""
 
 import asyncio
-import contextlib
+import functools
 import logging as python_logging
+import sys
 
 import orbax.checkpoint as ocp
 from absl import logging
@@ -21,11 +22,6 @@ class _OrbaxFilter(python_logging.Filter):
         return not from_orbax or logging.level_debug()
 
 
-def quiet_orbax() -> None:
-    """Drop Orbax's log lines from now on."""
-    logging.get_absl_logger().addFilter(_OrbaxFilter())
-
-
 class _PatientLoop(asyncio.SelectorEventLoop):
     """An event loop that lets its tasks end before it is closed, and says nothing."""
 
@@ -38,17 +34,23 @@ class _PatientLoop(asyncio.SelectorEventLoop):
         del context  # an error of a task beside the one that was raised
 
 
-@contextlib.contextmanager
-def patient_event_loops():
-    """Has Orbax read in a `_PatientLoop`.
+@functools.cache
+def quiet_orbax() -> None:
+    """From now on drop Orbax's log lines, and have it work in a `_PatientLoop`.
 
-    When one array cannot be read, Orbax closes its loop under the reads of the others.
-    Python then prints pages of tracebacks, some much later, over the one message that
-    says what happened.
+    When one array cannot be read or written, Orbax closes its event loop under the work
+    on the others. Python then prints pages of tracebacks, some much later, over the one
+    message that says what happened.
     """
+    logging.get_absl_logger().addFilter(_OrbaxFilter())
     new_event_loop = asyncio.new_event_loop
-    asyncio.new_event_loop = _PatientLoop
-    try:
-        yield
-    finally:
-        asyncio.new_event_loop = new_event_loop
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        caller = sys._getframe(1)
+        for _ in range(3):  # functions may be wrapped, as by checks of their types
+            if caller.f_code.co_filename.startswith(ORBAX_FOLDER):
+                return _PatientLoop()
+            caller = caller.f_back or caller
+        return new_event_loop()
+
+    asyncio.new_event_loop = new_loop

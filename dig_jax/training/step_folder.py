@@ -11,7 +11,9 @@ from jax.experimental import multihost_utils
 from dig_jax.errors import InputError
 from dig_jax.training.checkpoint_record import SCHEMA, describe_array, sha256_of
 from dig_jax.training.fingerprint import fingerprints
-from dig_jax.training.orbax_manners import patient_event_loops
+from dig_jax.training.orbax_manners import quiet_orbax
+
+quiet_orbax()
 
 
 class DamagedError(Exception):
@@ -81,10 +83,9 @@ def read_item(
     }
     leaves, reason = {}, None
     try:
-        with patient_event_loops():
-            leaves = ocp.StandardCheckpointHandler().restore(
-                folder / item, args=ocp.args.StandardRestore(targets)
-            )
+        leaves = ocp.StandardCheckpointHandler().restore(
+            folder / item, args=ocp.args.StandardRestore(targets)
+        )
     except MemoryError:
         raise
     except Exception as error:  # whatever a parser says to random bytes
