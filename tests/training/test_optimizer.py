@@ -128,6 +128,39 @@ def test_a_long_gradient_is_clipped_to_the_norm_and_a_short_one_is_not():
             np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+def test_a_spike_of_the_loss_is_forgotten_where_gradients_are_clipped():
+    """A parabola is learned; at step 100 of 1,000 a gradient of 100 comes in between."""
+    noise = np.random.default_rng(0).normal(size=(1000, 20))
+
+    def losses(max_grad_norm, spike):
+        optimizer = create_optimizer(
+            num_steps=1000,
+            learning_rate=0.01,
+            warmup_steps=0,
+            weight_decay=0.0,
+            max_grad_norm=max_grad_norm,
+        )
+
+        def step(carry, inputs):
+            (params, state), (error, more) = carry, inputs
+            gradient = {"kernel": params["kernel"] + 0.1 * error + more}
+            update, state = optimizer.update(gradient, state, params)
+            params = jax.tree.map(jnp.add, params, update)
+            return (params, state), jnp.sum(params["kernel"] ** 2)
+
+        params = {"kernel": jnp.ones(20)}
+        spikes = np.zeros(1000)
+        spikes[100] = spike
+        start = (params, optimizer.init(params))
+        return jax.jit(lambda: jax.lax.scan(step, start, (noise, spikes))[1])()
+
+    clean, clipped = losses(1.0, 0.0), losses(1.0, 100.0)
+    plain, spoilt = losses(0.0, 0.0), losses(0.0, 100.0)
+    np.testing.assert_allclose(clipped, clean, rtol=0.1, atol=0.01)
+    # Else the second moment remembers it, and steps stay short.
+    assert spoilt[450:600].mean() > 3 * plain[450:600].mean()
+
+
 @pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, 1.5)])
 def test_betas_outside_of_their_range_are_refused(betas):
     with pytest.raises(InputError, match=r"optimizer\.betas must lie in \[0, 1\)"):
