@@ -290,6 +290,10 @@ class CheckedSteps:
         self._saving = None
         free = self._free_bytes()
         room = "" if free is None else f", {free / MB:.1f} MB are free"
+        if free is not None:
+            disk = os.statvfs(self.directory)
+            if disk.f_files and not disk.f_favail:  # some count none
+                room += ", and room for no more files"
         return CheckpointSaveError(
             f"The {self._what} of step {step} could not be saved in {self.directory}: "
             f"{short(error)}. It needs {num_bytes / MB:.1f} MB{room}. "
