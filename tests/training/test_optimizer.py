@@ -129,7 +129,7 @@ def test_a_long_gradient_is_clipped_to_the_norm_and_a_short_one_is_not():
 
 
 def test_a_spike_of_the_loss_is_forgotten_where_gradients_are_clipped():
-    """A parabola is learned; at step 100 of 1,000 a gradient of 100 comes in between."""
+    """A parabola is learned; at one step of 1,000 a gradient of 100 comes in."""
     noise = np.random.default_rng(0).normal(size=(1000, 20))
 
     def losses(max_grad_norm, spike):
