@@ -1,35 +1,74 @@
 """Parts of a network compiled for a TPU that is not there: minutes, not tens of them.
 
-    python benchmarks/block.py [--topology=v5e:1x1] [--image_size=32] [--batch=64]
-        [--width=512] [--parts=block,mlp,products] [--aggregation=none,dense,stencil]
-        [--dtype=mixed] [--node_multiple=1] [--kinds] [--out=FILE.json]
+    python benchmarks/block.py [--topology=v5e:1x1] [--image_size=32] [--batch=0]
+        [--width=512] [--parts=block,uvit,mlp,products]
+        [--aggregation=none,dense,stencil] [--attention=xla,free] [--dtype=mixed]
+        [--node_multiple=1] [--kinds] [--out=FILE.json]
 
 block: one DiG-parallel block {2, 4} with K = 2, forward and backward, with each
-aggregation; "none" hands features on. mlp: its MLP with the norm before it, forward and
+aggregation; "none" hands features on. uvit: one of U-ViT's blocks at patches of 2, with
+each attention; "free" leaves the attention itself out and adds its products at the
+chip's peak: no kernel is faster. mlp: DiG's MLP with the norm before it, forward and
 backward. products: the bare matrix products of the finest graph's nodes, of bfloat16
-operands. Cycles are the compiler's estimates, memory is counted in the optimized HLO
+operands. Batch 0: images of 16,384 patches together.
+
+Cycles are the compiler's estimates, memory is counted in the optimized HLO
 (`dig_jax.compiled`); "share" is the products' FLOPs over the chip's peak in those
-cycles. Nothing runs. The whole training step: roofline.py.
+cycles. "per GMAC" are cycles over the forward multiply-accumulates that the network's
+formulas have, in which sums over neighbours and pooling are none. Nothing runs. The
+whole training step: roofline.py.
 """
 
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from common import aggregation_off, numbers, print_table, words, write_json
+from common import (
+    aggregation_off,
+    attention_left_out,
+    numbers,
+    print_table,
+    words,
+    write_json,
+)
 from jax.sharding import SingleDeviceSharding
 
-from dig_jax.compiled import Topology, compiling_for, count_costs, create_topology
+from dig_jax.compiled import (
+    DoesNotFitError,
+    Topology,
+    compile_lowered,
+    compiling_for,
+    count_costs,
+    create_topology,
+)
 from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import ParallelBlock
 from dig_jax.models.layers import MLP, LayerNorm
 from dig_jax.models.products import activation_dtype
+from dig_jax.models.uvit import TransformerBlock
 
 MLP_RATIO = 3.0
+UVIT_MLP_RATIO = 4.0
+PATCHES = 2**14
+
+
+class Program(NamedTuple):
+    """What is compiled.
+
+    Attributes:
+        macs: Forward multiply-accumulates of the formulas; 0 where nobody asks.
+        free_flops: Of products that are left out, to be added at the chip's peak.
+    """
+
+    name: str
+    function: Callable
+    arguments: list
+    macs: float = 0.0
+    free_flops: float = 0.0
 
 
 class NormedMLP(nn.Module):
@@ -55,6 +94,23 @@ def forward_and_backward(
     return run, [params, rows, rows]
 
 
+def dig_macs(graph: GridGraph, width: int) -> float:
+    """Of a block and an image: two hops of two products, their fusion, the MLP."""
+    fine, coarse = (scale.num_nodes + graph.num_hubs for scale in graph.scales)
+    return width**2 * ((2 * 2 + 1 + 2 * MLP_RATIO) * fine + (2 * 2 + 1) * coarse)
+
+
+def attention_macs(num_tokens: int, width: int) -> float:
+    """Of an image: both products of the attention itself."""
+    return 2.0 * num_tokens**2 * width
+
+
+def uvit_macs(num_tokens: int, width: int) -> float:
+    """Of a block and an image: four products of the width, the MLP, the attention."""
+    linear = (4 + 2 * UVIT_MLP_RATIO) * width**2
+    return num_tokens * linear + attention_macs(num_tokens, width)
+
+
 def products(num_rows: int, width: int) -> Iterator[tuple[str, Callable, list]]:
     """Name, function and arguments of the bare products of an MLP and a hop."""
     hidden = round(MLP_RATIO * width)
@@ -78,10 +134,8 @@ def products(num_rows: int, width: int) -> Iterator[tuple[str, Callable, list]]:
     yield name, product(0, jnp.float32), gradient
 
 
-def programs(
-    options: argparse.Namespace, image_size: int
-) -> Iterator[tuple[str, Callable, list]]:
-    """Name, function and arguments of all that is compiled."""
+def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
+    """All that is compiled."""
     graph = GridGraph.create(
         image_size,
         (2, 4),
@@ -89,9 +143,11 @@ def programs(
         across=False,
         node_multiple=options.node_multiple,
     )
-    num_rows = options.batch * graph.at_scale(0).num_padded_nodes
+    num_patches = graph.scales[0].num_nodes
+    batch, width = options.batch or max(PATCHES // num_patches, 1), options.width
+    num_rows = batch * graph.at_scale(0).num_padded_nodes
     dtype = activation_dtype(options.dtype)
-    rows = jax.ShapeDtypeStruct((num_rows, options.width), dtype)
+    rows = jax.ShapeDtypeStruct((num_rows, width), dtype)
     if "block" in options.parts:
         for kind in options.aggregation:
             block = ParallelBlock(
@@ -105,12 +161,28 @@ def programs(
             )
             off = aggregation_off() if kind == "none" else contextlib.nullcontext()
             with off:  # it holds until the next one is asked for
-                yield f"block, {kind}", *forward_and_backward(block, rows)
+                run = forward_and_backward(block, rows)
+                macs = batch * dig_macs(graph, width)
+                yield Program(f"block, {kind}", *run, macs)
+    if "uvit" in options.parts:
+        num_tokens = num_patches + 1
+        tokens = jax.ShapeDtypeStruct((batch * num_tokens, width), dtype)
+        for kind in options.attention:
+            block = TransformerBlock(
+                num_tokens, width // 64, UVIT_MLP_RATIO, False, "xla", options.dtype
+            )
+            free = kind == "free"
+            with attention_left_out() if free else contextlib.nullcontext():
+                run = forward_and_backward(block, tokens)
+                # Forward, and with the weights computed again five products backward.
+                left_out = 7.0 * batch * attention_macs(num_tokens, width)
+                macs = batch * uvit_macs(num_tokens, width)
+                yield Program(f"U-ViT, {kind}", *run, macs, left_out if free else 0.0)
     if "mlp" in options.parts:
-        module = NormedMLP(options.dtype)
-        yield "norm and mlp", *forward_and_backward(module, rows)
+        run = forward_and_backward(NormedMLP(options.dtype), rows)
+        yield Program("norm and mlp", *run)
     if "products" in options.parts:
-        yield from products(num_rows, options.width)
+        yield from (Program(*found) for found in products(num_rows, width))
 
 
 def measure(
@@ -118,30 +190,37 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """A row of the table for each program."""
     place, chip = SingleDeviceSharding(topology.devices[0]), topology.chip
-    floor = None
-    for name, function, arguments in programs(options, image_size):
+    clock, floor = chip.clock or 1, None
+    for program in programs(options, image_size):
         arguments = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), arguments
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+            program.arguments,
         )
-        costs = count_costs(jax.jit(function).lower(*arguments).compile())
-        if name == "block, none":
-            floor = costs.cycles
-        compared = floor if name.startswith("block") else None
-        share = costs.flops / chip.flops / (costs.cycles / (chip.clock or 1))
+        row = {"image": image_size, "part": program.name}
+        try:
+            compiled = compile_lowered(jax.jit(program.function).lower(*arguments))
+        except DoesNotFitError as error:
+            yield row | {"error": str(error)}
+            continue
+        costs = count_costs(compiled)
+        flops = costs.flops + program.free_flops
+        cycles = costs.cycles + program.free_flops / chip.flops * clock
+        if program.name == "block, none":
+            floor = cycles
+        compared = floor if program.name.startswith("block") else None
         kinds = sorted(costs.cycles_by_kind.items(), key=lambda item: -item[1])
-        yield {
-            "image": image_size,
-            "part": name,
-            "Mcycles": round(costs.cycles / 1e6, 3),
-            "over none": round(costs.cycles / compared, 3) if compared else "",
-            "share": round(share, 3),
+        macs = program.macs / 1e9
+        row |= {
+            "Mcycles": round(cycles / 1e6, 3),
+            "over none": round(cycles / compared, 3) if compared else "",
+            "share": round(flops / chip.flops / (cycles / clock), 3),
             "GB": round(costs.memory_bytes / 1e9, 3),
-            **(
-                {"kinds": {k: round(v / 1e6, 2) for k, v in kinds}}
-                if options.kinds
-                else {}
-            ),
+            "GMAC": round(macs, 2) or "",
+            "Mcycles per GMAC": round(cycles / 1e6 / macs, 4) if macs else "",
         }
+        if options.kinds:
+            row["kinds"] = {k: round(v / 1e6, 2) for k, v in kinds}
+        yield row
 
 
 def main() -> None:
@@ -151,9 +230,10 @@ def main() -> None:
     )
     parser.add_argument("--topology", default="v5e:1x1", help="a TPU's")
     parser.add_argument("--image_size", default=[32], type=numbers)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--parts", default=["block", "mlp", "products"], type=words)
+    parser.add_argument("--attention", default=["xla", "free"], type=words)
     kinds = ["none", "dense", "stencil"]
     parser.add_argument("--aggregation", default=kinds, type=words)
     parser.add_argument("--dtype", default="mixed")
@@ -170,7 +250,7 @@ def main() -> None:
                 rows.append(row)
                 write_json(options.out, rows, options)
     print()
-    print_table(rows)
+    print_table([row for row in rows if "error" not in row])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 
 from dig_jax.compiled import Memory, memory_of
 from dig_jax.experiment import Experiment
-from dig_jax.models import aggregation
+from dig_jax.models import aggregation, attention
 from dig_jax.summary import count_costs
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state, make_train_step
@@ -156,6 +157,17 @@ def aggregation_off() -> Iterator[None]:
         yield
     finally:
         aggregation.AGGREGATIONS["stencil"] = stencil
+
+
+@contextlib.contextmanager
+def attention_left_out() -> Iterator[None]:
+    """Attention traced in here is a sum that needs its inputs and nothing else."""
+
+    def add(q: jax.Array, k: jax.Array, v: jax.Array, *_: Any, **__: Any) -> jax.Array:
+        return q + k + v
+
+    with mock.patch.object(attention, "dot_product_attention", add):
+        yield
 
 
 def words(text: str) -> list[str]:

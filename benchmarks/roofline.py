@@ -22,11 +22,10 @@ import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from unittest import mock
 
-import jax
 from common import (
     aggregation_off,
+    attention_left_out,
     numbers,
     print_table,
     words,
@@ -48,7 +47,6 @@ from dig_jax.compiled import (
 )
 from dig_jax.config import load_config_file
 from dig_jax.experiment import create_experiment
-from dig_jax.models import attention
 from dig_jax.summary import count_costs as count_macs
 
 
@@ -71,17 +69,6 @@ class Program(NamedTuple):
     attention_macs: float
     num_nodes: int
     compile_seconds: float
-
-
-@contextlib.contextmanager
-def attention_left_out() -> Iterator[None]:
-    """Attention traced in here is a sum that needs its inputs and nothing else."""
-
-    def add(q: jax.Array, k: jax.Array, v: jax.Array, *_: Any, **__: Any) -> jax.Array:
-        return q + k + v
-
-    with mock.patch.object(attention, "dot_product_attention", add):
-        yield
 
 
 def make_config(variant: Variant, options: argparse.Namespace) -> ConfigDict:
