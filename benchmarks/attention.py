@@ -20,17 +20,13 @@ from dig_jax.models.attention import dot_product_attention
 from dig_jax.models.products import DType, batched_matmul
 
 
-def with_heads_in_the_middle(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """As `jax.nn` computes it."""
-    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
-
-
 def wholes(dtype: DType) -> dict[str, Callable]:
     """Attention from [batch, token, head, channel] to the same."""
     operand = jnp.float32 if dtype == "float32" else jnp.bfloat16
 
     def jax_nn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        out = with_heads_in_the_middle(*(x.astype(operand) for x in (q, k, v)))
+        q, k, v = (x.astype(operand) for x in (q, k, v))
+        out = jax.nn.dot_product_attention(q, k, v, implementation="xla")
         return out.astype(jnp.float32)
 
     return {

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from common import (
     aggregation_off,
     attention_left_out,
+    left_out_flops,
     numbers,
     print_table,
     words,
@@ -174,8 +175,7 @@ def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
             free = kind == "free"
             with attention_left_out() if free else contextlib.nullcontext():
                 run = forward_and_backward(block, tokens)
-                # Forward, and with the weights computed again five products backward.
-                left_out = 7.0 * batch * attention_macs(num_tokens, width)
+                left_out = left_out_flops(batch * attention_macs(num_tokens, width))
                 macs = batch * uvit_macs(num_tokens, width)
                 yield Program(f"U-ViT, {kind}", *run, macs, left_out if free else 0.0)
     if "mlp" in options.parts:

@@ -170,6 +170,14 @@ def attention_left_out() -> Iterator[None]:
         yield
 
 
+def left_out_flops(attention_macs: float) -> float:
+    """FLOPs of a training step's attention, by the multiply-accumulates of its forward.
+
+    Two products forward, and with the weights computed again five backward.
+    """
+    return 2.0 * attention_macs * 3.5
+
+
 def words(text: str) -> list[str]:
     """A flag's values, separated by commas."""
     return text.split(",")

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from common import (
     aggregation_off,
     attention_left_out,
+    left_out_flops,
     numbers,
     print_table,
     words,
@@ -153,8 +154,8 @@ def describe(
     """The table's row of a variant."""
     costs, chip, memory = program.costs, topology.chip, program.memory
     flops, cycles = costs.flops, costs.cycles
-    if free:  # forward, and with the weights computed again five products backward
-        added = 2.0 * batch * program.attention_macs * 3.5
+    if free:
+        added = left_out_flops(batch * program.attention_macs)
         flops, cycles = flops + added, cycles + added / chip.flops * (chip.clock or 0)
     seconds = cycles / chip.clock if chip.clock else 0.0
     return {
