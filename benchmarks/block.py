@@ -1,4 +1,4 @@
-"""Parts of a network compiled for a TPU that is not there: minutes, not tens of them.
+"""Parts of a network compiled for a chip that is not there: minutes, not tens of them.
 
     python benchmarks/block.py [--topology=v5e:1x1] [--image_size=32] [--batch=0]
         [--width=512] [--parts=block,uvit,mlp,products]
@@ -39,6 +39,7 @@ from common import (
 from jax.sharding import SingleDeviceSharding
 
 from dig_jax.compiled import (
+    Costs,
     DoesNotFitError,
     Topology,
     compile_lowered,
@@ -185,12 +186,17 @@ def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
         yield from (Program(*found) for found in products(num_rows, width))
 
 
+def quotient(a: float, b: float, digits: int) -> float | str:
+    """a / b, or nothing where nothing is known of either."""
+    return round(a / b, digits) if a and b else ""
+
+
 def measure(
     options: argparse.Namespace, topology: Topology, image_size: int
 ) -> Iterator[dict[str, Any]]:
     """A row of the table for each program."""
     place, chip = SingleDeviceSharding(topology.devices[0]), topology.chip
-    clock, floor = chip.clock or 1, None
+    clock, floor = chip.clock or 1, Costs()
     for program in programs(options, image_size):
         arguments = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
@@ -206,17 +212,18 @@ def measure(
         flops = costs.flops + program.free_flops
         cycles = costs.cycles + program.free_flops / chip.flops * clock
         if program.name == "block, none":
-            floor = cycles
-        compared = floor if program.name.startswith("block") else None
+            floor = costs
+        compared = floor if program.name.startswith("block") else Costs()
         kinds = sorted(costs.cycles_by_kind.items(), key=lambda item: -item[1])
         macs = program.macs / 1e9
         row |= {
             "Mcycles": round(cycles / 1e6, 3),
-            "over none": round(cycles / compared, 3) if compared else "",
-            "share": round(flops / chip.flops / (cycles / clock), 3),
+            "over none": quotient(cycles, compared.cycles, 3),
+            "share": quotient(flops / chip.flops, cycles / clock, 3),
             "GB": round(costs.memory_bytes / 1e9, 3),
+            "GB over none": quotient(costs.memory_bytes, compared.memory_bytes, 3),
             "GMAC": round(macs, 2) or "",
-            "Mcycles per GMAC": round(cycles / 1e6 / macs, 4) if macs else "",
+            "Mcycles per GMAC": quotient(cycles / 1e6, macs, 4),
         }
         if options.kinds:
             row["kinds"] = {k: round(v / 1e6, 2) for k, v in kinds}
@@ -228,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--topology", default="v5e:1x1", help="a TPU's")
+    parser.add_argument("--topology", default="v5e:1x1", help="or h100:1: bytes alone")
     parser.add_argument("--image_size", default=[32], type=numbers)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--width", type=int, default=512)

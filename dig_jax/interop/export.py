@@ -178,7 +178,7 @@ def _on_platform(experiment: Experiment, platform: str) -> Experiment:
     is_this_kind = (platform == "cpu") == (jax.default_backend() == "cpu")
     if graph is None or is_this_kind or not is_auto:
         return experiment
-    name = choose_aggregation(platform, graph.num_nodes)
+    name = choose_aggregation(platform, graph)
     return _with_backbone_key(experiment, "aggregation", name)
 
 

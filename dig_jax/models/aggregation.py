@@ -15,7 +15,7 @@ docs/benchmarks.md); it is reshaped to [batch, node, width] only here.
 """
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -113,8 +113,19 @@ AGGREGATIONS: dict[str, Callable[[Graph | GridGraph, str], Aggregate]] = {
 }
 
 
-MOST_DENSE_NODES = {"cpu": 0, "gpu": 1024, "tpu": 6000}
-"""Nodes of a graph up to which `auto` takes a product with the whole matrix."""
+class MostNodes(NamedTuple):
+    """Nodes of a graph up to which `auto` takes a product with the whole matrix.
+
+    Attributes:
+        apart: Of a grid without edges between scales, whose stencil shifts rows.
+        other: Of any other graph.
+    """
+
+    apart: int = 0
+    other: int = 0
+
+
+MOST_DENSE_NODES = {"gpu": MostNodes(other=1024), "tpu": MostNodes(2500, 6000)}
 
 
 def create_aggregate(
@@ -131,9 +142,7 @@ def create_aggregate(
         InputError: Unknown name or normalization, or a stencil without a grid.
     """
     if name == "auto":
-        name = choose_aggregation(
-            target_platform(), graph.num_nodes, is_grid=isinstance(graph, GridGraph)
-        )
+        name = choose_aggregation(target_platform(), graph)
     if name not in AGGREGATIONS:
         raise InputError(
             f"Unknown aggregation {name!r}. Available: "
@@ -142,9 +151,12 @@ def create_aggregate(
     return AGGREGATIONS[name](graph, normalization)
 
 
-def choose_aggregation(platform: str, num_nodes: int, *, is_grid: bool = True) -> str:
+def choose_aggregation(platform: str, graph: Graph | GridGraph) -> str:
     """What `auto` means: see "Which aggregation" in docs/benchmarks.md."""
-    if num_nodes <= MOST_DENSE_NODES.get(platform, 0):
+    is_grid = isinstance(graph, GridGraph)
+    most = MOST_DENSE_NODES.get(platform, MostNodes())
+    limit = most.apart if is_grid and not graph.across else most.other
+    if graph.num_nodes <= limit:
         return "dense"
     return "stencil" if is_grid else "segment"
 

@@ -1,4 +1,9 @@
-"""Sums over the neighbours on a grid graph: shifts, and sums over whole grids."""
+"""Sums over the neighbours on a grid graph: shifts, and sums over whole grids.
+
+On CPU grids are shifted. On TPU and GPU, where cutting the grids out of the rows costs
+more than adding them up, all rows are: a matrix with few diagonals is a sum of shifts,
+each times a column of weights.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dig_jax.graphs import GridGraph, Scale, Stencil
+from dig_jax.target import target_platform
 
 Nodes = Float[Array, "batch node width"]
 Column = Float[np.ndarray, "node 1"]
@@ -25,6 +31,14 @@ def stencil_sum(
         before: Factor of each node's features as they are sent.
         after: Factor of what has arrived.
     """
+    on_grids = graph.across or target_platform() == "cpu"
+    return (_sum_on_grids if on_grids else _sum_of_diagonals)(graph, own, before, after)
+
+
+def _sum_on_grids(
+    graph: GridGraph, own: Column, before: Column, after: Column
+) -> Callable[[Nodes], Nodes]:
+    """By shifting each scale's grid, and summing over it."""
     hub_loops = own[graph.hubs]
     stencils = [
         replace(stencil, centre=stencil.centre + float(own[scale.start, 0]))
@@ -65,6 +79,61 @@ def stencil_sum(
         return jnp.concatenate(totals, axis=1).astype(dtype)
 
     return total_of
+
+
+def _sum_of_diagonals(
+    graph: GridGraph, own: Column, before: Column, after: Column
+) -> Callable[[Nodes], Nodes]:
+    """By shifting all rows: for graphs whose scales are apart."""
+    diagonals = _diagonals(graph, own, before, after)
+    patches = slice(graph.num_patches)
+    hub_weights = np.zeros_like(before)  # of a patch's edges with the hubs
+    for scale, stencil in zip(graph.scales, graph.stencils, strict=True):
+        hub_weights[scale.nodes] = stencil.hub
+    to_patches = after * hub_weights
+    from_patches = (before * hub_weights)[patches]
+    to_hubs = np.zeros_like(after)
+    to_hubs[graph.hubs] = after[graph.hubs]
+
+    def total_of(h: Nodes) -> Nodes:
+        total = jnp.zeros((), jnp.float32)
+        for offset, weights in diagonals.items():
+            # Rows that a shift would bring from beyond the ends are zeros.
+            shifts = [(0, 0, 0), (offset, -offset, 0), (0, 0, 0)]
+            shifted = jax.lax.pad(h, jnp.zeros((), h.dtype), shifts)
+            total = total + shifted.astype(jnp.float32) * weights
+        if graph.num_hubs:
+            hubs, grids = h[:, graph.hubs], h[:, patches]
+            hubs = scaled(hubs.astype(jnp.float32), before[graph.hubs])
+            grids = scaled(grids.astype(jnp.float32), from_patches)
+            total = total + jnp.sum(hubs, axis=1, keepdims=True) * to_patches
+            total = total + jnp.sum(grids, axis=1, keepdims=True) * to_hubs
+        return jnp.broadcast_to(total, h.shape).astype(h.dtype)
+
+    return total_of
+
+
+def _diagonals(
+    graph: GridGraph, own: Column, before: Column, after: Column
+) -> dict[int, Column]:
+    """Weights of each diagonal of the matrix between the patches, and of self-loops.
+
+    Under d: the weight of h[v - d] in what arrives at v.
+    """
+    edges = graph.graph
+    kept = np.maximum(edges.senders, edges.receivers) < graph.num_patches
+    nodes = np.arange(len(own))
+    senders = np.concatenate([edges.senders[kept], nodes])
+    receivers = np.concatenate([edges.receivers[kept], nodes])
+    weights = np.concatenate([edges.weights[kept], own[:, 0]])
+    weights = weights * before[senders, 0] * after[receivers, 0]
+    diagonals: dict[int, Column] = {}
+    for offset in np.unique((receivers - senders)[weights != 0]):
+        on_it = receivers - senders == offset
+        diagonal = np.zeros(len(own))
+        np.add.at(diagonal, receivers[on_it], weights[on_it])
+        diagonals[int(offset)] = column(diagonal)
+    return diagonals
 
 
 def column(values: Float[np.ndarray, "node"]) -> Float[np.ndarray, "node 1"]:

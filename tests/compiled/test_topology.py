@@ -85,7 +85,7 @@ def test_auto_is_what_the_platform_that_is_compiled_for_wants():
     for platform in ("cpu", "gpu", "tpu"):
         with compiling_for(platform):
             assert target_platform() == platform
-            chosen = choose_aggregation(platform, graph.num_nodes)
+            chosen = choose_aggregation(platform, graph)
             assert program("auto") == program(chosen)
     assert target_platform() == here == jax.default_backend()
 
