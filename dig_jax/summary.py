@@ -217,7 +217,7 @@ def _inner_programs(equation: core.JaxprEqn) -> list[Any]:
     """Programs among an operation's parameters, and other things."""
     if equation.primitive.name == "linear_call":
         arguments = [variable.aval for variable in equation.invars]
-        return [jax.make_jaxpr(equation.params["fun"])(*arguments)]
+        return [jax.make_jaxpr(equation.params["call"])(*arguments)]
     return jax.tree.leaves(
         list(equation.params.values()),
         is_leaf=lambda p: isinstance(p, core.Jaxpr | core.ClosedJaxpr),

@@ -28,6 +28,7 @@ from dig_jax.models.layers import (
     sinusoidal_embedding,
 )
 from dig_jax.models.products import DType, activation_dtype
+from dig_jax.models.stack import stack_blocks, stacked
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]
@@ -164,8 +165,7 @@ class DiTBlock(nn.Module):
 class DiT(nn.Module):
     """The network around the blocks: image to tokens, blocks, tokens to prediction.
 
-    The blocks are one `lax.scan` over parameters stacked on a leading axis, whatever
-    `unroll` and `remat` say.
+    See `stack_blocks` for how the blocks run.
 
     Attributes:
         num_labels: Rows of the label table; 0 for none.
@@ -200,9 +200,24 @@ class DiT(nn.Module):
         size = self.patch_size
         h = h + grid_positions(rows // size, cols // size, self.width).astype("float32")
         h = h.astype(activation_dtype(self.dtype)).reshape(-1, self.width)
-        h, features = self._blocks(return_features)(h, condition)
+        h, features = stack_blocks(
+            self,
+            DiTBlock,
+            (
+                self.num_heads,
+                self.mlp_ratio,
+                self.attention,
+                return_features,
+                self.dtype,
+            ),
+            name="blocks",
+            length=self.depth,
+            unroll=self.unroll,
+            remat=self.remat,
+            broadcast=True,
+        )(h, condition)
         if return_features:
-            return features.reshape(self.depth, batch, -1, self.width)
+            return stacked(features).reshape(self.depth, batch, -1, self.width)
 
         shift, scale = jnp.split(
             Linear(2 * self.width, self.dtype, kernel_init=zeros, name="modulation")(
@@ -231,28 +246,6 @@ class DiT(nn.Module):
         )
         assert label is not None  # by `as_backbone`
         return h + look_up(table, label)
-
-    def _blocks(self, return_features: bool) -> nn.Module:
-        block = DiTBlock
-        if self.remat:
-            # A scan's body is not merged with another, so CSE needs no guard there.
-            block = nn.remat(block, prevent_cse=self.unroll != 1)
-        stack = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,  # type: ignore[arg-type]  # Flax says int only
-            length=self.depth,
-            unroll=self.unroll or self.depth,
-        )
-        return stack(
-            self.num_heads,
-            self.mlp_ratio,
-            self.attention,
-            return_features,
-            self.dtype,
-            name="blocks",
-        )
 
 
 def _per_token(gate: PerImage, num_tokens: int) -> Rows:

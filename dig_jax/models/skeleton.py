@@ -1,6 +1,7 @@
 """U-ViT's skeleton (arXiv:2209.12152): a stack with long skips, and its head."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import patches_to_image
 from dig_jax.models.layers import Convolution, LayerNorm, Linear
 from dig_jax.models.products import DType
+from dig_jax.models.stack import stack_blocks, stacked
 
 Rows = Float[Array, "rows width"]
 MakeBlock = Callable[..., nn.Module]
@@ -84,10 +86,8 @@ class OutBlock(nn.Module):
 class LongSkipStack(nn.Module):
     """depth/2 blocks, a middle one, and depth/2 blocks that take the skips in reverse.
 
-    Both halves are `lax.scan`s over parameters stacked on a leading axis, whatever
-    `unroll` and `remat` say, so a checkpoint does not depend on them. out_blocks[i]
-    takes the skip of in_blocks[i]: the second scan runs from its last entry to its
-    first.
+    out_blocks[i] takes the skip of in_blocks[i]: the second half runs from its last
+    block to its first. See `stack_blocks` for how both run.
 
     Attributes:
         block: Makes a block of `name`, a module from rows to rows.
@@ -106,30 +106,20 @@ class LongSkipStack(nn.Module):
     def __call__(
         self, h: Rows, return_features: bool = False
     ) -> tuple[Rows, Float[Array, "block rows width"] | None]:
-        half = self.depth // 2
-        h, skips = self._scan(InBlock, half)(self.block, name="in_blocks")(h, None)
-        middle = self._remat(InBlock)(self.block, name="middle_block")
-        h, middle_features = middle(h, None)
-        out_blocks = self._scan(OutBlock, half, reverse=True)
-        h, out_features = out_blocks(
-            self.block, self.dtype, return_features, name="out_blocks"
-        )(h, skips)
+        stack = partial(
+            stack_blocks,
+            self,
+            length=self.depth // 2,
+            unroll=self.unroll,
+            remat=self.remat,
+        )
+        h, skips = stack(InBlock, (self.block,), name="in_blocks")(h, None)
+        middle_block = nn.remat(InBlock) if self.remat else InBlock
+        h, middle_features = middle_block(self.block, name="middle_block")(h, None)
+        arguments = (self.block, self.dtype, return_features)
+        out_blocks = stack(OutBlock, arguments, name="out_blocks", reverse=True)
+        h, out_features = out_blocks(h, skips)
         if not return_features:
             return h, None
-        return h, jnp.concatenate([skips, middle_features[None], out_features[::-1]])
-
-    def _remat(self, block: type[nn.Module]) -> type[nn.Module]:
-        # A scan's body is not merged with another, so CSE needs no guard there.
-        return nn.remat(block, prevent_cse=self.unroll != 1) if self.remat else block
-
-    def _scan(
-        self, block: type[nn.Module], length: int, reverse: bool = False
-    ) -> Callable[..., nn.Module]:
-        return nn.scan(
-            self._remat(block),
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=length,
-            reverse=reverse,
-            unroll=self.unroll or length,
-        )
+        parts = stacked(skips), middle_features[None], stacked(out_features)[::-1]
+        return h, jnp.concatenate(parts)

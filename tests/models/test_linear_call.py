@@ -66,6 +66,39 @@ def test_it_is_the_function_that_it_calls(rng, name, run):
     )
 
 
+def test_trees_go_in_and_come_out(rng):
+    """Residual a; x = {p, q} to [a p, q - p]; its transpose adds up over the list."""
+    a, p, q = jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)
+
+    def forward(a, x):
+        return [a * x["p"], x["q"] - x["p"]]
+
+    def backward(a, g):
+        return {"p": a * g[0] - g[1], "q": g[1]}
+
+    def loss(call, a, x):
+        first, second = call(a, x)
+        return jnp.sum(jnp.sin(first) * second)
+
+    def ours(a, x):
+        return linear_call(forward, backward, (a,), x)
+
+    x = {"p": p, "q": q}
+    for of_all in (
+        lambda f: jax.jvp(f, (a, x), (2 * a, {"p": q, "q": p})),
+        lambda f: jax.vjp(f, a, x)[1]([p, q]),
+        lambda f: jax.vmap(f)(two(a), jax.tree.map(two, x)),
+        lambda f: jax.vmap(f, (None, {"p": 0, "q": None}))(a, {"p": two(p), "q": q}),
+        lambda f: jax.vjp(lambda a, x: f(a, x)[1], a, x)[1](q),  # one result unused
+        lambda f: jax.hessian(lambda a, x: loss(f, a, x), (0, 1))(a, x),
+    ):
+        jax.tree.map(
+            lambda got, expected: np.testing.assert_allclose(got, expected, atol=1e-5),
+            of_all(ours),
+            of_all(forward),
+        )
+
+
 def test_reverse_mode_runs_the_transpose_that_is_given():
     def seven(x):
         return linear_call(lambda v: 2 * v, lambda g: 7 * g, (), x)
