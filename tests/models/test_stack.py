@@ -62,7 +62,8 @@ def test_blocks_run_in_order(rng, unroll, remat, reverse, broadcast):
     shapes = jax.eval_shape(module.init, jax.random.key(0), h, inputs)
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
 
-    out = jax.jit(module.apply)(params, h, inputs)
+    apply: Any = module.apply
+    out = jax.jit(apply)(params, h, inputs)
     expected = in_numpy(kernels, h, inputs, **order)
     # Float32 through four products of three terms.
     jax.tree.map(
@@ -70,7 +71,7 @@ def test_blocks_run_in_order(rng, unroll, remat, reverse, broadcast):
     )
 
     def loss(params):
-        h_out, outputs = module.apply(params, h, inputs)
+        h_out, outputs = apply(params, h, inputs)
         return jnp.sum(h_out**2) + jnp.sum(jnp.sin(outputs))
 
     slope = jax.jit(jax.grad(loss))(params)["params"]["blocks"]["kernel"]
