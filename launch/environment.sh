@@ -30,3 +30,12 @@ make_environment() {
   echo "$inputs" > "$stamp"
   echo "Installed in $((SECONDS - start)) s."
 }
+
+# For training on a CPU: keep freed memory, in huge pages. Each step asks for hundreds of
+# megabytes anew; as it is, Linux hands them out and takes them back in pages of 4 KB
+# (docs/benchmarks.md). What is set already is left alone; only glibc reads it.
+keep_memory() {
+  local m=glibc.malloc
+  local tunables="$m.hugetlb=1:$m.mmap_max=0:$m.trim_threshold=1000000000000"
+  export GLIBC_TUNABLES="${GLIBC_TUNABLES:-$tunables}"
+}

@@ -7,6 +7,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 make_environment
+keep_memory
 cd "$ROOT"
 
 workdir=runs/digits
