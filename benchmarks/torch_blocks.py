@@ -1,9 +1,10 @@
-"""The blocks of DiG (with PyTorch Geometric's SAGEConv) and of U-ViT in torch.
+"""The blocks of DiG (with PyTorch Geometric's SAGEConv), U-ViT and DiT in torch.
 
 Each loads the parameters of ours, and maps [batch * node, width] as ours does.
 """
 
 # pyright: reportMissingImports=false
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from dig_jax.graphs import GridGraph
 
 def batched_edges(graph: GridGraph, batch: int) -> Tensor:
     """The edges of `batch` copies of a graph, as PyTorch Geometric batches graphs."""
-    edges = torch.tensor([graph.graph.senders, graph.graph.receivers]).long()
+    edges = torch.tensor(np.stack([graph.graph.senders, graph.graph.receivers])).long()
     offsets = torch.arange(batch) * graph.num_nodes
     return (edges[:, None] + offsets[None, :, None]).reshape(2, -1)
 
@@ -140,6 +141,14 @@ class Mix(Residual):
         self.hops.load(params["hops"])
 
 
+def attend(qkv: Tensor, batch: int, heads: int) -> Tensor:
+    """Attention of rows [batch * token, 3 * width] to each other, image by image."""
+    rows, width = len(qkv), qkv.shape[1] // 3
+    parts = qkv.reshape(batch, -1, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(*parts)
+    return mixed.transpose(1, 2).reshape(rows, width)
+
+
 class Transformer(Residual):
     """U-ViT's block."""
 
@@ -150,15 +159,53 @@ class Transformer(Residual):
         self.out = nn.Linear(width, width)
 
     def forward(self, h: Tensor) -> Tensor:  # noqa: D102
-        qkv = self.qkv(self.norm(h)).reshape(
-            self.batch, -1, 3, self.heads, h.shape[1] // self.heads
-        )
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        h = h + self.out(mixed.reshape(h.shape))
+        h = h + self.out(attend(self.qkv(self.norm(h)), self.batch, self.heads))
         return h + self.mlp(h)
 
     def load(self, params: dict) -> None:  # noqa: D102
         super().load(params)
         load_linear(self.qkv, params["attention"]["qkv"])
         load_linear(self.out, params["attention"]["project"])
+
+
+class AdaptiveTransformer(nn.Module):
+    """DiT's block: shifts, scales and gates from a condition of each image."""
+
+    def __init__(self, width: int, heads: int, ratio: float, condition: Tensor):
+        super().__init__()
+        hidden = round(width * ratio)
+        self.heads, self.condition = heads, condition
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.expand, self.project = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, h: Tensor) -> Tensor:  # noqa: D102
+        batch = len(self.condition)
+        parts = self.modulation(F.silu(self.condition))[:, None].chunk(6, dim=2)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
+
+        def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+            normed = self.norm(h).reshape(batch, -1, h.shape[1])
+            return (normed * (1 + scale) + shift).reshape(h.shape)
+
+        def gated(gate: Tensor, update: Tensor) -> Tensor:
+            per_image = update.reshape(batch, -1, update.shape[1])
+            return (gate * per_image).reshape(update.shape)
+
+        update = self.out(
+            attend(self.qkv(modulated(h, shift, scale)), batch, self.heads)
+        )
+        h = h + gated(gate, update)
+        hidden = self.expand(modulated(h, mlp_shift, mlp_scale))
+        update = self.project(F.gelu(hidden, approximate="tanh"))
+        return h + gated(mlp_gate, update)
+
+    def load(self, params: dict) -> None:
+        """Take the parameters of ours."""
+        params = params["block"]
+        load_linear(self.modulation, params["modulation"])
+        load_linear(self.qkv, params["attention"]["qkv"])
+        load_linear(self.out, params["attention"]["project"])
+        load_linear(self.expand, params["mlp"]["expand"])
+        load_linear(self.project, params["mlp"]["project"])

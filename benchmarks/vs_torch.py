@@ -1,7 +1,7 @@
 """Our blocks against the same ones in torch and PyTorch Geometric.
 
     pip install -e .[bench]
-    python benchmarks/vs_torch.py [--kinds=dig_parallel,dig_mix,uvit] [--batch=8]
+    python benchmarks/vs_torch.py [--kinds=dig_parallel,dig_mix,uvit,dit] [--batch=8]
         [--blocks=2] [--threads=2] [--repeats=5] [--clock=wall|cpu] [--out=FILE.json]
 
 A stack of blocks at CIFAR-10 sizes (width 512, K = 2, {2, 4}, one hub; DiG-parallel's
@@ -29,10 +29,11 @@ from common import (
     words,
     write_json,
 )
-from torch_blocks import Mix, Parallel, Transformer
+from torch_blocks import AdaptiveTransformer, Mix, Parallel, Transformer
 
 from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import MixBlock, ParallelBlock
+from dig_jax.models.dit import DiTBlock
 from dig_jax.models.products import DType
 from dig_jax.models.uvit import TransformerBlock
 
@@ -41,8 +42,27 @@ WIDTH, HOPS, HEADS = 512, 2, 8
 TOLERANCE = 2e-4
 
 
-def our_block(kind: str, dtype: DType, graph: GridGraph) -> nn.Module:
+def conditions(batch: int) -> np.ndarray:
+    """What DiT's blocks are told of each image."""
+    return np.random.default_rng(0).normal(size=(batch, WIDTH)).astype(np.float32)
+
+
+class ConditionedBlock(nn.Module):
+    """DiT's block under `conditions`."""
+
+    dtype: DType
+    batch: int
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        block = DiTBlock(HEADS, 4.0, "xla", False, self.dtype, name="block")
+        return block(h, jnp.asarray(conditions(self.batch)))[0]
+
+
+def our_block(kind: str, dtype: DType, graph: GridGraph, batch: int) -> nn.Module:
     """A block as our networks have it."""
+    if kind == "dit":
+        return ConditionedBlock(dtype, batch)
     if kind == "uvit":
         return TransformerBlock(257, HEADS, 4.0, False, "xla", dtype)
     sizes: dict[str, Any] = dict(graph=graph, hops=HOPS, conv="sage", mlp_ratio=3.0)
@@ -54,17 +74,30 @@ def our_block(kind: str, dtype: DType, graph: GridGraph) -> nn.Module:
 
 def torch_block(kind: str, graph: GridGraph, batch: int) -> torch.nn.Module:
     """The same one in torch."""
+    if kind == "dit":
+        condition = torch.tensor(conditions(batch))
+        return AdaptiveTransformer(WIDTH, HEADS, 4.0, condition)
     if kind == "uvit":
         return Transformer(WIDTH, HEADS, 4.0, batch)
     block = Mix if kind == "dig_mix" else Parallel
     return block(WIDTH, HOPS, 3.0, graph, batch)
 
 
+def without_zeros(params: Any, key: jax.Array) -> Any:
+    """Parameters, of which some start as zeros, somewhere else: all shall matter."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    moved = [
+        leaf + 0.02 * jax.random.normal(k, leaf.shape)
+        for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return tree.unflatten(moved)
+
+
 def make_ours(
-    kind: str, dtype: DType, graph: GridGraph, params: list, h: jax.Array
+    block: nn.Module, params: list, h: jax.Array
 ) -> tuple[Callable, Callable]:
     """Forward, and gradients; compiled."""
-    block = our_block(kind, dtype, graph)
 
     def forward(params: list, h: jax.Array) -> jax.Array:
         for p in params:
@@ -119,9 +152,9 @@ def measure(kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     )
     nodes = graph.num_nodes if kind == "dig_mix" else graph.at_scale(0).num_nodes
     h = jax.random.normal(jax.random.key(0), (batch * nodes, WIDTH))
-    block = our_block(kind, "float32", graph)
+    block = our_block(kind, "float32", graph, batch)
     keys = jax.random.split(jax.random.key(1), options.blocks)
-    params = [block.init(key, h)["params"] for key in keys]
+    params = [without_zeros(block.init(key, h)["params"], key) for key in keys]
     theirs = torch.nn.Sequential(
         *(torch_block(kind, graph, batch) for _ in range(options.blocks))
     )
@@ -131,7 +164,7 @@ def measure(kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     dtypes: tuple[DType, ...] = ("float32", "mixed")
     for dtype in dtypes:
-        mine = make_ours(kind, dtype, graph, params, h)
+        mine = make_ours(our_block(kind, dtype, graph, batch), params, h)
         other = make_theirs(theirs, h_torch, autocast=dtype == "mixed")
         if dtype == "float32":
             check_same(mine, other)
@@ -160,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = ["dig_parallel", "dig_mix", "uvit"]
+    kinds = ["dig_parallel", "dig_mix", "uvit", "dit"]
     parser.add_argument("--kinds", default=kinds, type=words)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--blocks", type=int, default=2)
