@@ -109,6 +109,7 @@ def test_gradients_are_put_into_the_stack_from_the_last_block_on(order):
     written = [
         int(inner.invars[2].val)
         for inner in jax.make_jaxpr(equation.params["call"])(*params).eqns
-        if inner.params.get("name") == "dynamic_update_index_in_dim"
+        # An operation, or newer jax's function of a like name around it.
+        if "dynamic_update" in inner.params.get("name", inner.primitive.name)
     ]
     assert written == list(order)[::-1]
