@@ -122,8 +122,9 @@ def _product_jvp(
     if not isinstance(db, SymbolicZero):
 
         def transpose(r: Matrices, g: Matrices) -> Matrices:
-            product = (g.astype(jnp.bfloat16), r) if transpose_b else (r, g)
-            return _dot(_transposed(product[0]), product[1], 0).astype(b.dtype)
+            g = g.astype(jnp.bfloat16)
+            x, y = (g, r) if transpose_b else (r, g)
+            return _product_of_transposed(x, y).astype(b.dtype)
 
         tangent = tangent + linear_call(
             lambda r, d: _dot(r, d, axis), transpose, (rounded_a,), db
@@ -153,10 +154,27 @@ def _dot(
     )
 
 
-def _transposed(x: Matrices) -> Matrices:
+def _product_of_transposed(x: Matrices, y: Matrices) -> Matrices:
+    """x^T y, in float32."""
     return jax.lax.platform_dependent(
-        x, cpu=_transposed_copy, default=lambda x: jnp.swapaxes(x, -1, -2)
+        x,
+        y,
+        cpu=_product_with_copy,
+        default=lambda x, y: _dot(jnp.swapaxes(x, -1, -2), y, 0),
     )
+
+
+def _product_with_copy(x: Matrices, y: Matrices) -> Matrices:
+    """x^T y, or for a kernel (y^T x)^T, where less is to be copied.
+
+    Attention's small matrices are slower that way.
+    """
+    rows, x_cols, y_cols = *x.shape[-2:], y.shape[-1]
+    # In values of two bytes; a result's have four.
+    copied, copied_otherwise = rows * x_cols, rows * y_cols + 2 * x_cols * y_cols
+    if x.ndim > 2 or copied <= copied_otherwise:
+        return _dot(_transposed_copy(x), y, 0)
+    return _transposed_copy(_dot(_transposed_copy(y), x, 0))
 
 
 def _transposed_copy(x: Matrices) -> Matrices:

@@ -12,10 +12,10 @@ from dig_jax.models.layers import LayerNorm, convolve, gelu, look_up
 from dig_jax.models.products import batched_matmul, matmul
 from dig_jax.target import compiling_for
 
-# Kernels whose rows divide by 16, by 2 and by nothing.
-SHAPES = [((4, 16), 8), ((2, 3, 18), 5), ((7, 13), 3)]
+# Kernels whose rows divide by 16, by 2 and by nothing; of many rows to few columns.
+SHAPES = [((4, 16), 8), ((2, 3, 18), 5), ((7, 13), 3), ((40, 24), 3)]
 low_precision = pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
-# Sums of at most 18 products in float32.
+# Sums of some ten products in float32.
 ROUNDING = 1e-5
 
 
@@ -161,6 +161,20 @@ def test_gelu_and_its_derivatives_equal_the_formula():
     np.testing.assert_allclose(forward, slope, atol=1e-7)
     curvature = jax.vmap(jax.grad(jax.grad(gelu)))(x32)
     np.testing.assert_allclose(curvature, (2 - x**2) * density, atol=5e-6)
+
+
+def test_tanh_gelu_and_its_derivatives_equal_the_formula():
+    x = np.linspace(-9, 9, 721)
+    root = math.sqrt(2 / math.pi)
+    wave = np.tanh(root * (x + 0.044715 * x**3))
+    inner = root * (1 + 3 * 0.044715 * x**2)
+    slope = 0.5 * (1 + wave) + 0.5 * x * (1 - wave**2) * inner
+    x32 = jnp.asarray(x, jnp.float32)
+    np.testing.assert_allclose(gelu(x32, True), 0.5 * x * (1 + wave), atol=2e-6)
+    of_x = jax.vmap(jax.grad(gelu), (0, None))(x32, True)
+    np.testing.assert_allclose(of_x, slope, atol=5e-6)
+    forward = jax.jvp(lambda x: gelu(x, True), (x32,), (jnp.ones_like(x32),))[1]
+    np.testing.assert_allclose(forward, slope, atol=5e-6)
 
 
 def test_gelu_of_bfloat16_is_rounded_once():
