@@ -6,8 +6,8 @@ draws in, and gives the same bits: jax simplifies a program of symbolic sizes or
 platforms once more before it compiles it, and XLA then rounds some of them otherwise
 (heun and dpm_solver, by up to 4e-5 on digits).
 
-What depends on the machine is settled: attention without cuDNN, and for another
-platform than this one a single aggregation in place of `auto`.
+Each platform has the program that its machines would make, but for attention, which is
+without cuDNN: a call into a library, which StableHLO does not promise to keep.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.config import save_run_config
 from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment, create_experiment
+from dig_jax.experiment import create_experiment
 from dig_jax.exported import (
     CONFIG,
     GUIDE_PREFIX,
@@ -47,8 +47,8 @@ from dig_jax.generation import (
 from dig_jax.interfaces import Images
 from dig_jax.interop.model_card import model_card
 from dig_jax.models import BACKBONES
-from dig_jax.models.aggregation import choose_aggregation
 from dig_jax.run import Run
+from dig_jax.target import compiling_for
 from dig_jax.training.checkpoint_record import unflatten
 from dig_jax.training.fingerprint import named_leaves
 from dig_jax.versions import package_versions
@@ -105,9 +105,9 @@ def export_run(
         options = replace(options, labels="balanced")
     guide = run.sampler(options).guide
     _prepare_folder(out)
-    experiment = _without_kernels_of_one_platform(run.experiment)
+    config = _with_portable_attention(run.experiment.config)
     of_groups = {
-        platform: _draw_groups(run, experiment, options, guide, platform)
+        platform: _draw_groups(run, config, options, guide, platform)
         for platform in platforms
     }
     files = {SAMPLER: _export(run, guide, _draw_any_number(of_groups), platforms)}
@@ -118,7 +118,7 @@ def export_run(
     for name, exported in files.items():
         write_whole(out / name, bytes(exported.serialize()))
     write_parameters(out, run.params, guide.params if guide else None)
-    save_run_config(_portable_config(experiment.config, run, options), out)
+    save_run_config(_portable_config(config, run, options), out)
     script = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
     write_whole(out / SCRIPT, script)
     write_whole(out / CARD, model_card(run, options, platforms))
@@ -159,50 +159,25 @@ def _prepare_folder(out: AnyPath) -> None:
         (out / group_file(platform)).unlink(missing_ok=True)
 
 
-def _without_kernels_of_one_platform(experiment: Experiment) -> Experiment:
-    """The experiment with attention that every platform has.
-
-    cuDNN's is a call into a library, which StableHLO does not promise to keep.
-    """
-    return _with_backbone_key(experiment, "attention", "xla")
-
-
-def _on_platform(experiment: Experiment, platform: str) -> Experiment:
-    """The experiment as a machine of that platform makes it.
-
-    What `auto` aggregates by is asked of the machine that runs; of another platform it
-    is settled here, by the finest graph.
-    """
-    graph, backbone = experiment.backbone.graph, experiment.config.backbone
-    is_auto = backbone.get("aggregation", "auto") == "auto"
-    is_this_kind = (platform == "cpu") == (jax.default_backend() == "cpu")
-    if graph is None or is_this_kind or not is_auto:
-        return experiment
-    name = choose_aggregation(platform, graph)
-    return _with_backbone_key(experiment, "aggregation", name)
-
-
-def _with_backbone_key(experiment: Experiment, key: str, value: str) -> Experiment:
-    """The experiment with another way to compute a network that has the key."""
-    section = experiment.config.backbone
-    if key not in signature(BACKBONES[section.name]).parameters:
-        return experiment
-    if section.get(key) == value:
-        return experiment
-    config = ConfigDict(experiment.config.to_dict())
-    config.backbone[key] = value
-    return create_experiment(config)
+def _with_portable_attention(config: ConfigDict) -> ConfigDict:
+    """The configuration with attention that every platform has."""
+    config = ConfigDict(config.to_dict())
+    if "attention" in signature(BACKBONES[config.backbone.name]).parameters:
+        config.backbone.attention = "xla"
+    return config
 
 
 def _draw_groups(
     run: Run,
-    experiment: Experiment,
+    config: ConfigDict,
     options: SampleOptions,
     guide: Guide | None,
     platform: str,
 ) -> Draw:
     """The sampler for whole groups of the platform's size."""
-    experiment = _on_platform(experiment, platform)
+    target = "gpu" if platform == "cuda" else platform
+    with compiling_for(target):
+        experiment = create_experiment(config)
     sampler = Sampler(experiment, options, run.mesh, guide)
 
     def draw(
@@ -220,13 +195,14 @@ def _draw_groups(
                 if name.startswith(GUIDE_PREFIX)
             }
             guides = unflatten(named, guide.params)
-        return sampler.draw_groups(
-            unflatten(parameters, run.params),
-            guides,
-            image_keys(seed, index),
-            labels if experiment.backbone.num_classes else None,
-            group=group_size(platform),
-        )
+        with compiling_for(target):
+            return sampler.draw_groups(
+                unflatten(parameters, run.params),
+                guides,
+                image_keys(seed, index),
+                labels if experiment.backbone.num_classes else None,
+                group=group_size(platform),
+            )
 
     return draw
 
@@ -248,14 +224,10 @@ def _draw_any_number(of_groups: dict[str, Draw]) -> Draw:
         platform: padded(draw, group_size(platform))
         for platform, draw in of_groups.items()
     }
-    on_cpu, others = branches.pop("cpu", None), list(branches.values())
-    if on_cpu is None or not others:
-        return on_cpu or others[0]
 
     def draw_any_number(parameters, seed, index, labels):
-        # Accelerators draw alike.
         inputs = parameters, seed, index, labels
-        return jax.lax.platform_dependent(*inputs, cpu=on_cpu, default=others[0])
+        return jax.lax.platform_dependent(*inputs, **branches)
 
     return draw_any_number
 

@@ -26,8 +26,8 @@ from jaxtyping import Array, Float
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph, node_factors
 from dig_jax.models.linear_call import linear_call
-from dig_jax.models.products import node_product
-from dig_jax.models.stencil import column, scaled, stencil_sum
+from dig_jax.models.node_product import column, node_product, scaled
+from dig_jax.models.stencil import stencil_sum
 from dig_jax.target import target_platform
 
 Aggregate: TypeAlias = Callable[
@@ -66,15 +66,11 @@ def dense_aggregate(graph: Graph | GridGraph, normalization: str = "mean") -> Ag
     adjacency = graph.adjacency() + np.diag(factors.own)
     before, after = column(factors.before), column(factors.after)
 
-    def aggregate(
-        h: Float[Array, "batch node width"],
-    ) -> Float[Array, "batch node width"]:
+    def aggregate(h: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
         dtype = "bfloat16" if h.dtype == jnp.bfloat16 else "float32"
-        rows = scaled(h, before).astype(h.dtype).reshape(-1, h.shape[-1])
-        total = node_product(adjacency, rows, dtype, jnp.float32).reshape(h.shape)
-        return scaled(total, after).astype(h.dtype)
+        return node_product(adjacency, h, dtype, before=before, after=after)
 
-    return _per_image(graph.num_padded_nodes, aggregate)
+    return aggregate
 
 
 def stencil_aggregate(

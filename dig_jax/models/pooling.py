@@ -5,7 +5,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dig_jax.graphs import GridGraph
-from dig_jax.models.products import DType, node_product
+from dig_jax.models.node_product import node_product
+from dig_jax.models.products import DType
 from dig_jax.models.stencil import pool_sum, repeat_patches
 from dig_jax.target import target_platform
 

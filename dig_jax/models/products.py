@@ -1,13 +1,11 @@
 """The matrix product of the package: every linear layer goes through here."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -51,45 +49,6 @@ def batched_matmul(
     if dtype == "float32":
         return _dot(a, b, int(transpose_b), jnp.float32, jax.lax.Precision.HIGHEST)
     return _bfloat16_product(a, b, transpose_b)
-
-
-def node_product(
-    matrix: Float[np.ndarray, "out node"],
-    h: Float[Array, "rows width"],
-    dtype: DType,
-    out_dtype: DTypeLike | None = None,
-) -> Float[Array, "out_rows width"]:
-    """A constant matrix times the nodes of each image: [batch * out, width].
-
-    Cotangents are rounded as they go in, as features are.
-
-    Args:
-        matrix: Exact in bfloat16, if that is what is multiplied in.
-        h: [batch * node, width].
-        dtype: float32, or else operands in bfloat16.
-        out_dtype: Of the result; that of h if it is not given.
-    """
-    out_dtype = h.dtype if out_dtype is None else out_dtype
-    operand = jnp.dtype(jnp.float32 if dtype == "float32" else jnp.bfloat16)
-    precision = jax.lax.Precision.HIGHEST if dtype == "float32" else None
-
-    def times(constant: np.ndarray, result: DTypeLike) -> Callable[[Array], Array]:
-        def product(x: Array) -> Array:
-            out = jnp.einsum(
-                "vu,bud->bvd",
-                jnp.asarray(constant, operand),
-                x.astype(operand),
-                precision=precision,
-                preferred_element_type=jnp.float32,
-            )
-            return out.astype(result)
-
-        return product
-
-    per_image = h.reshape(-1, matrix.shape[1], h.shape[-1])
-    forward, backward = times(matrix, out_dtype), times(matrix.T, h.dtype)
-    out = linear_call(forward, backward, (), per_image)
-    return out.reshape(-1, h.shape[-1])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

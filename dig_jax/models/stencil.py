@@ -14,10 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dig_jax.graphs import GridGraph, Scale, Stencil
+from dig_jax.models.node_product import Column, Nodes, column, scaled
 from dig_jax.target import target_platform
-
-Nodes = Float[Array, "batch node width"]
-Column = Float[np.ndarray, "node 1"]
 
 
 def stencil_sum(
@@ -134,18 +132,6 @@ def _diagonals(
         np.add.at(diagonal, receivers[on_it], weights[on_it])
         diagonals[int(offset)] = column(diagonal)
     return diagonals
-
-
-def column(values: Float[np.ndarray, "node"]) -> Float[np.ndarray, "node 1"]:
-    """A value for each node, in float32, beside the axis of the width."""
-    return values.astype(np.float32)[:, None]
-
-
-def scaled(
-    h: Float[Array, "*nodes width"], factors: Float[np.ndarray, "*factor 1"]
-) -> Float[Array, "*nodes width"]:
-    """Features times the factors of their nodes; no operation where all are 1."""
-    return h if np.all(factors == 1) else h * factors
 
 
 def _add_neighbors(

@@ -169,6 +169,22 @@ def test_the_sampler_draws_any_number_of_images(run, exported, num_images):
     np.testing.assert_allclose(levels, native, atol=0.51)
 
 
+def test_each_platform_has_the_program_that_its_machines_make(run, exported):
+    graph = run.experiment.backbone.graph.at_scale(0)
+    adjacency = "x".join([str(graph.num_padded_nodes)] * 2)
+
+    def multiplies_by_adjacency(file):
+        program = export.deserialize(bytearray((exported / file).read_bytes()))
+        products = re.findall(r"dot_general.*", program.mlir_module())
+        return any(f"tensor<{adjacency}xf32>" in product for product in products)
+
+    # By "Which aggregation" in docs/benchmarks.md.
+    assert multiplies_by_adjacency("group_tpu.stablehlo")
+    assert not multiplies_by_adjacency("group_cuda.stablehlo")
+    assert not multiplies_by_adjacency("group_cpu.stablehlo")
+    assert multiplies_by_adjacency("sampler.stablehlo")
+
+
 def test_parameters_have_flat_names_and_are_float32(run, exported):
     tensors = load_file(exported / PARAMETERS)
     leaves, _ = jax.tree_util.tree_flatten_with_path(run.params)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dig_jax.models.layers import LayerNorm, convolve, gelu, look_up
+from dig_jax.models.node_product import node_product
 from dig_jax.models.products import batched_matmul, matmul
 from dig_jax.target import compiling_for
 
@@ -146,6 +147,33 @@ def test_gradients_of_single_images_add_up(rng, dtype):
     per_image = jax.vmap(jax.grad(loss), (None, 0))(kernel, x)
     total = jax.grad(loss)(kernel, x)
     np.testing.assert_allclose(per_image.sum(0), total, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+def test_products_over_nodes_equal_the_formula(rng, dtype):
+    """Also with factors: those of the results are the cotangents'."""
+    matrix = rng.integers(-3, 4, (6, 9)).astype(float)
+    h, dh, g = random(rng, 18, 5), random(rng, 18, 5), random(rng, 12, 5)
+    before, after = (rng.normal(size=(n, 1)).astype(np.float32) for n in (9, 6))
+
+    def product(h):
+        return node_product(matrix, h, dtype, before=before, after=after)
+
+    value, vjp = jax.vjp(product, h)
+    (cotangent,) = vjp(g)
+    _, tangent = jax.jvp(product, (h,), (dh,))
+    keep = rounded if dtype == "mixed" else np.float64
+
+    def expected(matrix, before, h, after):
+        per_image = h.reshape(2, -1, 5)
+        return (after * (matrix @ keep(before * per_image))).reshape(-1, 5)
+
+    for actual, wanted in (
+        (value, expected(matrix, before, h, after)),
+        (tangent, expected(matrix, before, dh, after)),
+        (cotangent, expected(matrix.T, after, g, before)),
+    ):
+        np.testing.assert_allclose(actual, wanted, atol=20 * ROUNDING)
 
 
 def test_gelu_and_its_derivatives_equal_the_formula():
