@@ -6,7 +6,7 @@
         [--node_multiple=1] [--kinds] [--out=FILE.json]
 
 block: one DiG-parallel block {2, 4} with K = 2, forward and backward, with each
-aggregation; "none" hands features on. uvit: one of U-ViT's blocks at patches of 2, with
+aggregation; "none" scales features. uvit: one of U-ViT's blocks at patches of 2, with
 each attention; "free" leaves the attention itself out and adds its products at the
 chip's peak: no kernel is faster. mlp: DiG's MLP with the norm before it, forward and
 backward. products: the bare matrix products of the finest graph's nodes, of bfloat16

@@ -9,7 +9,7 @@
 One chip of each topology takes a whole batch; with --all_devices each takes one. FLOPs,
 bytes of main memory and the TPU compiler's estimated cycles are counted in the
 optimized HLO (`dig_jax.compiled`); "share" is the FLOPs of the products over what the
-chip could do in those cycles. "none" hands features on instead of aggregating them;
+chip could do in those cycles. "none" scales features instead of aggregating them;
 "over none" is the ratio to its row. Attention "free" leaves the attention itself out,
 and adds its products at the chip's peak: no kernel, however good, is faster. Nothing
 runs: these are a compiler's estimates.
