@@ -5,8 +5,8 @@
         [--aggregation=none,stencil,dense,segment] [--blocks=unrolled,scan,remat]
         [--work=step,forward] [--repeats=5] [--clock=wall|cpu] [--out=FILE.json]
 
-A step is forward, backward, AdamW and EMA; forward is the network alone. "none"
-scales the features instead: what is left is the matrix products' step. Operations are the
+A step is forward, backward, AdamW and EMA; forward is the network alone. "none" scales
+the features instead: what is left is the matrix products' step. Operations are the
 network's multiply-accumulates (`dig_jax.summary`), counted twice for forward and six
 times for a step, without aggregation and recomputation; "share" is of the rate of plain
 products of its operands' type, measured in the same rounds. Aggregations are measured
