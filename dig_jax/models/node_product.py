@@ -11,11 +11,10 @@ from dig_jax.models.linear_call import linear_call
 from dig_jax.models.products import DType
 
 Rows = Float[Array, "_ width"]
-Nodes = Float[Array, "batch node width"]
 Column = Float[np.ndarray, "_ 1"]
 
 
-def column(values: Float[np.ndarray, "node"]) -> Column:
+def column(values: Float[np.ndarray, "node"]) -> Float[np.ndarray, "node 1"]:
     """A value for each node, in float32, beside the axis of the width."""
     return values.astype(np.float32)[:, None]
 

@@ -14,8 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dig_jax.graphs import GridGraph, Scale, Stencil
-from dig_jax.models.node_product import Column, Nodes, column, scaled
+from dig_jax.models.node_product import column, scaled
 from dig_jax.target import target_platform
+
+Nodes = Float[Array, "batch node width"]
+Column = Float[np.ndarray, "node 1"]
 
 
 def stencil_sum(

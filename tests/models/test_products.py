@@ -16,7 +16,7 @@ from dig_jax.target import compiling_for
 # Kernels whose rows divide by 16, by 2 and by nothing; of many rows to few columns.
 SHAPES = [((4, 16), 8), ((2, 3, 18), 5), ((7, 13), 3), ((40, 24), 3)]
 low_precision = pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
-# Sums of some ten products in float32.
+# Sums of at most 40 products in float32.
 ROUNDING = 1e-5
 
 
