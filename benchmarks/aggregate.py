@@ -26,7 +26,7 @@ from common import (
 )
 
 from dig_jax.graphs import GridGraph
-from dig_jax.models.aggregation import AGGREGATIONS
+from dig_jax.ops.aggregation import AGGREGATIONS
 
 
 def make_runs(graph: GridGraph, options: argparse.Namespace) -> dict[str, Callable]:

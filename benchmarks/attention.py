@@ -17,7 +17,7 @@ import numpy as np
 from common import print_table, seconds_in_turn, words, write_json
 
 from dig_jax.models.attention import dot_product_attention
-from dig_jax.models.products import DType, batched_matmul
+from dig_jax.ops.products import DType, batched_matmul
 
 
 def wholes(dtype: DType) -> dict[str, Callable]:

@@ -13,7 +13,7 @@ backward. products: the bare matrix products of the finest graph's nodes, of bfl
 operands. Batch 0: images of 16,384 patches together.
 
 Cycles are the compiler's estimates, memory is counted in the optimized HLO
-(`dig_jax.compiled`); "share" is the products' FLOPs over the chip's peak in those
+(`dig_jax.costs`); "share" is the products' FLOPs over the chip's peak in those
 cycles. "per GMAC" are cycles over the forward multiply-accumulates that the network's
 formulas have, in which sums over neighbours and pooling are none. Nothing runs. The
 whole training step: roofline.py.
@@ -38,7 +38,7 @@ from common import (
 )
 from jax.sharding import SingleDeviceSharding
 
-from dig_jax.compiled import (
+from dig_jax.costs import (
     Costs,
     DoesNotFitError,
     Topology,
@@ -50,8 +50,8 @@ from dig_jax.compiled import (
 from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import ParallelBlock
 from dig_jax.models.layers import MLP, LayerNorm
-from dig_jax.models.products import activation_dtype
 from dig_jax.models.uvit import TransformerBlock
+from dig_jax.ops.products import activation_dtype
 
 MLP_RATIO = 3.0
 UVIT_MLP_RATIO = 4.0

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.compiled import Memory, memory_of
+from dig_jax.costs import Memory, memory_of
+from dig_jax.costs.summary import count_costs
 from dig_jax.experiment import Experiment
 from dig_jax.graphs import Graph, GridGraph
-from dig_jax.models import aggregation, attention
-from dig_jax.summary import count_costs
+from dig_jax.models import attention
+from dig_jax.ops import aggregation
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state, make_train_step
 

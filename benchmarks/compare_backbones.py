@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from dig_jax.config import load_config_file
 from dig_jax.diffusion import make_denoiser
 from dig_jax.experiment import Experiment, create_experiment
-from dig_jax.samplers import create_solver, create_times, sample
+from dig_jax.solvers import create_solver, create_times, sample
 
 VARIANTS = ("dig_parallel_2_4", "dig_mix_2_4", "uvit_2", "dit_2")
 EVALUATIONS = 8

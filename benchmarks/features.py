@@ -23,12 +23,15 @@ from jax.sharding import Mesh
 
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics.extraction import extract_features
-from dig_jax.metrics.inception import inception_extractor
-from dig_jax.metrics.inception_weights import random_weights
 from dig_jax.metrics.kernel_distance import kernel_distance
 from dig_jax.metrics.moments import feature_distance, moments_of
+from dig_jax.metrics.networks.inception import inception_extractor
+from dig_jax.metrics.networks.inception_weights import random_weights
+from dig_jax.metrics.networks.small_classifier import (
+    ClassifierOptions,
+    train_classifier,
+)
 from dig_jax.metrics.precision_recall import precision_recall
-from dig_jax.metrics.small_classifier import ClassifierOptions, train_classifier
 
 DIM = 2048
 

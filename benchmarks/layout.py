@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from common import describe_machine, median_seconds
 
 from dig_jax.graphs import GridGraph
-from dig_jax.models.aggregation import stencil_aggregate
 from dig_jax.models.layers import gelu
-from dig_jax.models.products import DType, matmul
+from dig_jax.ops.aggregation import stencil_aggregate
+from dig_jax.ops.products import DType, matmul
 
 
 def make_block(dtype: DType, shape: tuple[int, ...], graph: GridGraph):

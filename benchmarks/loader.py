@@ -30,11 +30,11 @@ from sklearn.datasets import load_sample_images
 from dig_jax.config import load_config_file
 from dig_jax.data.damage import SoundRecords
 from dig_jax.data.loader import load_batches, read_once
-from dig_jax.data.preparation import prepare
-from dig_jax.data.raw.splits import ArraySplit, RawDataset
-from dig_jax.data.shards import ImageRule
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.experiment import create_experiment
+from dig_jax.prepare.preparation import prepare
+from dig_jax.prepare.shards import ImageRule
+from dig_jax.prepare.splits import ArraySplit, RawDataset
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state, make_train_step
 

@@ -27,7 +27,7 @@ from common import (
     write_json,
 )
 
-from dig_jax.models.products import DType, matmul
+from dig_jax.ops.products import DType, matmul
 
 # Shapes of DiG-mix's kernels.
 LAYERS = {

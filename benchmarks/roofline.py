@@ -8,7 +8,7 @@
 
 One chip of each topology takes a whole batch; with --all_devices each takes one. FLOPs,
 bytes of main memory and the TPU compiler's estimated cycles are counted in the
-optimized HLO (`dig_jax.compiled`); "share" is the FLOPs of the products over what the
+optimized HLO (`dig_jax.costs`); "share" is the FLOPs of the products over what the
 chip could do in those cycles. "none" scales features instead of aggregating them;
 "over none" is the ratio to its row. Attention "free" leaves the attention itself out,
 and adds its products at the chip's peak: no kernel, however good, is faster. Nothing
@@ -35,7 +35,8 @@ from common import (
 from ml_collections import ConfigDict
 from train_step import BLOCKS
 
-from dig_jax.compiled import (
+from dig_jax.config import load_config_file
+from dig_jax.costs import (
     Costs,
     DoesNotFitError,
     Memory,
@@ -46,9 +47,8 @@ from dig_jax.compiled import (
     create_topology,
     memory_of,
 )
-from dig_jax.config import load_config_file
+from dig_jax.costs.summary import count_costs as count_macs
 from dig_jax.experiment import create_experiment
-from dig_jax.summary import count_costs as count_macs
 
 
 class Variant(NamedTuple):

@@ -5,7 +5,7 @@
         [--repeats=3] [--clock=wall|cpu] [--out=FILE.json]
 
 "network" is as many calls of the compiled network as the solver makes, from Python,
-each given what the one before returned; "loop" is `dig_jax.samplers.sample`, one
+each given what the one before returned; "loop" is `dig_jax.solvers.sample`, one
 `lax.scan`; "Python" calls a compiled step of the solver (one evaluation a step only).
 The second table has the loop at other batch sizes, 50 evaluations of DPM-Solver.
 """
@@ -31,7 +31,7 @@ from common import (
 from dig_jax.config import load_config_file
 from dig_jax.diffusion import make_denoiser
 from dig_jax.experiment import Experiment, create_experiment
-from dig_jax.samplers import (
+from dig_jax.solvers import (
     SOLVERS,
     create_solver,
     create_times,

@@ -7,10 +7,10 @@
 
 A step is forward, backward, AdamW and EMA; forward is the network alone. "none" scales
 the features instead: what is left is the matrix products' step. Operations are the
-network's multiply-accumulates (`dig_jax.summary`), counted twice for forward and six
-times for a step, without aggregation and recomputation; "share" is of the rate of plain
-products of its operands' type, measured in the same rounds. Aggregations are measured
-unrolled; scan (of one block a turn) and remat with the stencil alone.
+network's multiply-accumulates (`dig_jax.costs.summary`), counted twice for forward and
+six times for a step, without aggregation and recomputation; "share" is of the rate of
+plain products of its operands' type, measured in the same rounds. Aggregations are
+measured unrolled; scan (of one block a turn) and remat with the stencil alone.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from common import (
 from ml_collections import ConfigDict
 
 from dig_jax.config import load_config_file
+from dig_jax.costs.summary import count_costs
 from dig_jax.experiment import Experiment, create_experiment
-from dig_jax.summary import count_costs
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state, make_train_step
 

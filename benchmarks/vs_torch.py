@@ -34,8 +34,8 @@ from torch_blocks import AdaptiveTransformer, Mix, Parallel, Transformer
 from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import MixBlock, ParallelBlock
 from dig_jax.models.dit import DiTBlock
-from dig_jax.models.products import DType
 from dig_jax.models.uvit import TransformerBlock
+from dig_jax.ops.products import DType
 
 WIDTH, HOPS, HEADS = 512, 2, 8
 # Some ten layers in float32 of each, with sums in different orders.

@@ -24,13 +24,7 @@ if TYPE_CHECKING:
     from dig_jax.graphs import Graph, GridGraph
     from dig_jax.models import BACKBONES, create_backbone
     from dig_jax.run import Run, load
-    from dig_jax.samplers import (
-        SOLVERS,
-        TIME_GRIDS,
-        create_solver,
-        create_times,
-        sample,
-    )
+    from dig_jax.solvers import SOLVERS, TIME_GRIDS, create_solver, create_times, sample
 
 _HOMES = {
     "dig_jax.data": ("DATASETS", "create_dataset"),
@@ -47,7 +41,7 @@ _HOMES = {
     "dig_jax.graphs": ("Graph", "GridGraph"),
     "dig_jax.models": ("BACKBONES", "create_backbone"),
     "dig_jax.run": ("Run", "load"),
-    "dig_jax.samplers": (
+    "dig_jax.solvers": (
         "SOLVERS",
         "TIME_GRIDS",
         "create_solver",

@@ -17,7 +17,7 @@ import pydantic
 from ml_collections import ConfigDict
 
 from dig_jax.errors import InputError
-from dig_jax.files import AnyPath, open_path, read_text, write_whole
+from dig_jax.files.paths import AnyPath, open_path, read_text, write_whole
 
 T = TypeVar("T")
 

@@ -57,8 +57,9 @@ input, 130 saved after Ctrl-C.
 import sys
 import traceback
 
-from dig_jax.command_line import parse
-from dig_jax.distributed import (
+from dig_jax.cli.command_line import parse
+from dig_jax.cli.modes import MODES
+from dig_jax.devices.processes import (
     end_processes,
     is_distributed,
     peer_error,
@@ -76,7 +77,6 @@ from dig_jax.errors import (
     InputError,
     NonFiniteError,
 )
-from dig_jax.modes import MODES
 
 
 def main(arguments: list[str]) -> int:

@@ -8,23 +8,23 @@ import jax
 from ml_collections import ConfigDict
 
 from dig_jax.config import call_with_section, load_run_config
+from dig_jax.devices.sharding import MeshOptions, create_mesh, replicated
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, create_experiment
-from dig_jax.exported import is_export, read_manifest, read_parameters
-from dig_jax.files import AnyPath, open_workdir
-from dig_jax.generation import (
+from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.interfaces import Params, UInt8Images
+from dig_jax.sampling.label_rules import LabelRule
+from dig_jax.sampling.sampler import (
     Guide,
     SampleOptions,
     Sampler,
     check_sample_options,
     create_sample_options,
 )
-from dig_jax.interfaces import Params, UInt8Images
-from dig_jax.label_rules import LabelRule
-from dig_jax.sharding import MeshOptions, create_mesh, replicated
-from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.fingerprint import fingerprints, named_leaves
-from dig_jax.training.posthoc_ema import solve_posthoc_ema
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
+from dig_jax.storage.fingerprint import fingerprints, named_leaves
+from dig_jax.storage.posthoc_ema import solve_posthoc_ema
 from dig_jax.training.storage import BEST
 
 

@@ -28,7 +28,7 @@ absl_logging.set_verbosity(absl_logging.WARNING)
 def quick_classifier():
     """The classifier that features come from, smaller and trained in two seconds."""
     from dig_jax.evaluation import features
-    from dig_jax.metrics.small_classifier import ClassifierOptions
+    from dig_jax.metrics.networks.small_classifier import ClassifierOptions
 
     def create() -> ClassifierOptions:
         return ClassifierOptions(widths=(8,), num_features=8, num_steps=40)

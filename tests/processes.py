@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from dig_jax.config import load_config_file
-from dig_jax.training.metric_writer import read_metrics
+from dig_jax.reporting.metric_writer import read_metrics
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
 

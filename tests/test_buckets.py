@@ -11,18 +11,18 @@ from bucket import BUCKET
 from jax.experimental.compilation_cache import compilation_cache
 
 import dig_jax
-from dig_jax import files
 from dig_jax.config import load_config_file
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation import read_records
-from dig_jax.evaluation.store import SampleStore
-from dig_jax.generation import create_sample_options
-from dig_jax.interop.export import export_run
+from dig_jax.export.export import export_run
+from dig_jax.files import paths as files
+from dig_jax.files.workdir_lock import LOCK_FILE
 from dig_jax.main import main
-from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.metric_writer import MetricWriter, read_metrics
-from dig_jax.training.state import TrainState
-from dig_jax.training.workdir_lock import LOCK_FILE
+from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
+from dig_jax.sampling.sampler import create_sample_options
+from dig_jax.sampling.store import SampleStore
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.state import TrainState
 
 pytestmark = pytest.mark.usefixtures("without_optimizations")
 

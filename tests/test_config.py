@@ -28,7 +28,7 @@ from dig_jax.config import (
 from dig_jax.errors import InputError
 from dig_jax.evaluation import create_evaluation_options
 from dig_jax.experiment import create_experiment
-from dig_jax.generation import create_sample_options
+from dig_jax.sampling.sampler import create_sample_options
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.options import create_training_options
 from dig_jax.training.step import create_state

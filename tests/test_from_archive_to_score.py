@@ -7,11 +7,11 @@ import pytest
 from official_archives import cifar10_files, write_tar
 
 from dig_jax import main as command_line
-from dig_jax import prepare
 from dig_jax.errors import EXIT_DONE
 from dig_jax.evaluation import read_records
-from dig_jax.metrics.inception_weights import random_weights, write_weights
+from dig_jax.metrics.networks.inception_weights import random_weights, write_weights
 from dig_jax.metrics.reference import read_reference
+from dig_jax.prepare import command as prepare
 
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10_cond.py"
 TINY = [

@@ -14,8 +14,9 @@ import pytest
 
 from dig_jax import main as command_line
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, CheckpointSaveError
-from dig_jax.evaluation import read_records, read_samples
-from dig_jax.training.checked_steps import CheckedSteps
+from dig_jax.evaluation import read_records
+from dig_jax.sampling.samples import read_samples
+from dig_jax.storage.checked_steps import CheckedSteps
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DIGITS = f"--config={CONFIGS / 'digits.py'}"

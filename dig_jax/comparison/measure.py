@@ -10,7 +10,7 @@ import numpy as np
 
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.data.loader import load_batches
-from dig_jax.files import AnyPath, read_text, write_whole
+from dig_jax.files.paths import AnyPath, read_text, write_whole
 from dig_jax.training.setup import TrainingSetup
 
 ROUNDS = 5

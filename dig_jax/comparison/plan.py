@@ -14,11 +14,11 @@ from dig_jax.config import (
     call_with_section,
     check_sections,
 )
+from dig_jax.costs.summary import Costs, count_costs
 from dig_jax.errors import InputError
 from dig_jax.evaluation import create_evaluation_options
 from dig_jax.experiment import create_experiment
-from dig_jax.generation import create_sample_options
-from dig_jax.summary import Costs, count_costs
+from dig_jax.sampling.sampler import create_sample_options
 from dig_jax.training.options import create_training_options
 
 

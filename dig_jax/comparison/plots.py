@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
-from dig_jax.evaluation import read_samples
-from dig_jax.figures import label_axes, mark_whole_numbers, scale_log
-from dig_jax.files import AnyPath, written_whole
-from dig_jax.images import choose_scale, image_grid
+from dig_jax.files.paths import AnyPath, written_whole
+from dig_jax.reporting.figures import label_axes, mark_whole_numbers, scale_log
+from dig_jax.reporting.images import choose_scale, image_grid
+from dig_jax.sampling.samples import read_samples
 
 _MARKERS = "osD^v<>PX*hd"
 _IMAGES_A_ROW = 20

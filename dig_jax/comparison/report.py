@@ -12,7 +12,7 @@ from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
 from dig_jax.config import config_differences
-from dig_jax.files import AnyPath, read_text, write_whole
+from dig_jax.files.paths import AnyPath, read_text, write_whole
 
 # Forward, and backward with respect to activations and to weights.
 PASSES_A_STEP = 3

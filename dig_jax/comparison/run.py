@@ -23,20 +23,15 @@ from dig_jax.data.loader import read_all
 from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
 from dig_jax.errors import EXIT_DONE, InputError
-from dig_jax.evaluation import (
-    Evaluator,
-    create_evaluation_options,
-    describe_samples,
-    flat_scores,
-    save_samples,
-)
+from dig_jax.evaluation import Evaluator, create_evaluation_options, flat_scores
 from dig_jax.experiment import create_experiment, open_dataset
-from dig_jax.files import AnyPath, make_folder, read_text, write_whole
-from dig_jax.generation import Sampler, create_sample_options
+from dig_jax.files.paths import AnyPath, make_folder, read_text, write_whole
 from dig_jax.interfaces import LabelledImages, Params
+from dig_jax.reporting.progress import Progress
 from dig_jax.run import Run, load
+from dig_jax.sampling.sampler import Sampler, create_sample_options
+from dig_jax.sampling.samples import describe_samples, save_samples
 from dig_jax.training.loop import TrainingRun
-from dig_jax.training.progress import Progress
 
 # Held-out images are noised by this key, the same for every variant and seed.
 HELD_OUT_SEED = 20

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 from etils import epath
 
-from dig_jax import files
+from dig_jax.files import paths as files
 
 
 def open_data_dir(data_dir: str) -> epath.Path:

@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveFloat
 from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
 from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
-from dig_jax.npz_arrays import read_npz_array
+from dig_jax.files.npz import read_npz_array
 
 if TYPE_CHECKING:
     from etils import epath

@@ -10,6 +10,7 @@ from dig_jax.diffusion.guidance import (
     make_guided_denoiser,
 )
 from dig_jax.diffusion.loss import (
+    NUM_NOISE_LEVELS,
     Draws,
     PerImage,
     denoising_loss,
@@ -55,6 +56,7 @@ def create_sde(name: str, **options: Any) -> SDE:
 
 __all__ = [
     "EDM",
+    "NUM_NOISE_LEVELS",
     "SDES",
     "Draws",
     "Flow",

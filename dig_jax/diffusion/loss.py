@@ -16,6 +16,9 @@ from dig_jax.diffusion.prediction import (
 from dig_jax.errors import InputError
 from dig_jax.interfaces import SDE, ApplyFn, Images, Labels, Params, Times
 
+NUM_NOISE_LEVELS = 10
+"""Equal parts of [0, 1] that losses are told apart by."""
+
 
 class PerImage(NamedTuple):
     """A batch's losses before their mean, each with its time."""
@@ -118,7 +121,9 @@ def loss_of_draws(
 
 
 def loss_by_noise_level(
-    loss: Float[Array, "batch"], t: Float[Array, "batch"], num_bins: int = 10
+    loss: Float[Array, "batch"],
+    t: Float[Array, "batch"],
+    num_bins: int = NUM_NOISE_LEVELS,
 ) -> tuple[Float[Array, "bin"], Float[Array, "bin"]]:
     """Sum and number of losses in each of num_bins equal parts of [0, 1], by time.
 
@@ -140,7 +145,7 @@ def noise_level_losses(
     label: Labels | None,
     *,
     objective: Objective,
-    num_bins: int = 10,
+    num_bins: int = NUM_NOISE_LEVELS,
     loss_spaces: tuple[LossSpace, ...] = ("x0", "eps"),
 ) -> dict[str, Float[Array, "bin batch"]]:
     """Squared error of each held-out image at each noise level, in several spaces.

@@ -15,13 +15,13 @@ from dig_jax.evaluation.records import (
     read_records,
     score_family,
 )
-from dig_jax.evaluation.samples import (
+from dig_jax.sampling.samples import (
     describe_samples,
     read_samples,
     save_adm_batch,
     save_samples,
 )
-from dig_jax.evaluation.store import SampleStore, draw_into
+from dig_jax.sampling.store import SampleStore, draw_into
 
 __all__ = [
     "EvaluationOptions",

@@ -11,10 +11,10 @@ from dig_jax.evaluation.features import FeatureScorer, OnProgress
 from dig_jax.evaluation.options import EvaluationOptions
 from dig_jax.evaluation.real_images import RealImages
 from dig_jax.evaluation.records import SCHEMA, Score, Scores
-from dig_jax.evaluation.samples import NO_LABELS
 from dig_jax.experiment import Experiment
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics import score
+from dig_jax.sampling.samples import NO_LABELS
 from dig_jax.versions import package_versions
 
 

@@ -17,7 +17,7 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation.options import EvaluationOptions
 from dig_jax.evaluation.real_images import BATCH_SIZE, RealImages
 from dig_jax.evaluation.records import Score, Scores
-from dig_jax.files import AnyPath, open_path
+from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 from dig_jax.metrics.extraction import FeatureExtractor
 from dig_jax.metrics.feature_scores import (
@@ -26,8 +26,12 @@ from dig_jax.metrics.feature_scores import (
     scores_of_draws,
     summarize_images,
 )
-from dig_jax.metrics.inception import create_inception_extractor
 from dig_jax.metrics.moments import feature_distance
+from dig_jax.metrics.networks.inception import create_inception_extractor
+from dig_jax.metrics.networks.small_classifier import (
+    ClassifierOptions,
+    load_or_train_classifier,
+)
 from dig_jax.metrics.reference import (
     ReferenceSet,
     ReferenceStatistics,
@@ -37,7 +41,6 @@ from dig_jax.metrics.reference import (
     read_reference,
     write_reference,
 )
-from dig_jax.metrics.small_classifier import ClassifierOptions, load_or_train_classifier
 
 MAX_LABELLED = 50_000
 """The classifier trains on no more images, and reads no more labels of real ones."""

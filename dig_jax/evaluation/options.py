@@ -8,12 +8,12 @@ from pydantic import NonNegativeInt
 from dig_jax.config import call_with_section
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
-from dig_jax.files import open_path
+from dig_jax.files.paths import open_path
 from dig_jax.interfaces import ImageSource
 from dig_jax.metrics import METRICS
 from dig_jax.metrics.feature_scores import FeatureOptions
-from dig_jax.metrics.inception import Resize
-from dig_jax.metrics.inception_weights import HOW_TO_GET_WEIGHTS
+from dig_jax.metrics.networks.inception import Resize
+from dig_jax.metrics.networks.inception_weights import HOW_TO_GET_WEIGHTS
 
 Network = Literal["inception", "classifier"]
 

@@ -10,7 +10,7 @@ from dig_jax.data.damage import SoundRecords
 from dig_jax.data.loader import Batch, collect, read_once
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, open_dataset
-from dig_jax.files import AnyPath, is_remote, open_path
+from dig_jax.files.paths import AnyPath, is_remote, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 
 CACHE_FOLDER = "dig_evaluation"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dig_jax.files import AnyPath, append_line, make_folder, read_text
+from dig_jax.files.paths import AnyPath, append_line, make_folder, read_text
 
 SCHEMA = 2
 

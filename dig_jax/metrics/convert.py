@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
-from dig_jax.metrics.graph_def import Node, read_graph
-from dig_jax.metrics.inception_weights import (
+from dig_jax.metrics.networks.graph_def import Node, read_graph
+from dig_jax.metrics.networks.inception_weights import (
     BATCH_NORM_EPSILON,
     HOW_TO_GET_WEIGHTS,
     StateDict,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dig_jax.errors import InputError
-from dig_jax.files import AnyPath, make_folder, written_whole
+from dig_jax.files.paths import AnyPath, make_folder, written_whole
 from dig_jax.interfaces import UInt8Images
 from dig_jax.metrics.extraction import FeatureSpace
 from dig_jax.metrics.feature_scores import FeatureSummary, describe_space

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dig_jax.devices.target import target_platform
 from dig_jax.errors import InputError
 from dig_jax.models.layers import Linear, truncated_normal
-from dig_jax.models.products import DType, activation_dtype, batched_matmul
-from dig_jax.target import target_platform
+from dig_jax.ops.products import DType, activation_dtype, batched_matmul
 
 AttentionKernel: TypeAlias = Literal["auto", "xla", "cudnn"]
 """What computes attention's products; no effect on parameters or, to rounding, results.

@@ -18,12 +18,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dig_jax.devices.target import target_platform
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph, Normalization
-from dig_jax.models.aggregation import Aggregate, create_aggregate
 from dig_jax.models.layers import MLP, gelu, uniform_fan_in
-from dig_jax.models.products import DType, matmul
-from dig_jax.target import target_platform
+from dig_jax.ops.aggregation import Aggregate, create_aggregate
+from dig_jax.ops.products import DType, matmul
 
 Rows = Float[Array, "rows width"]
 Conv: TypeAlias = Literal["sage", "gcn", "gin"]

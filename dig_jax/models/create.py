@@ -8,12 +8,12 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph
 from dig_jax.interfaces import Backbone
-from dig_jax.models.aggregation import Aggregation
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.convolutions import Conv
 from dig_jax.models.dig import DiG, MixBlock, ParallelBlock
-from dig_jax.models.products import DType
 from dig_jax.models.skeleton import even_depth
+from dig_jax.ops.aggregation import Aggregation
+from dig_jax.ops.products import DType
 
 Conditioning: TypeAlias = Literal["node", "add", "concat"]
 

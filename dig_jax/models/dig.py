@@ -21,9 +21,9 @@ from dig_jax.models.layers import (
     sinusoidal_embedding,
     truncated_normal,
 )
-from dig_jax.models.pooling import pool, unpool
-from dig_jax.models.products import DType, activation_dtype
 from dig_jax.models.skeleton import LongSkipStack, MakeBlock, predict_image
+from dig_jax.ops.pooling import pool, unpool
+from dig_jax.ops.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]
 

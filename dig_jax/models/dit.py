@@ -27,8 +27,8 @@ from dig_jax.models.layers import (
     look_up,
     sinusoidal_embedding,
 )
-from dig_jax.models.products import DType, activation_dtype
 from dig_jax.models.stack import stack_blocks, stacked
+from dig_jax.ops.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]

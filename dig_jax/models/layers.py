@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from dig_jax.models.linear_call import linear_call
-from dig_jax.models.products import DType, matmul
-from dig_jax.target import target_platform
+from dig_jax.devices.target import target_platform
+from dig_jax.ops.linear_call import linear_call
+from dig_jax.ops.products import DType, matmul
 
 truncated_normal = nn.initializers.truncated_normal(0.02)
 # The default of torch's Linear and of PyTorch Geometric: U(-1, 1) / sqrt(fan_in).

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from dig_jax.errors import InputError
 from dig_jax.graphs import patches_to_image
 from dig_jax.models.layers import Convolution, LayerNorm, Linear
-from dig_jax.models.products import DType
 from dig_jax.models.stack import stack_blocks, stacked
+from dig_jax.ops.products import DType
 
 Rows = Float[Array, "rows width"]
 MakeBlock = Callable[..., nn.Module]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from dig_jax.models.linear_call import linear_call
+from dig_jax.ops.linear_call import linear_call
 
 Outputs = Any
 """What each block puts out besides the carry: stacked, or a list of them."""

@@ -26,8 +26,8 @@ from dig_jax.models.layers import (
     truncated_normal,
     uniform_fan_in,
 )
-from dig_jax.models.products import DType, activation_dtype
 from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
+from dig_jax.ops.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]
 

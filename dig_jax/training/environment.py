@@ -25,13 +25,15 @@ COMPUTING_PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax")
 COMPUTING_CODE = (
     "data",
     "diffusion",
+    "devices/sharding.py",
+    "devices/target.py",
     "graphs",
     "models",
-    "sharding.py",
-    "target.py",
+    "ops",
+    "storage/power_ema.py",
+    "storage/state.py",
     "training/gradient.py",
     "training/optimizer.py",
-    "training/power_ema.py",
     "training/programs.py",
     "training/step.py",
 )

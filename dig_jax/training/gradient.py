@@ -16,15 +16,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from dig_jax.diffusion import PerImage
-from dig_jax.interfaces import Params
-from dig_jax.sharding import (
+from dig_jax.devices.sharding import (
     BATCH_AXES,
     DATA_AXIS,
     FSDP_AXIS,
     fully_sharded,
     sharded_axis,
 )
+from dig_jax.diffusion import PerImage
+from dig_jax.interfaces import Params
 
 GradientDType: TypeAlias = Literal["float32", "bfloat16"]
 Rows: TypeAlias = Any

@@ -5,24 +5,24 @@ import contextlib
 from ml_collections import ConfigDict
 
 from dig_jax.config import save_run_config
+from dig_jax.devices.sharding import is_first_process, make_sum_and_max
+from dig_jax.devices.watchdog import Watchdog
 from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
-from dig_jax.files import AnyPath, make_folder, open_workdir
-from dig_jax.images import write_png
-from dig_jax.sharding import is_first_process, make_sum_and_max
-from dig_jax.training.goodput import Goodput, GoodputFile
+from dig_jax.files.paths import AnyPath, make_folder, open_workdir
+from dig_jax.files.workdir_lock import only_trainer
+from dig_jax.reporting.goodput import Goodput, GoodputFile
+from dig_jax.reporting.images import write_png
+from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
+from dig_jax.reporting.plots import plot_diversity, plot_loss, plot_scores
+from dig_jax.reporting.profile import Profiler, ProfileSteps, check_profile_steps
+from dig_jax.reporting.progress import Progress
+from dig_jax.storage.state import TrainState
 from dig_jax.training.log import TrainingLog
-from dig_jax.training.metric_writer import MetricWriter, read_metrics
-from dig_jax.training.plots import plot_diversity, plot_loss, plot_scores
 from dig_jax.training.preview import Preview, without_guide
-from dig_jax.training.profile import Profiler, ProfileSteps, check_profile_steps
-from dig_jax.training.progress import Progress
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import TrainingSetup
-from dig_jax.training.state import TrainState
 from dig_jax.training.stop import AgreedStop, StopSignal
 from dig_jax.training.storage import Storage
-from dig_jax.training.watchdog import Watchdog
-from dig_jax.training.workdir_lock import only_trainer
 
 
 def train(

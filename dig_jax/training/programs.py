@@ -10,9 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from dig_jax.config import call_with_section
-from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment
-from dig_jax.sharding import (
+from dig_jax.devices.sharding import (
     batch_sharded,
     check_divides,
     divisors,
@@ -20,9 +18,11 @@ from dig_jax.sharding import (
     listed,
     replicated,
 )
+from dig_jax.errors import InputError
+from dig_jax.experiment import Experiment
+from dig_jax.storage.state import TrainState
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.options import TrainingOptions, create_training_options
-from dig_jax.training.state import TrainState
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
 
 DIVERSITY_IMAGES = 16

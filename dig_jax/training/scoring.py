@@ -8,26 +8,26 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from dig_jax.devices.sharding import as_first_process_says, is_first_process, local_mesh
 from dig_jax.errors import InputError
 from dig_jax.evaluation import (
     EvaluationOptions,
     Evaluator,
     append_record,
-    describe_samples,
     flat_scores,
     is_better,
     score_families,
     score_family,
 )
 from dig_jax.experiment import Experiment
-from dig_jax.files import AnyPath
-from dig_jax.generation import SampleOptions, Sampler
+from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
-from dig_jax.sharding import as_first_process_says, is_first_process, local_mesh
-from dig_jax.training.metric_writer import SCORE, MetricWriter
+from dig_jax.reporting.metric_writer import SCORE, MetricWriter
+from dig_jax.reporting.progress import Progress
+from dig_jax.sampling.sampler import SampleOptions, Sampler
+from dig_jax.sampling.samples import describe_samples
+from dig_jax.storage.state import TrainState
 from dig_jax.training.options import TrainingOptions
-from dig_jax.training.progress import Progress
-from dig_jax.training.state import TrainState
 from dig_jax.training.storage import Storage
 
 

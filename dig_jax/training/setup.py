@@ -14,26 +14,26 @@ from dig_jax.config import (
     load_run_config,
 )
 from dig_jax.data.loader import Batch, load_batches
-from dig_jax.errors import InputError
-from dig_jax.evaluation import create_evaluation_options
-from dig_jax.experiment import create_experiment, open_dataset
-from dig_jax.files import AnyPath
-from dig_jax.generation import create_sample_options
-from dig_jax.graphs.drawing import draw_graph
-from dig_jax.sharding import (
+from dig_jax.devices.sharding import (
     MeshOptions,
     as_first_process_says,
     create_mesh,
     is_first_process,
     place_rows,
 )
-from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.errors import InputError
+from dig_jax.evaluation import create_evaluation_options
+from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.files.paths import AnyPath
+from dig_jax.reporting.goodput import Goodput
+from dig_jax.reporting.graph_drawing import draw_graph
+from dig_jax.sampling.sampler import create_sample_options
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.state import TrainState
 from dig_jax.training.environment import describe_environment, describe_resume
-from dig_jax.training.goodput import Goodput
 from dig_jax.training.options import complete_config
 from dig_jax.training.programs import create_programs
 from dig_jax.training.scoring import check_keep_best
-from dig_jax.training.state import TrainState
 
 
 class Restored(NamedTuple):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dig_jax.data.transforms import random_flip, to_unit_range
 from dig_jax.diffusion import (
+    NUM_NOISE_LEVELS,
     PerImage,
     draw_times_and_noise,
     drop_labels,
@@ -21,18 +22,16 @@ from dig_jax.diffusion import (
 from dig_jax.experiment import Experiment
 from dig_jax.interfaces import Labels, Params
 from dig_jax.metrics.feature_diversity import feature_diversity
+from dig_jax.storage.power_ema import start_power_ema, update_power_ema
+from dig_jax.storage.state import TrainState
 from dig_jax.training.gradient import GradientDType, Rows, loss_and_gradient
 from dig_jax.training.optimizer import update_ema
-from dig_jax.training.power_ema import start_power_ema, update_power_ema
-from dig_jax.training.state import TrainState
 
 StepMetrics: TypeAlias = dict[str, Array]
 TrainStep: TypeAlias = Callable[
     [TrainState, UInt8[Array, "batch row col rgb"], Int[Array, "batch"]],
     tuple[TrainState, StepMetrics],
 ]
-
-NUM_NOISE_LEVELS = 10
 
 
 def create_state(
@@ -71,8 +70,9 @@ def make_train_step(
     gradient or update is not finite changes nothing but the step's number; `bad_steps`
     counts how many of them came in a row.
 
-    The state and the batch are spread over a mesh as `dig_jax.sharding` has it; without
-    one they are on one device. See `loss_and_gradient` for the last three arguments.
+    The state and the batch are spread over a mesh as `dig_jax.devices.sharding` has
+    it; without one they are on one device. See `loss_and_gradient` for the last three
+    arguments.
 
     The metrics are scalars, but for `noise_level_loss` and `noise_level_images`: the
     sum of the losses and the number of the images in each tenth of the times.

@@ -3,11 +3,11 @@
 import contextlib
 from typing import Any
 
-from dig_jax.files import AnyPath
-from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.files.paths import AnyPath
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.posthoc_ema import open_snapshots, snapshot_items
+from dig_jax.storage.state import TrainState
 from dig_jax.training.options import TrainingOptions
-from dig_jax.training.posthoc_ema import open_snapshots, snapshot_items
-from dig_jax.training.state import TrainState
 
 BEST = "best"
 """Folder of the checkpoint with the best score so far."""

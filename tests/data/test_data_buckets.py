@@ -11,11 +11,11 @@ from official_archives import random_images
 from dig_jax.data import create_dataset
 from dig_jax.data.labels import label_counts
 from dig_jax.data.loader import load_batches, read_all
-from dig_jax.data.preparation import prepare
 from dig_jax.data.prepared import prepared_path
-from dig_jax.data.raw.splits import ArraySplit, RawDataset
-from dig_jax.data.shards import ImageRule
 from dig_jax.errors import InputError
+from dig_jax.prepare.preparation import prepare
+from dig_jax.prepare.shards import ImageRule
+from dig_jax.prepare.splits import ArraySplit, RawDataset
 
 NUM_IMAGES = 30
 

@@ -14,12 +14,12 @@ from tfds_files import write_tfds
 
 from dig_jax.data.damage import DamagedRecordError, SoundRecords
 from dig_jax.data.loader import load_batches, read_all, read_once
-from dig_jax.data.preparation import prepare
-from dig_jax.data.raw.splits import ArraySplit, RawDataset
-from dig_jax.data.shards import ImageRule
 from dig_jax.data.synthetic import SyntheticSource
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
+from dig_jax.prepare.preparation import prepare
+from dig_jax.prepare.shards import ImageRule
+from dig_jax.prepare.splits import ArraySplit, RawDataset
 
 LENGTH, SIZE = 60, 8
 

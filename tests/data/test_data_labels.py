@@ -11,13 +11,13 @@ from dig_jax.data import create_dataset
 from dig_jax.data.damage import DamagedRecordError
 from dig_jax.data.labels import label_counts
 from dig_jax.data.loader import read_all
-from dig_jax.data.preparation import prepare
-from dig_jax.data.raw.folder import open_folder
-from dig_jax.data.raw.splits import ArraySplit, RawDataset
-from dig_jax.data.shards import ImageRule
 from dig_jax.data.synthetic import SyntheticSource
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
+from dig_jax.prepare.folder import open_folder
+from dig_jax.prepare.preparation import prepare
+from dig_jax.prepare.shards import ImageRule
+from dig_jax.prepare.splits import ArraySplit, RawDataset
 
 LENGTHS = {"train": 50, "test": 11, "extra": 23}
 RULE = ImageRule((8, 8, 3), "none", 4)

@@ -9,13 +9,13 @@ import pytest
 
 from dig_jax.config import load_config_file
 from dig_jax.data.loader import read_all
+from dig_jax.devices.sharding import MeshOptions, create_mesh
 from dig_jax.errors import InputError
 from dig_jax.evaluation import Evaluator, create_evaluation_options
 from dig_jax.evaluation.features import FeatureScorer
 from dig_jax.experiment import create_experiment, open_dataset
 from dig_jax.interfaces import LabelledImages
-from dig_jax.metrics.inception_weights import random_weights, write_weights
-from dig_jax.sharding import MeshOptions, create_mesh
+from dig_jax.metrics.networks.inception_weights import random_weights, write_weights
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 DRAWN = {"seed": 0, "labels": "balanced"}

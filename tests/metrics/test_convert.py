@@ -16,8 +16,8 @@ from dig_jax.metrics.convert import (
     read_tensorflow_graph,
     tensorflow_scope,
 )
-from dig_jax.metrics.graph_def import read_graph
-from dig_jax.metrics.inception_weights import (
+from dig_jax.metrics.networks.graph_def import read_graph
+from dig_jax.metrics.networks.inception_weights import (
     conv_shapes,
     hash_weights,
     random_weights,

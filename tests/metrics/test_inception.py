@@ -8,13 +8,13 @@ from inception_in_numpy import inception_in_numpy, resize_by_definition
 from safetensors.numpy import load_file, save_file
 
 from dig_jax.errors import InputError
-from dig_jax.metrics.inception import (
+from dig_jax.metrics.networks.inception import (
     create_inception_extractor,
     inception_extractor,
     inception_features,
     preprocess,
 )
-from dig_jax.metrics.inception_weights import (
+from dig_jax.metrics.networks.inception_weights import (
     conv_shapes,
     fold_batch_norm,
     hash_weights,

@@ -8,7 +8,7 @@ from tiny_network import one_device
 from dig_jax.errors import InputError
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics.feature_scores import scores_from_features, summarize_images
-from dig_jax.metrics.small_classifier import (
+from dig_jax.metrics.networks.small_classifier import (
     ClassifierOptions,
     classifier_extractor,
     init_classifier,

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dig_jax.costs.summary import count_costs
 from dig_jax.errors import InputError
 from dig_jax.models import create_backbone
 from dig_jax.models.attention import (
@@ -12,7 +13,6 @@ from dig_jax.models.attention import (
     choose_attention,
     dot_product_attention,
 )
-from dig_jax.summary import count_costs
 
 # 17 tokens: cuDNN and tilings prefer even numbers, U-ViT has odd ones.
 SHAPE = (2, 17, 3, 8)

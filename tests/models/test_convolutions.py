@@ -11,8 +11,8 @@ import pytest
 
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph
-from dig_jax.models.aggregation import AGGREGATIONS
 from dig_jax.models.convolutions import CONVOLUTIONS, create_convolution
+from dig_jax.ops.aggregation import AGGREGATIONS
 
 sys.path.insert(0, str(Path(__file__).parent))
 import dig_in_numpy

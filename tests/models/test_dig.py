@@ -10,8 +10,8 @@ import pytest
 
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph
-from dig_jax.models.aggregation import AGGREGATIONS
 from dig_jax.models.dig import pool, unpool
+from dig_jax.ops.aggregation import AGGREGATIONS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dig_cases import (

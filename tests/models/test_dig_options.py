@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
+from dig_jax.costs.summary import format_summary, summarize, summary_record
 from dig_jax.errors import InputError
-from dig_jax.graphs.drawing import draw_graph
-from dig_jax.models.aggregation import AGGREGATIONS
-from dig_jax.summary import format_summary, summarize, summary_record
+from dig_jax.ops.aggregation import AGGREGATIONS
+from dig_jax.reporting.graph_drawing import draw_graph
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dig_cases import (

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from dig_jax.costs.summary import count_costs
 from dig_jax.errors import InputError
 from dig_jax.models import create_backbone
 from dig_jax.models.dit import grid_positions
-from dig_jax.summary import count_costs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dit_in_numpy import dit, position_embedding

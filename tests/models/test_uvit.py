@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from dig_jax.costs.summary import count_costs
 from dig_jax.errors import InputError
 from dig_jax.models import create_backbone
-from dig_jax.summary import count_costs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_problem import (

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from dig_jax.training import goodput as goodput_module
-from dig_jax.training.goodput import (
+from dig_jax.reporting import goodput as goodput_module
+from dig_jax.reporting.goodput import (
     FILE_NAME,
     KINDS,
     Goodput,

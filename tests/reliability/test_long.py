@@ -21,10 +21,10 @@ from tiny_runs import (
 )
 
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_PEER_FAILURE
+from dig_jax.reporting.goodput import KINDS, read_goodput
 from dig_jax.run import load
-from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.fingerprint import fingerprints, named_leaves
-from dig_jax.training.goodput import KINDS, read_goodput
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.fingerprint import fingerprints, named_leaves
 
 pytestmark = pytest.mark.reliability
 

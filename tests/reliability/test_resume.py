@@ -10,21 +10,21 @@ import pytest
 import tiny_runs
 
 from dig_jax.data import create_dataset
+from dig_jax.devices.sharding import MeshOptions, create_mesh
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.main import main
-from dig_jax.sharding import MeshOptions, create_mesh
-from dig_jax.training import environment
-from dig_jax.training.checkpoint_record import sha256_of
-from dig_jax.training.environment import describe_environment, describe_resume
-from dig_jax.training.goodput import Goodput, read_goodput
-from dig_jax.training.loop import TrainingRun, train
-from dig_jax.training.options import complete_config
-from dig_jax.training.profile import (
+from dig_jax.reporting.goodput import Goodput, read_goodput
+from dig_jax.reporting.profile import (
     ProfileSteps,
     check_profile_steps,
     parse_profile_steps,
 )
-from dig_jax.training.progress import Progress
+from dig_jax.reporting.progress import Progress
+from dig_jax.storage.checkpoint_record import sha256_of
+from dig_jax.training import environment
+from dig_jax.training.environment import describe_environment, describe_resume
+from dig_jax.training.loop import TrainingRun, train
+from dig_jax.training.options import complete_config
 from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.storage import Storage
 from dig_jax.versions import package_versions

@@ -12,7 +12,7 @@ import textwrap
 import pytest
 
 from dig_jax.errors import InputError
-from dig_jax.training.workdir_lock import LOCK_FILE, only_trainer
+from dig_jax.files.workdir_lock import LOCK_FILE, only_trainer
 
 
 def take(workdir):

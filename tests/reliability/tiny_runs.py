@@ -9,10 +9,10 @@ import processes
 from processes import digits_config, digits_flags
 
 from dig_jax.experiment import create_experiment
-from dig_jax.training.checked_steps import COMMIT_FILE
-from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.fingerprint import named_leaves
-from dig_jax.training.metric_writer import read_metrics
+from dig_jax.reporting.metric_writer import read_metrics
+from dig_jax.storage.checked_steps import COMMIT_FILE
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.fingerprint import named_leaves
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state
 

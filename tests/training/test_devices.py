@@ -11,12 +11,12 @@ import optax
 import pytest
 
 from dig_jax.config import load_config_file
+from dig_jax.devices.sharding import MeshOptions, create_mesh, place_rows
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
-from dig_jax.generation import Sampler, create_sample_options
-from dig_jax.sharding import MeshOptions, create_mesh, place_rows
-from dig_jax.training.checkpoints import Checkpoints
-from dig_jax.training.fingerprint import fingerprints, named_leaves
+from dig_jax.sampling.sampler import Sampler, create_sample_options
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.fingerprint import fingerprints, named_leaves
 from dig_jax.training.programs import create_programs
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"

@@ -18,13 +18,13 @@ from dig_jax.errors import (
     NonFiniteError,
 )
 from dig_jax.experiment import create_experiment
+from dig_jax.reporting.metric_writer import read_metrics
 from dig_jax.run import load
-from dig_jax.training.checkpoints import Checkpoints
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.posthoc_ema import open_snapshots, solve_posthoc_ema
+from dig_jax.storage.power_ema import SIGMA_RELS
 from dig_jax.training.loop import train
-from dig_jax.training.metric_writer import read_metrics
 from dig_jax.training.optimizer import create_optimizer
-from dig_jax.training.posthoc_ema import open_snapshots, solve_posthoc_ema
-from dig_jax.training.power_ema import SIGMA_RELS
 from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.step import create_state
 

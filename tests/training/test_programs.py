@@ -4,10 +4,10 @@ import hashlib
 import re
 from pathlib import Path
 
-from dig_jax.compiled import compile_train_step
 from dig_jax.config import load_config_file
+from dig_jax.costs import compile_train_step
+from dig_jax.devices.sharding import MeshOptions, create_mesh
 from dig_jax.experiment import create_experiment
-from dig_jax.sharding import MeshOptions, create_mesh
 from dig_jax.training.setup import TrainingSetup
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"

@@ -11,7 +11,7 @@ from dig_jax import load
 from dig_jax import main as command_line
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
 from dig_jax.evaluation import flat_scores, read_records
-from dig_jax.training.metric_writer import read_metrics
+from dig_jax.reporting.metric_writer import read_metrics
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = [

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from dig_jax.config import load_config_file
-from dig_jax.experiment import create_experiment
-from dig_jax.interfaces import Backbone
-from dig_jax.sharding import (
+from dig_jax.devices.sharding import (
     MeshOptions,
     batch_sharded,
     create_mesh,
     fully_sharded,
     replicated,
 )
+from dig_jax.experiment import create_experiment
+from dig_jax.interfaces import Backbone
+from dig_jax.storage.power_ema import SIGMA_RELS, gamma_of_sigma_rel
 from dig_jax.training.optimizer import create_optimizer
-from dig_jax.training.power_ema import SIGMA_RELS, gamma_of_sigma_rel
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"

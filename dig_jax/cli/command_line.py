@@ -1,0 +1,237 @@
+"""A command line: mode, configuration, and the other flags, checked."""
+
+import ast
+import copy
+from collections.abc import Collection
+from typing import Literal
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from dig_jax.config import (
+    check_same_run,
+    check_sections,
+    load_run_config,
+    read_config_file,
+)
+from dig_jax.devices.processes import define_flags
+from dig_jax.errors import InputError
+from dig_jax.files.paths import AnyPath, open_workdir
+
+VALUE_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "values such as 2,4",
+}
+MODES_OF = {
+    "adm": ("sample",),
+    "json": ("summary", "compile"),
+    "out": ("sample", "evaluate", "stats", "export", "summary"),
+    "profile_steps": ("train",),
+    "samples": ("evaluate",),
+    "search_batch": ("compile",),
+    "seeds": ("evaluate",),
+    "split": ("stats",),
+    "step": ("sample", "evaluate", "export"),
+    "topology": ("compile",),
+}
+"""The modes that read each flag which not all of them do."""
+
+
+def parse(
+    arguments: list[str], modes: Collection[str]
+) -> tuple[str, ConfigDict, flags.FlagValues]:
+    """Mode, configuration and flags of a command line.
+
+    Raises:
+        InputError: An unknown flag, mode or key, or a value of a wrong type.
+    """
+    options = flags.FlagValues()
+    flags.DEFINE_string("mode", "train", "", flag_values=options)
+    flags.DEFINE_string("workdir", "", "", flag_values=options)
+    flags.DEFINE_string("out", "", "", flag_values=options)
+    flags.DEFINE_string("step", None, "", flag_values=options)
+    flags.DEFINE_string("profile_steps", None, "", flag_values=options)
+    flags.DEFINE_string("topology", "", "", flag_values=options)
+    flags.DEFINE_boolean("search_batch", False, "", flag_values=options)
+    flags.DEFINE_string("samples", "", "", flag_values=options)
+    flags.DEFINE_string("split", "train", "", flag_values=options)
+    flags.DEFINE_integer("seeds", 1, "", lower_bound=1, flag_values=options)
+    flags.DEFINE_boolean("json", False, "", flag_values=options)
+    flags.DEFINE_boolean("adm", False, "", flag_values=options)
+    define_flags(options)
+    mine, file = _take_config_file(arguments)
+    about_config = [a for a in mine if a.lstrip("-").startswith("config.")]
+    _parse_flags(options, [a for a in mine if a not in about_config])
+    if options.mode not in modes:
+        raise InputError(
+            f"Unknown mode {options.mode!r}. Available: {', '.join(modes)}."
+        )
+    step_of(options)
+    _check_modes(options)
+    of_run = options.mode in ("sample", "export") or (
+        options.mode == "evaluate" and not options.samples
+    )
+    if of_run:
+        saved = load_run_config(workdir_of(options))
+        config = _override(copy.deepcopy(saved), about_config)
+        check_same_run(saved, config, options.workdir)
+    elif file is not None:
+        config = read_config_file(file)
+        tables = options.mode == "summary" and "tables" in config
+        if options.mode == "compare" or tables:  # of several networks
+            return options.mode, _override(config, about_config), options
+        config = _override(check_sections(config, file), about_config)
+    elif (
+        options.mode in ("summary", "stats", "evaluate", "compile") and options.workdir
+    ):
+        config = _override(load_run_config(workdir_of(options)), about_config)
+    else:
+        raise InputError(
+            "--config=FILE is needed: a Python file with get_config(), such as "
+            "configs/digits.py."
+        )
+    return options.mode, check_sections(config, "the command line"), options
+
+
+def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Arguments without `--config=FILE` (or `--config FILE`), and FILE."""
+    rest, file = [], None
+    pending = iter(arguments)
+    for argument in pending:
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            file = value if equals else next(pending, "")
+        else:
+            rest.append(argument)
+    return rest, file
+
+
+def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
+    try:
+        positional = options(["dig_jax", *arguments])[1:]
+    except flags.Error as error:
+        said = str(error).rstrip(".")
+        choices = ", ".join(f"--{name}" for name in sorted(options))
+        raise InputError(
+            f"{said}. Available: --config, --config.SECTION.KEY, {choices}."
+        ) from None
+    if positional:
+        raise InputError(
+            f"Arguments have the form --name=value, got {' '.join(positional)!r}."
+        )
+
+
+def _check_modes(options: flags.FlagValues) -> None:
+    """Raise InputError for a flag that the mode would pass over in silence."""
+    for name, modes in MODES_OF.items():
+        if options[name].present and options.mode not in modes:
+            of_modes = " or ".join(f"--mode={mode}" for mode in modes)
+            raise InputError(f"--{name} is of {of_modes}, got --mode={options.mode}.")
+
+
+def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
+    """Apply `--config.SECTION.KEY=VALUE` arguments, each of its key's own type.
+
+    A whole number may become several, as in --config.data.image_size=8,16. A key that
+    the section leaves at its default may be given too; constructors say whether it
+    exists, and whether they take the value.
+    """
+    config.lock()
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise InputError(f"{argument} needs a value: {name}=VALUE.")
+        key = name.lstrip("-").removeprefix("config.")
+        section, leaf = _find_key(config, key)
+        if section.get(leaf) is None:
+            with section.unlocked():
+                section[leaf] = _read_value(value)
+            continue
+        old_type = type(section[leaf])
+        try:
+            if old_type is int and "," in value:
+                with config.ignore_type():
+                    section[leaf] = tuple(ast.literal_eval(value))
+            else:
+                _parse_config_flag(config, f"--config.{key}={value}")
+        except (flags.Error, ValueError, TypeError, SyntaxError):
+            raise InputError(
+                f"{name} must be {VALUE_KINDS[old_type]}, got {value!r}."
+            ) from None
+    return config
+
+
+def _find_key(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """The innermost section that a dotted key names, and the key's name there."""
+    *path, leaf = key.split(".")
+    section, said = config, "config"
+    for part in path:
+        if part not in section:
+            raise InputError(
+                f"Unknown section in --config.{key}. Available in {said}: "
+                f"{', '.join(sorted(section))}."
+            )
+        section, said = section[part], f"{said}.{part}"
+        if not isinstance(section, ConfigDict):
+            raise InputError(f"{said} has no keys, got --config.{key}.")
+    if not path and leaf not in section:
+        raise InputError(
+            f"Unknown section in --config.{key}. Available in {said}: "
+            f"{', '.join(sorted(section))}."
+        )
+    if isinstance(section.get(leaf), ConfigDict):
+        raise InputError(
+            f"--config.{key} is a section. Keys in it: "
+            f"{', '.join(sorted(section[leaf])) or 'none'}."
+        )
+    return section, leaf
+
+
+def _read_value(text: str) -> bool | int | float | str | tuple:
+    """A value whose type is not known: as Python would read it, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _parse_config_flag(config: ConfigDict, argument: str) -> None:
+    command = ["dig_jax", argument]
+    flag = flags.FlagValues()
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=flag, sys_argv=command
+    )
+    flag(command)
+
+
+def step_of(options: flags.FlagValues) -> int | Literal["best"] | None:
+    """The checkpoint that --step names; None for the newest.
+
+    Raises:
+        InputError: It is neither a step nor "best".
+    """
+    if options.step is None or options.step == "best":
+        return options.step
+    if not options.step.isdecimal():
+        raise InputError(
+            f"--step must be a whole number from 0 on, or best, got "
+            f"--step={options.step}."
+        )
+    return int(options.step)
+
+
+def workdir_of(options: flags.FlagValues) -> AnyPath:
+    """The workdir, which the mode needs.
+
+    Raises:
+        InputError: None is given, or it lies where nothing can.
+    """
+    if not options.workdir:
+        raise InputError(f"--mode={options.mode} needs --workdir=DIR.")
+    return open_workdir(options.workdir)

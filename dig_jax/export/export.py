@@ -1,0 +1,264 @@
+"""Export a run's sampler: StableHLO and parameters that need no dig_jax to run.
+
+A sampler is exported twice. `sampler.stablehlo` draws any number of images on any of
+the platforms. `group_PLATFORM.stablehlo` draws one group, of the size that dig_jax
+draws in, and gives the same bits: jax simplifies a program of symbolic sizes or several
+platforms once more before it compiles it, and XLA then rounds some of them otherwise
+(heun and dpm_solver, by up to 4e-5 on digits).
+
+Each platform has the program that its machines would make, but for attention, which is
+without cuDNN: a call into a library, which StableHLO does not promise to keep.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from inspect import signature
+from pathlib import Path
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import export
+from jaxtyping import Array, Float32, Int32
+from ml_collections import ConfigDict
+
+from dig_jax.config import save_run_config
+from dig_jax.devices.target import compiling_for
+from dig_jax.errors import InputError
+from dig_jax.experiment import create_experiment
+from dig_jax.export.model_card import model_card
+from dig_jax.files.paths import AnyPath, make_folder, write_whole
+from dig_jax.interfaces import Images
+from dig_jax.models import BACKBONES
+from dig_jax.run import Run
+from dig_jax.sampling.sampler import (
+    Guide,
+    SampleOptions,
+    Sampler,
+    check_sample_options,
+    group_size,
+    image_keys,
+)
+from dig_jax.storage.checkpoint_record import unflatten
+from dig_jax.storage.export_folder import (
+    CONFIG,
+    GUIDE_PREFIX,
+    MANIFEST,
+    PARAMETERS,
+    SAMPLER,
+    group_file,
+    write_manifest,
+    write_parameters,
+)
+from dig_jax.storage.fingerprint import named_leaves
+from dig_jax.versions import package_versions
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""What a sampler is exported for."""
+
+SCRIPT = "sample.py"
+CARD = "README.md"
+
+Parameters: TypeAlias = dict[str, Float32[Array, "..."]]
+"""Parameters by their flat names, as they lie in the file."""
+
+Draw: TypeAlias = Callable[
+    [Parameters, Int32[Array, ""], Int32[Array, "batch"], Int32[Array, "batch"]], Images
+]
+"""`(parameters, seed, index, labels) -> images`, about [-1, 1].
+
+Image `index` of a seed depends on the two and its label alone. Networks without classes
+ignore the labels.
+"""
+
+
+def export_run(
+    run: Run,
+    options: SampleOptions,
+    out: AnyPath,
+    *,
+    platforms: Sequence[str] = PLATFORMS,
+) -> None:
+    """Write a folder that draws a run's images without dig_jax.
+
+    Args:
+        run: The run, with the parameters that are exported.
+        options: The solver, its steps and guidance, which are fixed now; its labels,
+            seed and number of images can be chosen when drawing.
+        out: A new or empty folder, or an earlier export, which is replaced.
+        platforms: Some of PLATFORMS.
+
+    Raises:
+        InputError: Options that do not work for the run, an unknown platform, or a
+            folder with other things in it.
+    """
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms:
+        raise InputError(
+            f"A sampler can be exported for {', '.join(PLATFORMS)}, got "
+            f"{', '.join(unknown) or 'none'}."
+        )
+    platforms = [name for name in PLATFORMS if name in platforms]
+    check_sample_options(run.experiment, options)
+    # Labels come later; the rule "training" would read the data set.
+    if options.labels == "training":
+        options = replace(options, labels="balanced")
+    guide = run.sampler(options).guide
+    _prepare_folder(out)
+    config = _with_portable_attention(run.experiment.config)
+    of_groups = {
+        platform: _draw_groups(run, config, options, guide, platform)
+        for platform in platforms
+    }
+    files = {SAMPLER: _export(run, guide, _draw_any_number(of_groups), platforms)}
+    for platform, draw in of_groups.items():
+        files[group_file(platform)] = _export(
+            run, guide, draw, [platform], batch=group_size(platform)
+        )
+    for name, exported in files.items():
+        write_whole(out / name, bytes(exported.serialize()))
+    write_parameters(out, run.params, guide.params if guide else None)
+    save_run_config(_portable_config(config, run, options), out)
+    script = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
+    write_whole(out / SCRIPT, script)
+    write_whole(out / CARD, model_card(run, options, platforms))
+    backbone = run.experiment.backbone
+    record = {
+        "platforms": platforms,
+        "group_sizes": {name: group_size(name) for name in platforms},
+        "image_shape": backbone.image_shape,
+        "num_classes": backbone.num_classes,
+        "step": run.step,
+        "sigma_rel": run.sigma_rel,
+        "calling_convention_version": files[SAMPLER].calling_convention_version,
+        "versions": package_versions(),
+    }
+    write_manifest(out, [*files, PARAMETERS, CONFIG], record)
+
+
+def _prepare_folder(out: AnyPath) -> None:
+    """Make a folder, or take the manifest out of one, so that it is no export now.
+
+    Raises:
+        InputError: There are other things in it.
+    """
+    ours = {MANIFEST, CONFIG, SAMPLER, PARAMETERS, SCRIPT, CARD}
+    ours |= {group_file(platform) for platform in PLATFORMS}
+    if out.exists() and not out.is_dir():
+        raise InputError(f"An export needs a folder, got the file {out}.")
+    found = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    others = [name for name in found if name not in ours]
+    if others:
+        raise InputError(
+            f"An export needs a new or empty folder, or an earlier export to replace; "
+            f"{out} holds {', '.join(others[:3])}{' ...' if others[3:] else ''}."
+        )
+    make_folder(out)
+    (out / MANIFEST).unlink(missing_ok=True)
+    for platform in PLATFORMS:
+        (out / group_file(platform)).unlink(missing_ok=True)
+
+
+def _with_portable_attention(config: ConfigDict) -> ConfigDict:
+    """The configuration with attention that every platform has."""
+    config = ConfigDict(config.to_dict())
+    if "attention" in signature(BACKBONES[config.backbone.name]).parameters:
+        config.backbone.attention = "xla"
+    return config
+
+
+def _draw_groups(
+    run: Run,
+    config: ConfigDict,
+    options: SampleOptions,
+    guide: Guide | None,
+    platform: str,
+) -> Draw:
+    """The sampler for whole groups of the platform's size."""
+    target = "gpu" if platform == "cuda" else platform
+    with compiling_for(target):
+        experiment = create_experiment(config)
+    sampler = Sampler(experiment, options, run.mesh, guide)
+
+    def draw(
+        parameters: Parameters,
+        seed: Int32[Array, ""],
+        index: Int32[Array, "batch"],
+        labels: Int32[Array, "batch"],
+    ) -> Images:
+        guides = None
+        if guide is not None:
+            prefix = len(GUIDE_PREFIX)
+            named = {
+                name[prefix:]: leaf
+                for name, leaf in parameters.items()
+                if name.startswith(GUIDE_PREFIX)
+            }
+            guides = unflatten(named, guide.params)
+        with compiling_for(target):
+            return sampler.draw_groups(
+                unflatten(parameters, run.params),
+                guides,
+                image_keys(seed, index),
+                labels if experiment.backbone.num_classes else None,
+                group=group_size(platform),
+            )
+
+    return draw
+
+
+def _draw_any_number(of_groups: dict[str, Draw]) -> Draw:
+    """The sampler for any number of images, on the platform that it runs on."""
+
+    def padded(draw: Draw, group: int) -> Draw:
+        def draw_padded(parameters, seed, index, labels):
+            count = index.shape[0]
+            whole = -(-count // group) * group
+            place = jnp.minimum(jnp.arange(whole), count - 1)
+            images = draw(parameters, seed, index[place], labels[place])
+            return images[jnp.arange(count)]
+
+        return draw_padded
+
+    branches = {
+        platform: padded(draw, group_size(platform))
+        for platform, draw in of_groups.items()
+    }
+
+    def draw_any_number(parameters, seed, index, labels):
+        inputs = parameters, seed, index, labels
+        return jax.lax.platform_dependent(*inputs, **branches)
+
+    return draw_any_number
+
+
+def _export(
+    run: Run,
+    guide: Guide | None,
+    draw: Draw,
+    platforms: Sequence[str],
+    batch: int | None = None,
+) -> export.Exported:
+    """A sampler as StableHLO, for a batch of that size or of any."""
+    named = named_leaves(run.params)
+    if guide is not None:
+        more = named_leaves(guide.params)
+        named |= {GUIDE_PREFIX + name: leaf for name, leaf in more.items()}
+    parameters = {
+        name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
+        for name, leaf in named.items()
+    }
+    shape = (batch,) if batch else export.symbolic_shape("batch")
+    one, many = (jax.ShapeDtypeStruct(s, jnp.int32) for s in ((), shape))
+    exporting = export.export(jax.jit(draw), platforms=platforms)
+    return exporting(parameters, one, many, many)
+
+
+def _portable_config(
+    config: ConfigDict, run: Run, options: SampleOptions
+) -> ConfigDict:
+    """The run's configuration, drawing as exported, on whatever devices there are."""
+    portable = ConfigDict(config.to_dict())
+    portable.sample = {**asdict(options), "sigma_rel": run.sigma_rel}
+    portable.mesh = {}
+    return portable

@@ -1,0 +1,146 @@
+"""The README.md of an export: what the model is, what it reaches, how to draw."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from dig_jax.config import FREE_KEYS
+from dig_jax.evaluation import read_records
+from dig_jax.files.paths import AnyPath
+from dig_jax.run import Run
+from dig_jax.sampling.sampler import SampleOptions
+from dig_jax.versions import package_versions
+
+CARD = """# {name} on {dataset}
+
+{rows} x {cols} images with {channels} from {name}, a diffusion backbone of dig_jax,
+{classes}.
+
+| | |
+|---|---|
+{facts}
+
+## Draw images
+
+```bash
+pip install jax flatbuffers numpy safetensors
+python sample.py --num_images=16 {labels}--seed=0 --out=samples.png
+```
+
+The same seed gives the same images, whatever their number. For NVIDIA GPUs or TPUs
+install `jax[cuda12]` or `jax[tpu]`; another platform may round otherwise.
+
+## Files
+
+- `parameters.safetensors`: the averaged (EMA) parameters, float32.
+- `sampler.stablehlo`: `(parameters, seed, index, labels) -> images` for any number of
+  images, on {platforms}: int32 seed [], index [batch], labels [batch]; float32 images
+  [batch, row, col, rgb], about [-1, 1]. Read it with `jax.export.deserialize`.
+- `group_*.stablehlo`: the same for one group of images on one platform, compiled as
+  dig_jax compiles it: the same bits (tested on CPU). `sample.py` uses these.
+- `config.json`, `manifest.json`: configuration; versions and checksums.
+
+Made with jax {jax}; jax promises to read it for six months of newer versions. The
+parameters do not age: `dig_jax.load` opens this folder too.
+
+## Scores
+
+{scores}
+"""
+
+
+def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> str:
+    """A model card in Markdown, with the newest scores of the run, if it has any."""
+    experiment = run.experiment
+    backbone, config = experiment.backbone, experiment.config
+    rows, cols, channels = backbone.image_shape
+    count = backbone.num_classes
+    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(run, options))
+    return CARD.format(
+        name=config.backbone.name,
+        dataset=config.data.name,
+        rows=rows,
+        cols=cols,
+        channels="one channel" if channels == 1 else f"{channels} channels",
+        classes=f"conditional on one of {count} labels" if count else "unconditional",
+        facts=facts,
+        labels="--labels=0,1 " if count else "",
+        platforms=", ".join(platforms),
+        jax=package_versions()["jax"],
+        scores=_scores(run.workdir),
+    )
+
+
+def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
+    config = run.experiment.config
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+    average = (
+        f"decay {config.training.ema_decay}"
+        if run.sigma_rel is None
+        else f"post-hoc, sigma_rel {run.sigma_rel}"
+    )
+    solver = options.create_solver(run.experiment.sde)
+    sampler = (
+        f"{options.solver}, {len(solver.evaluations)} steps, "
+        f"{sum(solver.evaluations)} evaluations of the network, t from "
+        f"{options.t_start:g} to {options.t_end:g}"
+    )
+    if options.guidance != 1:
+        sampler += f", guidance {options.guidance:g}"
+    return [
+        ("data set", config.data.name),
+        ("backbone", _list_keys("backbone", config.backbone.to_dict())),
+        ("parameters", f"{parameters:,}"),
+        ("noise", _list_keys("sde", config.sde.to_dict())),
+        ("objective", _list_keys("objective", config.objective.to_dict())),
+        ("training", f"{run.step:,} steps of {config.training.batch_size} images"),
+        ("average (EMA)", average),
+        ("sampler", sampler),
+    ]
+
+
+def _list_keys(section: str, values: Mapping[str, Any]) -> str:
+    """What a section chooses, without the keys that change no result."""
+    chosen = [
+        f"{key}={value}"
+        for key, value in sorted(values.items())
+        if key != "name" and f"{section}.{key}" not in FREE_KEYS
+    ]
+    name = [f"`{values['name']}`"] if "name" in values else []
+    return ", ".join(name + chosen)
+
+
+def _scores(workdir: AnyPath | None) -> str:
+    """The newest record of scores as a table; a record may lack any of its keys."""
+    records = read_records(workdir) if workdir is not None else []
+    rows = [row for record in records[-1:] for row in _score_rows(record)]
+    if not rows:
+        return "None were recorded before the export."
+    samples = records[-1].get("samples") or {}
+    drawn = [
+        f"{name.replace('_', ' ')} {samples[name]}"
+        for name in ("checkpoint_step", "solver", "num_steps", "guidance", "seed")
+        if samples.get(name) is not None
+    ]
+    real = records[-1].get("real") or {}
+    against = f", against {real['dataset']}" if "dataset" in real else ""
+    lines = [
+        f"Of {records[-1].get('num_images', 'some')} drawn images"
+        f"{' (' + ', '.join(drawn) + ')' if drawn else ''}{against}.",
+        "",
+        "| score | drawn | real test images |",
+        "|---|---|---|",
+        *rows,
+    ]
+    return "\n".join(lines)
+
+
+def _score_rows(record: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, score in (record.get("scores") or {}).items():
+        if isinstance(score, dict) and isinstance(score.get("value"), int | float):
+            real = score.get("real")
+            real = f"{real:.4f}" if isinstance(real, int | float) else ""
+            rows.append(f"| {name} | {score['value']:.4f} | {real} |")
+    return rows

@@ -1,0 +1,1 @@
+"""Paths, locks and npz files, local or in a bucket."""

@@ -1,0 +1,1 @@
+"""Networks that features come from: Inception, the small classifier."""

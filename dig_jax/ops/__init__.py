@@ -1,0 +1,1 @@
+"""What XLA needs to hear: products, aggregations and pooling of one meaning."""

@@ -1,0 +1,81 @@
+"""Between the graphs of DiG-parallel's scales: pooling and copying back (App. A.1)."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dig_jax.devices.target import target_platform
+from dig_jax.graphs import GridGraph
+from dig_jax.ops.node_product import node_product
+from dig_jax.ops.products import DType
+from dig_jax.ops.stencil import pool_sum, repeat_patches
+
+Rows = Float[Array, "rows width"]
+
+
+def pool(
+    h: Float[Array, "fine_rows width"],
+    graph: GridGraph,
+    index: int,
+    dtype: DType = "float32",
+) -> Float[Array, "coarse_rows width"]:
+    """Features of the finest graph to those of a coarser one; hubs are kept.
+
+    The mean over the fine patches that a coarse patch covers: the mask C of Eq. 3 with
+    its rows normalized. A product with that matrix, but on CPU.
+    """
+    if target_platform() != "cpu":
+        mask = _padded_mask(graph, index)
+        sums = np.maximum(mask.sum(1, keepdims=True), 1)
+        return node_product(mask / sums, h, dtype)
+    fine, coarse = graph.at_scale(0), graph.at_scale(index)
+    factor = graph.factor(0, index)
+    per_image = h.reshape(-1, fine.num_padded_nodes, h.shape[-1])
+    pooled = pool_sum(_as_grid(per_image, fine), factor) / factor**2
+    return _to_rows(pooled.astype(h.dtype), per_image[:, fine.hubs], coarse)
+
+
+def unpool(
+    h: Float[Array, "coarse_rows width"],
+    graph: GridGraph,
+    index: int,
+    dtype: DType = "float32",
+) -> Float[Array, "fine_rows width"]:
+    """Features of a coarser graph copied to the patches they cover: C^T h (Eq. 5)."""
+    if target_platform() != "cpu":
+        return node_product(_padded_mask(graph, index).T, h, dtype)
+    fine, coarse = graph.at_scale(0), graph.at_scale(index)
+    per_image = h.reshape(-1, coarse.num_padded_nodes, h.shape[-1])
+    copied = repeat_patches(_as_grid(per_image, coarse), graph.factor(0, index))
+    return _to_rows(copied, per_image[:, coarse.hubs], fine)
+
+
+def _padded_mask(
+    graph: GridGraph, index: int
+) -> Float[np.ndarray, "coarse_node fine_node"]:
+    """The mask C, with nothing from or to padding."""
+    mask = graph.pooling_mask(index)
+    rows = graph.at_scale(index).num_padded_nodes - mask.shape[0]
+    cols = graph.at_scale(0).num_padded_nodes - mask.shape[1]
+    return np.pad(mask, ((0, rows), (0, cols)))
+
+
+def _as_grid(
+    h: Float[Array, "batch node width"], graph: GridGraph
+) -> Float[Array, "batch row col width"]:
+    scale = graph.scales[0]
+    return h[:, scale.nodes].reshape(len(h), scale.rows, scale.cols, -1)
+
+
+def _to_rows(
+    grid: Float[Array, "batch row col width"],
+    hubs: Float[Array, "batch hub width"],
+    graph: GridGraph,
+) -> Rows:
+    """Put patches, hubs and padding of a single-scale graph together again."""
+    batch, _, _, width = grid.shape
+    padding = graph.num_padded_nodes - graph.num_nodes
+    parts = [grid.reshape(batch, -1, width), hubs]
+    if padding:
+        parts.append(jnp.zeros((batch, padding, width), grid.dtype))
+    return jnp.concatenate(parts, axis=1).reshape(-1, width)

@@ -1,0 +1,1 @@
+"""Data sets, prepared once: from official archives and folders to array_record."""

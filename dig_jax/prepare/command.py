@@ -1,0 +1,279 @@
+"""Prepare a data set for reading, once: from official archives, folders, or TFDS.
+
+    python -m dig_jax.prepare NAME --source=FILE_OR_FOLDER --data_dir=DIR [options]
+
+Names, and what --source may be:
+  cifar10     cifar-10-binary.tar.gz, or the folder in it
+  svhn        the folder of train_32x32.mat, test_32x32.mat and, if wanted,
+              extra_32x32.mat
+  imagenet64  a folder with train/ and val/ (a folder for each synset; or val flat),
+              with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or with the npz
+              version of the downsampled archives (Imagenet64_train_part1_npz.zip, ...)
+  celeba64    the folder of img_align_celeba.zip and list_eval_partition.txt
+  folder      your own images: a folder, zip or tar; its subfolders are the classes, or
+              train, test and validation, with classes in them or not
+
+Without --source, TFDS downloads cifar10, svhn, imagenet64 (downsampled) and celeba64,
+which needs TensorFlow: pip install 'dig_jax[prepare]'.
+
+Options:
+  --data_dir=DIR      where to write; TFDS's own folder if not given
+  --transform=NAME    how images become squares of the size that is wanted:
+                      imagenet64, folder: adm_center_crop (default), area
+                      folder: also box, and none if they are already
+                      celeba64: center_140 (default), center_148, center_89_121_128
+  --image_size=N      folder: side of the square (default 64)
+  --channels=N        folder: 3 (default) or 1
+  --num_workers=N     processes that decode image files (default: one for each core)
+  --skip_bad          leave out image files that cannot be used, instead of stopping
+
+Stopped or killed, the same command goes on where it stopped. Exit codes: 0 done, 78 bad
+input, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from dig_jax.data.prepared import prepared_path
+from dig_jax.data.tfds_source import TFDSSource
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, InputError
+from dig_jax.prepare.celeba import open_celeba
+from dig_jax.prepare.cifar10 import open_cifar10
+from dig_jax.prepare.folder import open_folder
+from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
+from dig_jax.prepare.imagenet import open_imagenet
+from dig_jax.prepare.preparation import PreparedFolder, count_labels, prepare
+from dig_jax.prepare.resize import CELEBA_TRANSFORMS, IMAGENET_TRANSFORMS
+from dig_jax.prepare.shards import ImageRule
+from dig_jax.prepare.splits import RawDataset
+from dig_jax.prepare.svhn import open_svhn
+from dig_jax.reporting.images import choose_scale, image_grid, write_png
+from dig_jax.reporting.progress import Progress
+
+OPENERS: dict[str, Callable[[Path], RawDataset]] = {
+    "celeba64": open_celeba,
+    "cifar10": open_cifar10,
+    "folder": open_folder,
+    "imagenet64": open_imagenet,
+    "svhn": open_svhn,
+}
+_TFDS_NAMES = {
+    "celeba64": "celeb_a",
+    "cifar10": "cifar10",
+    "imagenet64": "imagenet_resized/64x64",
+    "svhn": "svhn_cropped",
+}
+# The first is the default.
+_TRANSFORMS = {
+    "celeba64": tuple(CELEBA_TRANSFORMS),
+    "folder": (*IMAGENET_TRANSFORMS, "box", "none"),
+    "imagenet64": tuple(IMAGENET_TRANSFORMS),
+}
+# Images that a data set has if nothing of it is missing.
+_PUBLISHED = {
+    "celeba64": {"train": 162_770, "validation": 19_867, "test": 19_962},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "imagenet64": {"train": 1_281_167, "validation": 50_000},
+    "svhn": {"train": 73_257, "test": 26_032, "extra": 531_131},
+}
+_SIZES = {"celeba64": 64, "cifar10": 32, "imagenet64": 64, "svhn": 32}
+_SHEET_COLUMNS, _SHEET_IMAGES = 16, 64
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    try:
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
+        if options is not None:
+            _prepare(options)
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_DONE
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    name = options.name
+    raw = _open(options)
+    if raw is None:
+        return
+    rule = _choose_rule(options, raw)
+    variant = ""
+    if name in _TRANSFORMS:
+        variant = rule.transform
+    if name == "folder":
+        variant += "_" + "x".join(map(str, rule.shape))
+    path = Path(prepared_path(name, options.data_dir, variant))
+    total = sum(len(split) for split in raw.splits.values())
+    done = 0
+    with Progress(total, description="prepare", unit="image") as progress:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress.update(done)
+
+        advance(0)
+        made = prepare(
+            raw, path, rule, advance=advance, num_workers=options.num_workers
+        )
+    sheet = _write_contact_sheet(name, made)
+    print(_summarize(name, raw, rule, made, sheet, options.data_dir))
+
+
+def _open(options: argparse.Namespace) -> RawDataset | None:
+    """What is to be prepared; None if TFDS has done it all."""
+    name = options.name
+    if options.source:
+        print(f"Reading what is in {options.source} ...", flush=True)
+        return OPENERS[name](Path(options.source).expanduser())
+    if name not in _TFDS_NAMES:
+        raise InputError(f"{name} needs --source, the images to prepare.")
+    if name == "imagenet64" and options.transform not in ("", "box"):
+        raise InputError(
+            f"--transform={options.transform} needs ImageNet's own images, which TFDS "
+            f"cannot download: name their folder with --source."
+        )
+    builder = download_with_tfds(_TFDS_NAMES[name], options.data_dir)
+    if name == "celeba64":
+        return open_tfds_celeba(builder)
+    print(f"{name} is prepared in {builder.data_path}.")
+    return None
+
+
+def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
+    """What images become, and InputError for options that do not fit the data set."""
+    name = options.name
+    if name != "folder" and (options.image_size, options.channels) != (None, None):
+        raise InputError(f"--image_size and --channels are for folder, not {name}.")
+    size = _SIZES.get(name) or options.image_size or 64
+    choices = _TRANSFORMS.get(name, ("none",)) if raw.encoded else (raw.transform,)
+    transform = options.transform or choices[0]
+    if transform not in choices:
+        raise InputError(
+            f"--transform for {raw.source} must be {' or '.join(choices)}, got "
+            f"{transform}."
+        )
+    return ImageRule(
+        shape=(size, size, options.channels or 3),
+        transform=transform,
+        num_classes=len(raw.class_names),
+        upright=name == "folder",
+        skip_bad=options.skip_bad,
+    )
+
+
+def _write_contact_sheet(name: str, made: PreparedFolder) -> Path:
+    """Some images of each split, read as training reads them."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(made.path)
+    images = []
+    for split in made.shards:
+        source = TFDSSource(name, builder, split=split)
+        count = min(_SHEET_IMAGES, len(source))
+        rows = [source[index]["image"] for index in range(count)]
+        blank = np.full_like(rows[0], 255)
+        images += rows + [blank] * (-count % _SHEET_COLUMNS)
+    size = images[0].shape[0]
+    path = made.path / "contact_sheet.png"
+    grid = image_grid(np.stack(images), _SHEET_COLUMNS, scale=choose_scale(size))
+    write_png(path, grid)
+    return path
+
+
+def _summarize(
+    name: str,
+    raw: RawDataset,
+    rule: ImageRule,
+    made: PreparedFolder,
+    sheet: Path,
+    data_dir: str,
+) -> str:
+    shape = "x".join(map(str, rule.shape))
+    lines = [
+        f"{name} is prepared in {made.path}",
+        f"  from       {raw.source}",
+        f"  transform  {rule.transform}, to {shape}",
+    ]
+    converted, skipped = Counter(), []
+    for split, records in made.shards.items():
+        for record in records:
+            converted.update(record.notes)
+            skipped += record.skipped
+        count = sum(record.num_records for record in records)
+        published = _PUBLISHED.get(name, {}).get(split, count)
+        number = f"{count:,} images"
+        if count != published:
+            number += f" (published: {published:,})"
+        classes = "no classes"
+        if rule.num_classes:
+            counts = count_labels(records, rule.num_classes)
+            classes = f"{rule.num_classes} classes of {min(counts)} to {max(counts)}"
+        lines.append(f"  {split:<10} {number}, {classes}, {len(records)} files")
+    for what, count in sorted(converted.items()):
+        lines.append(f"  converted  {count:,}: {what}")
+    lines += [f"  left out   {line}" for line in skipped[:10]]
+    if len(skipped) > 10:
+        lines.append(f"  left out   {len(skipped):,} in all, see metadata.json")
+    keys = {"name": name, "image_size": rule.shape[0]}
+    if data_dir:
+        keys["data_dir"] = Path(data_dir).expanduser().absolute()
+    if rule.shape[2] != 3:
+        keys["channels"] = rule.shape[2]
+    if name in _TRANSFORMS:
+        keys["transform"] = rule.transform
+    flags = " ".join(f"--config.data.{key}={value}" for key, value in keys.items())
+    return "\n".join([*lines, f"  look at    {sheet}", f"  read with  {flags}"])
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace | None:
+    """The options; None if only help was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dig_jax.prepare", add_help=False, allow_abbrev=False
+    )
+    parser.error = _refuse  # pyright: ignore[reportAttributeAccessIssue]
+    parser.add_argument("name")
+    parser.add_argument("--source", default="")
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--transform", default="")
+    parser.add_argument("--image_size", type=int)
+    parser.add_argument("--channels", type=int)
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--skip_bad", action="store_true")
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return None
+    options = parser.parse_args(arguments)
+    if options.name not in OPENERS:
+        raise InputError(
+            f"Unknown data set {options.name!r}. Available: {', '.join(OPENERS)}."
+        )
+    if "://" in options.data_dir or "://" in options.source:
+        raise InputError(
+            "Data sets are prepared on a local disk: copy the finished folder to a "
+            "bucket, and read it from there with data_dir=gs://..."
+        )
+    for key, choices in (("image_size", range(1, 4097)), ("channels", (1, 3))):
+        value = getattr(options, key)
+        if value is not None and value not in choices:
+            wanted = "1 or 3" if key == "channels" else "from 1 to 4096"
+            raise InputError(f"--{key} must be {wanted}, got {value}.")
+    if options.num_workers < 0:
+        raise InputError(
+            f"--num_workers must not be negative, got {options.num_workers}."
+        )
+    return options
+
+
+def _refuse(message: str) -> None:
+    raise InputError(f"{message}. See python -m dig_jax.prepare --help.")

@@ -1,0 +1,84 @@
+"""Images as files: grids of them, and PNG."""
+
+import math
+import os
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dig_jax.errors import InputError
+from dig_jax.files.paths import make_folder, open_path, written_whole
+
+_GAP = 255
+_VISIBLE_SIZE = 64
+
+
+def image_grid(
+    images: UInt8[np.ndarray, "batch row col rgb"],
+    columns: int,
+    pad: int = 2,
+    scale: int = 1,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Images side by side, row after row, with white gaps around each.
+
+    Args:
+        images: Grey or RGB; grey ones become RGB.
+        columns: Images in a row; fewer images than that make one shorter row.
+        pad: Width of the gaps, in pixels of the result.
+        scale: How often each pixel is repeated in both directions.
+
+    Raises:
+        InputError: There are no images, or their channels are neither 1 nor 3, or a
+            size cannot be.
+    """
+    count, rows, cols, channels = images.shape
+    if count == 0:
+        raise InputError("An image grid needs at least one image, got none.")
+    _check_channels(channels)
+    if columns < 1 or scale < 1 or pad < 0:
+        raise InputError(
+            "An image grid needs columns >= 1, scale >= 1 and pad >= 0, got "
+            f"columns={columns}, scale={scale}, pad={pad}."
+        )
+    columns = min(columns, count)
+    cell_rows, cell_cols = rows * scale + pad, cols * scale + pad
+    height = math.ceil(count / columns) * cell_rows + pad
+    grid = np.full((height, columns * cell_cols + pad, 3), _GAP, np.uint8)
+    for index, image in enumerate(images):
+        top = pad + index // columns * cell_rows
+        left = pad + index % columns * cell_cols
+        enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
+        grid[top : top + rows * scale, left : left + cols * scale] = enlarged
+    return grid
+
+
+def choose_scale(image_size: int) -> int:
+    """Scale for `image_grid` that shows small images some 64 pixels wide."""
+    if image_size < 1:
+        raise InputError(f"An image needs a size of at least 1, got {image_size}.")
+    return max(1, _VISIBLE_SIZE // image_size)
+
+
+def write_png(
+    path: str | os.PathLike[str], image: UInt8[np.ndarray, "row col rgb"]
+) -> None:
+    """Writes a grey or RGB image; a reader never sees half a file.
+
+    Folders on the way are made.
+
+    Raises:
+        InputError: The channels are neither 1 nor 3.
+    """
+    from PIL import Image
+
+    _check_channels(image.shape[-1])
+    path = open_path(path)
+    make_folder(path.parent)
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    with written_whole(path) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG")
+
+
+def _check_channels(channels: int) -> None:
+    if channels not in (1, 3):
+        raise InputError(f"An image needs 1 or 3 channels, got {channels}.")

@@ -1,0 +1,148 @@
+"""What a run measures, step by step: metrics.jsonl and TensorBoard events."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dig_jax.errors import close_after
+from dig_jax.files.mirror import Mirror
+from dig_jax.files.paths import (
+    AnyPath,
+    is_remote,
+    make_folder,
+    open_path,
+    read_text,
+    write_whole,
+)
+
+_FILE_NAME = "metrics.jsonl"
+# What the names of series begin with; a number of two digits follows.
+DIVERSITY = "feature_diversity/block_"
+NOISE_LEVEL_LOSS = "loss_by_noise_level/bin_"
+SCORE = "score/"
+"""Before a score's name."""
+
+
+class MetricWriter:
+    """Writes scalars and images of a run, for one process.
+
+    metrics.jsonl holds one JSON object a line, with its `step`; a line is handed to the
+    system as it is written, so a killed process loses none. Strict JSON has no NaN and
+    no infinity, so both become null there, and a gap in TensorBoard.
+
+    A killed run may have written past its last checkpoint, and half a line. The steps
+    that will be done again are therefore dropped first, from both.
+
+    In a bucket, which knows no appending, both are uploaded whole when they are
+    flushed, and in between every half minute: a killed process loses no more lines.
+
+    Args:
+        workdir: Folder of the run, made if need be.
+        resume_step: Step of the checkpoint that the run goes on from; lines up to it
+            are kept. None for a run from the start: no line is kept.
+    """
+
+    def __init__(self, workdir: str | AnyPath, *, resume_step: int | None) -> None:
+        from tensorboardX import SummaryWriter
+
+        last_step = -1 if resume_step is None else resume_step
+        workdir = open_path(workdir)
+        make_folder(workdir)
+        self._mirror, folder = None, Path(workdir)
+        if is_remote(workdir):
+            self._mirror = Mirror(workdir)
+            folder = self._mirror.folder
+        kept = _lines_until(workdir / _FILE_NAME, last_step)
+        if kept is not None:
+            write_whole(folder / _FILE_NAME, kept)
+        self._lines = (folder / _FILE_NAME).open("a", encoding="utf-8")
+        # TensorBoard forgets what earlier files hold from purge_step on. Their names
+        # tell the second alone, and a file of the same second would be overwritten.
+        first_step = last_step + 1
+        self._events = SummaryWriter(
+            str(folder),
+            purge_step=first_step,
+            flush_secs=30,
+            filename_suffix=f".from_step_{first_step}",
+        )
+
+    def write(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
+        """Writes one line, and one TensorBoard scalar for each name."""
+        assert "step" not in scalars, "the step is written anyway"
+        values = {
+            name: float(value) if math.isfinite(value) else None
+            for name, value in scalars.items()
+        }
+        line = json.dumps({"step": step} | values, allow_nan=False)
+        self._lines.write(line + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            if value is not None:
+                self._events.add_scalar(name, value, step)
+
+    def write_image(
+        self, name: str, step: int, image: UInt8[np.ndarray, "row col rgb"]
+    ) -> None:
+        """Shows an image in TensorBoard."""
+        self._events.add_image(name, image, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Hands everything written so far to the system, or to the bucket."""
+        self._lines.flush()
+        self._events.flush()
+        if self._mirror is not None:
+            self._mirror.try_upload()
+
+    def close(self) -> None:
+        """Flushes and closes both files.
+
+        Raises:
+            OSError: The bucket cannot be reached.
+        """
+        self._lines.close()
+        self._events.close()
+        if self._mirror is not None:
+            self._mirror.close()
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        close_after(error, self.close, OSError)
+
+
+def read_metrics(workdir: str | AnyPath) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, in order; [] where there are none.
+
+    None stands for a value that was not finite. Half a line, of a process that was
+    killed or is still writing, is left out.
+    """
+    path = open_path(workdir) / _FILE_NAME
+    return [metrics for _, metrics in _parse(read_text(path))] if path.exists() else []
+
+
+def _parse(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Each whole line and what it says; no part of an object is itself JSON."""
+    parsed = []
+    for line in text.splitlines():
+        try:
+            metrics = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(metrics, dict) and isinstance(metrics.get("step"), int):
+            parsed.append((line, metrics))
+    return parsed
+
+
+def _lines_until(path: AnyPath, last_step: int) -> str | None:
+    """The whole lines up to a step; None where there are no others to be dropped."""
+    text = read_text(path) if path.exists() else ""
+    kept = "".join(
+        f"{line}\n" for line, metrics in _parse(text) if metrics["step"] <= last_step
+    )
+    return kept if kept != text or is_remote(path) else None

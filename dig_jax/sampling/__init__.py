@@ -1,0 +1,1 @@
+"""Images from parameters: the sampler, label rules, what was drawn."""

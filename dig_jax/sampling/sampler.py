@@ -1,0 +1,405 @@
+"""Draw images with a trained backbone."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, Key, UInt8
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from dig_jax.config import call_with_section
+from dig_jax.data.labels import label_counts
+from dig_jax.data.transforms import to_uint8
+from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
+from dig_jax.diffusion import make_denoiser
+from dig_jax.diffusion.guidance import (
+    Guidance,
+    check_guidance,
+    make_autoguided_denoiser,
+    make_guided_denoiser,
+)
+from dig_jax.experiment import Experiment, open_dataset
+from dig_jax.interfaces import (
+    SDE,
+    Backbone,
+    Denoiser,
+    Images,
+    Params,
+    Solver,
+    UInt8Images,
+)
+from dig_jax.reporting.images import choose_scale, image_grid
+from dig_jax.sampling.label_rules import choose_labels
+from dig_jax.solvers import create_solver, create_times, default_time_grid, sample
+
+# Images are computed in groups of a fixed size, whatever the batch: how a matrix
+# product rounds depends on its shape, and so would an image on its batch.
+GROUP_SIZE = {"cpu": 16}
+ACCELERATOR_GROUP_SIZE = 64
+
+
+def group_size(platform: str) -> int:
+    """Images that are computed together on a platform."""
+    return GROUP_SIZE.get(platform, ACCELERATOR_GROUP_SIZE)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How images are drawn.
+
+    Attributes:
+        solver: Entry of SOLVERS.
+        num_steps: Steps of the solver; for dpm_solver the evaluations of the network.
+        order: Highest order of a step, for solvers that have several; None for the
+            solver's own.
+        eta: Share of new noise, for solvers that may have some; None for their own.
+        time_grid: Entry of TIME_GRIDS, or "auto" for what suits the solver.
+        t_start: Time at which the solver starts.
+        t_end: Time at which it stops.
+        guidance: Scale w of guidance, D_worse + w (D - D_worse); 1 for none.
+        guidance_interval: (least, greatest) time at which to guide.
+        guidance_schedule: constant or power_cosine.
+        guidance_power: Exponent of power_cosine.
+        guide: Workdir of a worse run to guide by (autoguidance); "" to guide by this
+            network without labels.
+        guide_step: The guide's checkpoint; None for its newest.
+        sigma_rel: Relative width of the average of the parameters, made after training
+            from a run's post-hoc EMA; None for the average that the run kept.
+        num_images: How many to draw.
+        labels: "balanced" (each class in turn), "uniform" (at random), "training" (at
+            random, as often as among the training images), one label, or several to go
+            through in turn: a tuple, or text such as "0,3,5".
+        seed: The same seed gives the same images.
+        batch_size: Images in one call of the device; changes no image.
+    """
+
+    solver: str = "euler_maruyama"
+    num_steps: PositiveInt = 1000
+    order: Literal[1, 2, 3] | None = None
+    eta: float | None = None
+    time_grid: str = "auto"
+    t_start: float = 1.0
+    t_end: float = 1e-3
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_schedule: Literal["constant", "power_cosine"] = "constant"
+    guidance_power: PositiveFloat = 4.0
+    guide: str = ""
+    guide_step: NonNegativeInt | None = None
+    sigma_rel: PositiveFloat | None = None
+    num_images: PositiveInt = 100
+    labels: str | int | tuple[int, ...] = "balanced"
+    seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 64
+
+    def create_solver(self, sde: SDE) -> Solver:
+        """The solver that is named, for an SDE.
+
+        Raises:
+            InputError: Unknown, or it does not take these options.
+        """
+        given = {"order": self.order, "eta": self.eta}
+        given = {key: value for key, value in given.items() if value is not None}
+        return create_solver(self.solver, sde, self.num_steps, **given)
+
+    def create_times(self, sde: SDE) -> Float[np.ndarray, "time"]:
+        """The times between the solver's steps.
+
+        Raises:
+            InputError: Unknown grid, or times that do not work.
+        """
+        bounds = {"t_start": self.t_start, "t_end": self.t_end}
+        grid = self.time_grid
+        if grid == "auto":
+            grid = default_time_grid(self.solver, sde, **bounds)
+        steps = len(self.create_solver(sde).evaluations)
+        return create_times(grid, sde, steps, **bounds)
+
+    def create_guidance(self) -> Guidance:
+        """How the network is guided.
+
+        Raises:
+            InputError: A scale, interval or power that cannot be.
+        """
+        return Guidance(
+            scale=self.guidance,
+            interval=self.guidance_interval,
+            schedule=self.guidance_schedule,
+            power=self.guidance_power,
+        )
+
+
+class Guide(NamedTuple):
+    """A worse network that guides another (autoguidance).
+
+    Attributes:
+        params: Its parameters.
+        backbone: The network, where it is not the guided one's own.
+        step: Its checkpoint.
+    """
+
+    params: Params
+    backbone: Backbone | None
+    step: int
+
+
+def create_sample_options(experiment: Experiment) -> SampleOptions:
+    """The sample section, checked.
+
+    Raises:
+        InputError: What cannot be drawn with this backbone.
+    """
+    section = experiment.config.sample.to_dict()
+    options = call_with_section("sample", SampleOptions, section)
+    return check_sample_options(experiment, options)
+
+
+def check_sample_options(
+    experiment: Experiment, options: SampleOptions
+) -> SampleOptions:
+    """Raise InputError for a solver, times, labels or guidance that do not work."""
+    options.create_times(experiment.sde)
+    guidance = options.create_guidance()
+    if not options.guide:
+        check_guidance(guidance, experiment.backbone)
+    num_classes = experiment.backbone.num_classes
+    counts = np.ones(max(num_classes, 1), np.int64)  # real ones are read when drawing
+    choose_labels(options.labels, 1, num_classes, label_counts=counts)
+    return options
+
+
+class Sampler:
+    """Draws uint8 images with the parameters it is given; compiles once for all calls.
+
+    With several processes every process makes the same calls and has all images.
+
+    Args:
+        experiment: Backbone, SDE and prediction target.
+        options: Solver, its steps, and the batch; kept as `options`.
+        mesh: The devices that images are spread over.
+        guide: What to guide by where `options.guide` names a run; kept as `guide`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        options: SampleOptions,
+        mesh: Mesh,
+        guide: Guide | None = None,
+    ):
+        self._experiment = experiment
+        self.options = options
+        self.guide = guide
+        self._group = group_size(mesh.devices.flat[0].platform)
+        quantum = self._group * mesh.size
+        wanted = min(options.batch_size, options.num_images)
+        self.batch_size = -(-wanted // quantum) * quantum
+        spread = PartitionSpec(BATCH_AXES)
+        self._draw_batch = jax.jit(
+            jax.shard_map(
+                self.draw_groups,
+                mesh=mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(), spread, spread),
+                out_specs=spread,
+                check_vma=False,
+            )
+        )
+        self._image_keys, self._place = image_keys, lambda labels: labels
+        if jax.process_count() > 1:  # each can give the others nothing but its own rows
+            spread_keys = batch_sharded(mesh)
+            self._image_keys = jax.jit(image_keys, out_shardings=spread_keys)
+            self._place = partial(place_batch, mesh)
+        self._compiled: Callable | None = None
+        self._label_counts = None
+        if options.labels == "training" and experiment.backbone.num_classes:
+            self._label_counts = label_counts(
+                open_dataset(experiment, "train"),
+                max_damaged_share=experiment.data.max_damaged_share,
+            )
+
+    def with_seed(self, seed: int) -> "Sampler":
+        """The same with another seed, compiled if this one is."""
+        other = copy.copy(self)
+        other.options = replace(self.options, seed=seed)
+        return other
+
+    @property
+    def labels(self) -> Int[np.ndarray, "batch"] | None:
+        """The label of each image that `draw` gives."""
+        options = self.options
+        return choose_labels(
+            options.labels,
+            options.num_images,
+            self._experiment.backbone.num_classes,
+            seed=options.seed,
+            label_counts=self._label_counts,
+        )
+
+    @property
+    def _guide_params(self) -> Params | None:
+        return self.guide.params if self.guide is not None else None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether drawing begins at once."""
+        return self._compiled is not None
+
+    def compile(self, params: Params) -> None:
+        """Compile now; otherwise the first `draw` does."""
+        if self._compiled is None:
+            batch = self._batch(0, self.labels)
+            self._compiled = self._draw_batch.lower(
+                params, self._guide_params, *batch
+            ).compile()
+
+    def draw(
+        self, params: Params, on_progress: Callable[[int], None] | None = None
+    ) -> UInt8Images:
+        """Draw `options.num_images` images.
+
+        Args:
+            params: Parameters of the backbone.
+            on_progress: Called with the number of images drawn so far.
+
+        Raises:
+            NonFiniteError: The network's output was not finite.
+        """
+        drawn, done = [], 0
+        for images in self.draw_batches(params):
+            drawn.append(images)
+            done += len(images)
+            if on_progress is not None:
+                on_progress(done)
+        return np.concatenate(drawn)
+
+    def draw_batches(self, params: Params, start: int = 0) -> Iterator[UInt8Images]:
+        """Draw image `start` and all after it, a batch at a time.
+
+        Raises:
+            NonFiniteError: The network's output was not finite.
+        """
+        self.compile(params)
+        assert self._compiled is not None
+        labels, total = self.labels, self.options.num_images
+        waiting: tuple[Images, int] | None = None
+        for first in range(start, total, self.batch_size):
+            # The devices draw this batch while the host takes up the one before.
+            images = self._compiled(
+                params, self._guide_params, *self._batch(first, labels)
+            )
+            if waiting is not None:
+                yield to_uint8(to_host(waiting[0]))[: waiting[1]]
+            waiting = images, min(total - first, self.batch_size)
+        if waiting is not None:
+            yield to_uint8(to_host(waiting[0]))[: waiting[1]]
+
+    def _batch(
+        self, start: int, labels: Int[np.ndarray, "image"] | None
+    ) -> tuple[Key[Array, "batch"], Int[Array | np.ndarray, "batch"] | None]:
+        """Keys and labels of images start, start + 1, ...; past the end they repeat."""
+        index = np.arange(start, start + self.batch_size)
+        keys = self._image_keys(self.options.seed, index)
+        if labels is None:
+            return keys, None
+        return keys, self._place(labels[np.minimum(index, len(labels) - 1)])
+
+    def draw_groups(
+        self,
+        params: Params,
+        guide_params: Params | None,
+        keys: Key[Array, "batch"],
+        labels: Int[Array, "batch"] | None,
+        *,
+        group: int | None = None,
+    ) -> Images:
+        """Whole groups of images, one after the other: what a device computes.
+
+        Args:
+            params: Parameters of the backbone.
+            guide_params: Of the guide, if there is one.
+            keys: One for each image, from `image_keys`.
+            labels: One for each image.
+            group: Images in a group; those of the mesh's platform by default.
+        """
+        group = group or self._group
+        experiment, options = self._experiment, self.options
+        solver = options.create_solver(experiment.sde)
+        times = options.create_times(experiment.sde)
+
+        def draw_group(
+            one: tuple[Key[Array, "group"], Int[Array, "group"] | None],
+        ) -> Images:
+            group_keys, group_labels = one
+            denoise = self._make_denoiser(params, guide_params, group_labels)
+            shape = experiment.backbone.image_shape
+            return sample(denoise, solver, times, group_keys, shape, sde=experiment.sde)
+
+        groups = jax.tree.map(
+            lambda a: a.reshape(-1, group, *a.shape[1:]), (keys, labels)
+        )
+        images = jax.lax.map(draw_group, groups)
+        return images.reshape(-1, *images.shape[2:])
+
+    def _make_denoiser(
+        self,
+        params: Params,
+        guide_params: Params | None,
+        labels: Int[Array, "group"] | None,
+    ) -> Denoiser:
+        """The network, guided as the options say."""
+        backbone, sde, objective = (
+            self._experiment.backbone,
+            self._experiment.sde,
+            self._experiment.objective,
+        )
+        guidance = self.options.create_guidance()
+        if self.guide is not None:
+            other = self.guide.backbone
+            return make_autoguided_denoiser(
+                backbone.apply,
+                params,
+                guide_params,
+                sde,
+                objective,
+                labels,
+                guidance=guidance,
+                guide_apply=other.apply if other is not None else None,
+            )
+        if guidance.scale == 1 or labels is None:
+            return make_denoiser(backbone.apply, params, sde, objective, labels)
+        return make_guided_denoiser(
+            backbone.apply,
+            params,
+            sde,
+            objective,
+            labels,
+            null_label=backbone.num_classes,
+            guidance=guidance,
+        )
+
+
+@jax.jit
+def image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "batch"]:
+    """The key of each image, from a seed and the images' numbers."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
+
+
+def sample_grid(
+    images: UInt8Images, labels: Int[np.ndarray, "batch"] | None, columns: int = 10
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture of samples: a row for each of 2 to 20 equally frequent classes.
+
+    Otherwise the first images in the order they have.
+    """
+    classes = [] if labels is None else list(np.unique(labels))
+    rows = [images[labels == label][:columns] for label in classes]
+    if 2 <= len(rows) <= 20 and len({len(row) for row in rows}) == 1:
+        columns, shown = len(rows[0]), np.concatenate(rows)
+    else:
+        shown = images[: columns**2]
+    return image_grid(shown, columns, scale=choose_scale(max(images.shape[1:3])))

@@ -1,0 +1,181 @@
+"""Drawn images on disk, with all that they depend on."""
+
+import hashlib
+import json
+import zlib
+from dataclasses import asdict
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from dig_jax.config import config_to_json
+from dig_jax.data.transforms import ROUNDING
+from dig_jax.errors import InputError
+from dig_jax.experiment import Experiment
+from dig_jax.files.npz import read_npz_array
+from dig_jax.files.paths import AnyPath, make_folder, written_whole
+from dig_jax.interfaces import LabelledImages, UInt8Images
+from dig_jax.sampling.sampler import Guide, SampleOptions
+from dig_jax.versions import package_versions
+
+NO_LABELS = "none"
+"""The label rule of images that nobody asked for by a label."""
+
+MAX_BYTES = 50 * 10**9
+# RuntimeError: a password, an unknown compression, JSON that is nested too deep.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    BadZipFile,
+    zlib.error,
+)
+# Images with the same values of everything else are the first of those with more.
+_CHANGE_NO_IMAGE = ("batch_size", "num_images")
+_DESCRIBED_APART = ("evaluation", "mesh", "sample")
+
+
+def describe_samples(
+    experiment: Experiment,
+    options: SampleOptions,
+    step: int,
+    *,
+    guide: Guide | None = None,
+    parameters_digest: str = "",
+) -> dict[str, Any]:
+    """Where images come from: all that they depend on, as a JSON object.
+
+    Args:
+        experiment: Network and noise.
+        options: How they are drawn.
+        step: Of the checkpoint.
+        guide: What they are guided by, if by another network.
+        parameters_digest: Of the parameters that they are drawn with.
+    """
+    config = experiment.config
+    solver = options.create_solver(experiment.sde)
+    described = {k: v for k, v in config.to_dict().items() if k not in _DESCRIBED_APART}
+    record = {
+        "checkpoint_step": step,
+        "parameters": (
+            f"ema {config.training.ema_decay}"
+            if options.sigma_rel is None
+            else f"post-hoc ema {options.sigma_rel}"
+        ),
+        "parameters_digest": parameters_digest,
+        "function_evaluations": sum(solver.evaluations),
+        "dtype": config.backbone.get("dtype", "float32"),
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"]
+        or "default",
+        "rounding": ROUNDING,
+        "device": jax.devices()[0].device_kind,
+        "jaxlib": package_versions()["jaxlib"],
+        "config": hashlib.sha256(
+            config_to_json(type(config)(described)).encode()
+        ).hexdigest()[:16],
+        **{k: v for k, v in asdict(options).items() if k not in _CHANGE_NO_IMAGE},
+        "guide_step": guide.step if guide is not None else None,
+    }
+    return json.loads(json.dumps(record))  # tuples become lists
+
+
+def save_samples(
+    path: AnyPath,
+    images: UInt8Images,
+    labels: Int[np.ndarray, "batch"] | None,
+    provenance: dict[str, Any],
+) -> None:
+    """Write samples.npz: `images`, `labels` (0 where there are none), `provenance`."""
+    arrays = {
+        "images": images,
+        "labels": _labels_or_zeros(labels, len(images)),
+        "provenance": np.array(json.dumps(provenance)),
+    }
+    _save_npz(path, arrays)
+
+
+def save_adm_batch(
+    path: AnyPath, images: UInt8Images, labels: Int[np.ndarray, "batch"] | None
+) -> None:
+    """Write images for the ADM evaluator: `arr_0` [image, row, col, 3], `arr_1`.
+
+    Grey images become RGB; labels are left out where there are none.
+    """
+    rgb = np.broadcast_to(images, (*images.shape[:3], 3))
+    _save_npz(path, {"arr_0": rgb} | ({} if labels is None else {"arr_1": labels}))
+
+
+def read_samples(path: AnyPath) -> tuple[LabelledImages, dict[str, Any]]:
+    """Images to be scored: what `save_samples` wrote, or an ADM batch.
+
+    An ADM batch's provenance is its digest, and whether it has labels.
+
+    Raises:
+        InputError: The file is no such npz, or its images are not uint8.
+    """
+    needed = "an npz with images, labels and provenance, or an ADM batch (arr_0)"
+    try:
+        with path.open("rb") as file, ZipFile(file) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            adm = "arr_0" in names
+            images = _read(archive, "arr_0" if adm else "images")
+            name = "arr_1" if adm else "labels"
+            labels = _read(archive, name) if name in names else None
+            text = "" if adm else str(_read(archive, "provenance"))
+            provenance = json.loads(text) if text else {}
+    except _UNREADABLE as error:
+        raise InputError(f"Samples are {needed}; {path} is not: {error}.") from error
+    _check_pixels(path, images)
+    if adm:
+        provenance = {
+            "samples_digest": hashlib.sha256(images.tobytes()).hexdigest(),
+            "labels": NO_LABELS if labels is None else "those of the file",
+        }
+    labels = _labels_or_zeros(labels, len(images))
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"Samples need a whole number for each image as its label, got "
+            f"{labels.dtype} {labels.shape} for {len(images)} images in {path}."
+        )
+    return LabelledImages(images, labels.astype(np.int32)), provenance
+
+
+def _read(archive: ZipFile, name: str) -> np.ndarray:
+    return read_npz_array(archive, name, MAX_BYTES, "of any samples")
+
+
+def _check_pixels(path: AnyPath, images: np.ndarray) -> None:
+    """Raise InputError unless these are images of bytes; say what else they are."""
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise InputError(
+            f"Samples are images [image, row, col, rgb] with one channel or three, got "
+            f"{images.shape} in {path}."
+        )
+    if images.dtype == np.uint8:
+        return
+    found = f"{images.dtype}"
+    if images.dtype.kind in "fiu":
+        finite = images[np.isfinite(images)]
+        if finite.size:
+            found += f" from {finite.min():.4g} to {finite.max():.4g}"
+        if num_bad := images.size - finite.size:
+            found += f", {num_bad} of {images.size} not finite"
+    raise InputError(
+        f"Samples are uint8 pixels, 0 to 255, got {found} in {path}; values x in "
+        f"[-1, 1] become pixels by {ROUNDING}."
+    )
+
+
+def _labels_or_zeros(labels: np.ndarray | None, count: int) -> np.ndarray:
+    return np.zeros(count, np.int32) if labels is None else labels
+
+
+def _save_npz(path: AnyPath, arrays: dict[str, np.ndarray]) -> None:
+    make_folder(path.parent)
+    with written_whole(path) as unfinished:
+        np.savez_compressed(unfinished, allow_pickle=False, **arrays)

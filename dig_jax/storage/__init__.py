@@ -1,0 +1,1 @@
+"""Runs on disk: checkpoints, their records and fingerprints, averages, exports."""

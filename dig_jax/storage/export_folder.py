@@ -1,0 +1,173 @@
+"""The folder that `--mode=export` writes: what lies in it, checked and read back.
+
+`manifest.json` holds a record of the export with a checksum of each file, and a
+checksum of the record. It is written last: a folder without one is no export.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from dig_jax.errors import InputError
+from dig_jax.files.paths import AnyPath, open_path, read_text, write_whole
+from dig_jax.interfaces import Params
+from dig_jax.storage.checkpoint_record import sha256_of, unflatten
+from dig_jax.storage.fingerprint import named_leaves
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+SAMPLER = "sampler.stablehlo"
+PARAMETERS = "parameters.safetensors"
+GUIDE_PREFIX = "guide/"
+"""Before the names of a guide's parameters."""
+
+
+def group_file(platform: str) -> str:
+    """Name of the file with a platform's sampler of one group of images."""
+    return f"group_{platform}.stablehlo"
+
+
+def is_export(folder: str | AnyPath) -> bool:
+    """Whether a folder is an export, or what is left of one."""
+    return any((open_path(folder) / name).exists() for name in (MANIFEST, SAMPLER))
+
+
+def write_manifest(
+    folder: AnyPath, files: Iterable[str], record: dict[str, Any]
+) -> None:
+    """Write the record of an export whose files are there."""
+    digests = {name: _digest(folder / name) for name in sorted(files)}
+    record = {**record, "schema": SCHEMA, "files": digests}
+    record = json.loads(json.dumps(record))  # as it will be read
+    whole = {"sha256": sha256_of(record), "record": record}
+    write_whole(folder / MANIFEST, json.dumps(whole, indent=2, sort_keys=True) + "\n")
+
+
+def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
+    """The record of an export, whose files are as they were written.
+
+    Raises:
+        InputError: No export, one of another schema, or a damaged one.
+    """
+    path = open_path(folder) / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is no export: {MANIFEST} is missing. Make one with "
+            f"`python -m dig_jax.main --mode=export --workdir=RUN --out={folder}`."
+        )
+    again = "Export the run again, or copy the folder again."
+    try:
+        whole = json.loads(read_text(path))
+        record, digest = whole["record"], whole["sha256"]
+        schema = record["schema"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error!r}). {again}") from error
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema!r}, and this version of dig_jax reads schema "
+            f"{SCHEMA}: use the version that wrote it, or export the run again."
+        )
+    if sha256_of(record) != digest:
+        raise InputError(
+            f"{path} is damaged: its checksum is not the one in it. {again}"
+        )
+    for name, expected in record["files"].items():
+        file = path.parent / name
+        if PurePosixPath(name).name != name:
+            raise InputError(f"{path} names {name!r}, which is not in its folder.")
+        if not file.is_file():
+            raise InputError(f"{folder} is damaged: {name} is missing. {again}")
+        if _digest(file) != expected:
+            raise InputError(
+                f"{file} is damaged: its checksum is not the one in {MANIFEST}. {again}"
+            )
+    return record
+
+
+def write_parameters(
+    folder: AnyPath, params: Params, guide_params: Params | None = None
+) -> None:
+    """Write parameters as float32 safetensors under their flat names."""
+    named = named_leaves(params)
+    if guide_params is not None:
+        guide = named_leaves(guide_params)
+        named |= {GUIDE_PREFIX + name: leaf for name, leaf in guide.items()}
+    tensors = {
+        name: np.ascontiguousarray(jax.device_get(leaf), np.float32)
+        for name, leaf in sorted(named.items())
+    }
+    write_whole(folder / PARAMETERS, save(tensors))
+
+
+def read_parameters(
+    folder: str | AnyPath,
+    manifest: Mapping[str, Any],
+    abstract: Params,
+    *,
+    step: int | str | None,
+    sigma_rel: float | None,
+) -> tuple[Params, int]:
+    """The averaged parameters of an export, and the training steps behind them.
+
+    Args:
+        folder: The export.
+        manifest: Its record, from `read_manifest`.
+        abstract: A `jax.ShapeDtypeStruct` with a sharding for each parameter.
+        step: The step that is asked for; None for the one there is.
+        sigma_rel: The width of the average that is asked for.
+
+    Raises:
+        InputError: They are of another network, step or average than is asked for.
+    """
+    for name, asked, there in (
+        ("step", step, manifest["step"]),
+        ("sigma_rel", sigma_rel, manifest["sigma_rel"]),
+    ):
+        if asked != there and not (name == "step" and asked is None):
+            raise InputError(
+                f"An export holds one set of parameters: the one in {folder} has "
+                f"{name}={there}, got {name}={asked}. Load the run it was made from."
+            )
+    try:
+        tensors = load((open_path(folder) / PARAMETERS).read_bytes())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{folder} has no readable {PARAMETERS}: {error}.") from error
+    mine = {k: v for k, v in tensors.items() if not k.startswith(GUIDE_PREFIX)}
+    wanted = named_leaves(abstract)
+    _check_parameters(folder, mine, wanted)
+    placed = {
+        name: jax.device_put(mine[name], leaf.sharding) for name, leaf in wanted.items()
+    }
+    return unflatten(placed, abstract), manifest["step"]
+
+
+def _check_parameters(
+    folder: str | AnyPath, found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
+) -> None:
+    """Raise InputError unless arrays have the names, shapes and types of others."""
+
+    def described(leaves: Mapping[str, Any], name: str) -> str:
+        if name not in leaves:
+            return "none"
+        return f"{leaves[name].dtype}{list(leaves[name].shape)}"
+
+    for name in sorted({*found, *wanted}):
+        here, there = described(found, name), described(wanted, name)
+        if here != there:
+            raise InputError(
+                f"{folder} holds the parameters of another network than its "
+                f"{CONFIG} describes: {name} must be {there}, got {here}."
+            )
+
+
+def _digest(path: AnyPath) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

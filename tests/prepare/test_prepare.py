@@ -1,0 +1,251 @@
+"""The command that prepares data sets, on tiny official archives."""
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from official_archives import (
+    cifar10_files,
+    encode,
+    imagenet64_npz,
+    random_images,
+    sorted_rows,
+    write_files,
+    write_svhn,
+    write_tar,
+    write_zip,
+)
+from PIL import Image
+from tfds_files import write_tfds
+
+from dig_jax.config import call_with_section
+from dig_jax.data import DATASETS
+from dig_jax.data.loader import read_all
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
+from dig_jax.prepare import command as prepare
+from dig_jax.prepare import from_tfds
+from dig_jax.prepare.command import main
+
+
+def run(name, source, data_dir, *options):
+    arguments = [name, f"--source={source}", f"--data_dir={data_dir}", *options]
+    return main([*arguments, "--num_workers=0"])
+
+
+def read_as_told(output, split) -> Any:
+    """The data set, opened with the flags that the command printed last."""
+    flags = re.findall(r"--config\.data\.(\w+)=(\S+)", output.splitlines()[-1])
+    section = dict(flags)
+    name = section.pop("name")
+    return call_with_section("data", DATASETS[name], section, split=split)
+
+
+def assert_prepared(capsys, made):
+    """What the command printed, once everything of it is true."""
+    output = capsys.readouterr().out
+    sheet = re.findall(r"look at\s+(\S+)", output)[0]
+    with Image.open(sheet) as image:
+        assert image.mode == "RGB"
+    for split, (images, labels) in made.items():
+        source = read_as_told(output, split)
+        found = read_all(source)
+        np.testing.assert_array_equal(
+            sorted_rows(found.images, found.labels), sorted_rows(images, labels)
+        )
+        assert f"{len(images)} images" in re.findall(rf"{split} .*", output)[0]
+    return output
+
+
+def test_cifar10(tmp_path, rng, capsys):
+    files, made = cifar10_files(rng)
+    source = write_tar(tmp_path / "cifar-10-binary.tar.gz", files, "w:gz")
+    assert run("cifar10", source, tmp_path) == EXIT_DONE
+    output = assert_prepared(capsys, made)
+    assert "20 images (published: 50,000)" in output
+    assert run("cifar10", source, tmp_path) == EXIT_DONE  # it is there
+    assert_prepared(capsys, made)
+
+
+def test_svhn_with_extra(tmp_path, rng, capsys):
+    made = write_svhn(tmp_path, rng)
+    assert run("svhn", tmp_path, tmp_path) == EXIT_DONE
+    output = assert_prepared(capsys, made)
+    flags = output.splitlines()[-1] + " --config.data.extra=True"
+    both = read_as_told(flags, "train")
+    assert len(both) == len(made["train"][1]) + len(made["extra"][1])
+    assert not both.may_flip
+    assert len(read_as_told(flags, "test")) == len(made["test"][1])
+
+
+def test_downsampled_imagenet(tmp_path, rng, capsys):
+    made = {}
+    for split, name in (("train", "train_data_batch_1"), ("validation", "val_data")):
+        files, *made[split] = imagenet64_npz(rng, f"{name}.npz", 5)
+        write_zip(tmp_path / f"{name}.zip", files)
+    assert run("imagenet64", tmp_path, tmp_path) == EXIT_DONE
+    output = assert_prepared(capsys, made)
+    source = read_as_told(output, "test")  # another name for validation
+    assert (source.split, source.transform) == ("validation", "box")
+    assert run("imagenet64", tmp_path, tmp_path, "--transform=area") == EXIT_BAD_INPUT
+    assert "must be box, got area" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--transform=area",)])
+def test_imagenets_own_images(options, tmp_path, rng, capsys):
+    pixels = random_images(rng, 4, 64, 64)
+    files = {
+        f"{split}/n0144{'0764' if i % 2 else '3537'}/{i}.JPEG": encode(pixels[i])
+        for i, split in enumerate(["train", "train", "val", "val"])
+    }
+    source = write_files(tmp_path / "imagenet", files)
+    assert run("imagenet64", source, tmp_path, *options) == EXIT_DONE
+    made = {"train": (pixels[:2], [1, 0]), "validation": (pixels[2:], [1, 0])}
+    output = assert_prepared(capsys, made)
+    transform = "area" if options else "adm_center_crop"
+    assert read_as_told(output, "train").transform == transform
+    assert "1000 classes of 0 to 1" in output
+
+
+def test_celeba(tmp_path, rng, capsys):
+    images = random_images(rng, 3, 218, 178)
+    files = {f"{i + 1:06d}.jpg": encode(image) for i, image in enumerate(images)}
+    write_zip(tmp_path / "img_align_celeba.zip", files)
+    (tmp_path / "list_eval_partition.txt").write_text(
+        "000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n"
+    )
+    assert run("celeba64", tmp_path, tmp_path, "--transform=center_148") == EXIT_DONE
+    output = capsys.readouterr().out
+    source = read_as_told(output, "test")
+    assert (source.num_classes, source.transform) == (0, "center_148")
+    assert source.image_shape == (64, 64, 3)
+    square = Image.fromarray(images[2][35:183, 15:163]).resize((64, 64), 2)
+    np.testing.assert_array_equal(source[0]["image"], np.asarray(square))
+
+
+def test_a_folder_of_ones_own(tmp_path, rng, capsys):
+    grey = random_images(rng, 6, 12, 12)[..., :1]
+    files = {
+        f"{split}/{'cat' if i % 2 else 'dog'}/{i}.png": encode(grey[i, ..., 0])
+        for i, split in enumerate(["train"] * 4 + ["test"] * 2)
+    }
+    source = write_zip(tmp_path / "images.zip", files)
+    options = ("--image_size=12", "--channels=1", "--transform=none")
+    assert run("folder", source, tmp_path, *options) == EXIT_DONE
+    labels = [1, 0, 1, 0, 1, 0]
+    made = {"train": (grey[:4], labels[:4]), "test": (grey[4:], labels[4:])}
+    output = assert_prepared(capsys, made)
+    assert read_as_told(output, "test").class_names == ("cat", "dog")
+    assert "2 classes of 1 to 1" in output
+
+
+def test_what_was_done_to_images_is_told(tmp_path, rng, capsys):
+    images = random_images(rng, 4, 20, 30)
+    files = {f"{i}.png": encode(image) for i, image in enumerate(images[:3])}
+    files |= {"3.png": encode(images[3, ..., 0]), "4.png": b"<html>404</html>"}
+    source = write_files(tmp_path / "images", files)
+    assert run("folder", source, tmp_path, "--image_size=16") == EXIT_BAD_INPUT
+    assert re.search(r"4.png cannot be used: .*--skip_bad", capsys.readouterr().err)
+    assert run("folder", source, tmp_path, "--image_size=16", "--skip_bad") == EXIT_DONE
+    output = capsys.readouterr().out
+    assert re.search(r"train +4 images, no classes, 1 files", output)
+    assert re.search(r"converted +1: grey", output)
+    assert re.search(r"left out +.*4.png: it is not an image", output)
+    path = next(tmp_path.glob("dig_folder_*/1.0.0/metadata.json"))
+    assert json.loads(path.read_text())["transform"] == "adm_center_crop"
+
+
+def test_progress_goes_to_stderr(tmp_path, rng, capsys):
+    write_svhn(tmp_path, rng, ("train", "test"))
+    run("svhn", tmp_path, tmp_path)
+    assert "image 11/11" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist", "--source=x"], "Unknown data set 'mnist'. Available: celeba64"),
+        (["cifar10", "--sorce=x"], "unrecognized arguments: --sorce"),
+        (["cifar10", "--source=/nowhere"], "cifar-10-binary.tar.gz or the folder"),
+        (["cifar10", "--data_dir=gs://b"], "prepared on a local disk: copy"),
+        (["imagenet64", "--transform=area"], "needs ImageNet's own images"),
+        (["folder"], "folder needs --source"),
+        (["folder", "--channels=2"], "--channels must be 1 or 3, got 2"),
+        (["folder", "--image_size=0"], "--image_size must be from 1 to 4096, got 0"),
+        (["folder", "--num_workers=-1"], "must not be negative, got -1"),
+        (["celeba64", "--image_size=x"], "argument --image_size: invalid int"),
+    ],
+)
+def test_bad_options_end_with_one_line_and_their_code(arguments, message, capsys):
+    assert main(arguments) == EXIT_BAD_INPUT
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_download_without_tensorflow_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(from_tfds, "find_spec", lambda name: None)
+    assert main(["cifar10"]) == EXIT_BAD_INPUT
+    message = capsys.readouterr().err
+    assert "needs tensorflow and importlib_resources" in message
+    assert "pip install 'dig_jax[prepare]'" in message
+    assert "--source" in message
+
+
+def test_what_tfds_prepared_is_left_as_it_is(tmp_path, monkeypatch, capsys):
+    class Builder:
+        data_path = tmp_path
+
+        def download_and_prepare(self, **options):
+            assert options == {"file_format": "array_record"}
+
+    monkeypatch.setattr(from_tfds, "find_spec", lambda name: True)
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
+    assert main(["cifar10", f"--data_dir={tmp_path}"]) == EXIT_DONE
+    assert f"is prepared in {tmp_path}" in capsys.readouterr().out
+
+    def fail(self, **options):
+        raise RuntimeError("404")
+
+    monkeypatch.setattr(Builder, "download_and_prepare", fail)
+    assert main(["cifar10", f"--data_dir={tmp_path}"]) == EXIT_BAD_INPUT
+    assert "could not prepare 'cifar10': RuntimeError: 404" in capsys.readouterr().err
+
+
+def test_celeba_from_tfds_is_cut_and_resized(tmp_path, rng, monkeypatch, capsys):
+    images = random_images(rng, 3, 218, 178)
+    builder = write_celeb_a(tmp_path / "celeb_a" / "2.1.0", images)
+    monkeypatch.setattr(prepare, "download_with_tfds", lambda name, data_dir: builder)
+    options = (f"--data_dir={tmp_path}", "--num_workers=0")
+    assert main(["celeba64", *options]) == EXIT_DONE
+    source = read_as_told(capsys.readouterr().out, "train")
+    for index, image in enumerate(images):
+        square = Image.fromarray(image[39:179, 19:159]).resize((64, 64), 2)
+        np.testing.assert_array_equal(source[index]["image"], np.asarray(square))
+
+
+def write_celeb_a(folder, images):
+    """A stand-in for TFDS's own, with whole image files."""
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(shape=(218, 178, 3))}
+    )
+    records = [features.serialize_example({"image": encode(i)}) for i in images]
+    return write_tfds(folder, "celeb_a", features, records)
+
+
+def test_options_that_a_data_set_does_not_have_are_refused(tmp_path, rng, capsys):
+    files, _ = cifar10_files(rng)
+    source = write_files(tmp_path, files)
+    for option, message in (
+        ("--image_size=64", "are for folder, not cifar10"),
+        ("--transform=area", "must be none, got area"),
+    ):
+        assert run("cifar10", source, tmp_path, option) == EXIT_BAD_INPUT
+        assert message in capsys.readouterr().err
+
+
+def test_help_is_the_programs_own_description(capsys):
+    assert main(["--help"]) == EXIT_DONE
+    assert "ILSVRC2012_img_train.tar" in capsys.readouterr().out
