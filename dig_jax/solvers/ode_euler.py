@@ -1,23 +1,15 @@
-"""Euler on the probability-flow ODE."""
+"""Euler on the probability-flow ODE, as EDM steps (arXiv:2206.00364, Sec. 3)."""
 
-from jaxtyping import Array, Float
 from pydantic import PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
-from dig_jax.solvers.probability_flow import velocity
+from dig_jax.interfaces import SDE, Solver
+from dig_jax.solvers.ddim import ddim
 
 
 def ode_euler(sde: SDE, num_steps: PositiveInt) -> Solver:
-    """Euler's method in t on dx/dt = alpha' D + sigma' E[eps | x]; order 1."""
+    """Euler's method in r = sigma / alpha on d(x / alpha) / dr = E[eps | x]; order 1.
 
-    def step(
-        denoise: Denoiser,
-        x: Images,
-        state: tuple[()],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
-    ) -> tuple[Images, tuple[()]]:
-        return x + (s - t) * velocity(sde, x, denoise(x, t), t), state
-
-    return Solver(init=lambda x: (), step=step, evaluations=(1,) * num_steps)
+    Times alpha that is x_s = alpha_s x0 + sigma_s eps, DDIM without new noise, which
+    also holds where r is infinite.
+    """
+    return ddim(sde, num_steps)
