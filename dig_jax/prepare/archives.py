@@ -7,6 +7,7 @@ archive are refused all the same, as are sizes that no honest archive declares.
 import hashlib
 import os
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,8 @@ class FileSet:
     Attributes:
         root: The folder or archive.
         kind: Which of them it is.
-        names: Relative names with forward slashes.
+        names: Relative names with forward slashes, composed Unicode (NFC), each once.
+        members: The same as the folder or archive spells them.
         sizes: In bytes.
         offsets: Where the content starts in a tar; zeros elsewhere.
     """
@@ -39,6 +41,7 @@ class FileSet:
     root: Path
     kind: Literal["folder", "zip", "tar"]
     names: tuple[str, ...]
+    members: tuple[str, ...]
     sizes: tuple[int, ...]
     offsets: tuple[int, ...]
 
@@ -51,6 +54,7 @@ class FileSet:
             self.root,
             self.kind,
             tuple(self.names[i] for i in indices),
+            tuple(self.members[i] for i in indices),
             tuple(self.sizes[i] for i in indices),
             tuple(self.offsets[i] for i in indices),
         )
@@ -97,13 +101,13 @@ class FileSet:
             yield name, content
 
     def _read_folder(self) -> Iterator[bytes]:
-        for name in self.names:
-            yield (self.root / name).read_bytes()
+        for member in self.members:
+            yield (self.root / member).read_bytes()
 
     def _read_zip(self) -> Iterator[bytes]:
         with zipfile.ZipFile(self.root) as archive:
-            for name in self.names:
-                yield archive.read(name)
+            for member in self.members:
+                yield archive.read(member)
 
     def _read_tar(self) -> Iterator[bytes]:
         with open(self.root, "rb") as file:
@@ -203,11 +207,11 @@ def _list_folder(source: Path, max_file_bytes: int) -> FileSet:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for file in files:
             path = Path(folder, file)
-            name = path.relative_to(source).as_posix()
+            member = path.relative_to(source).as_posix()
             if not path.is_file():
                 raise InputError(f"{path} must be a file, and is a link to nothing.")
-            found[name] = path.stat().st_size
-            _check_size(name, str(source), found[name], max_file_bytes)
+            found[member] = path.stat().st_size
+            _check_size(member, str(source), found[member], max_file_bytes)
     return _make_set(source, "folder", found)
 
 
@@ -215,10 +219,15 @@ def _list_zip(source: Path, max_file_bytes: int) -> FileSet:
     try:
         with zipfile.ZipFile(source) as archive:
             check_zip(archive, str(source), max_file_bytes=max_file_bytes)
-            members = [m for m in archive.infolist() if not m.is_dir()]
+            members = [
+                m for m in archive.infolist() if not m.filename.endswith(("/", "\\"))
+            ]
     except zipfile.BadZipFile as error:
         raise InputError(f"{source} is no zip that can be read: {error}.") from error
-    return _make_set(source, "zip", {m.filename: m.file_size for m in members})
+    sizes = {m.filename: m.file_size for m in members}
+    return _make_set(
+        source, "zip", sizes, spelled={m.filename: _zip_name(m) for m in members}
+    )
 
 
 def _list_tar(source: Path, max_file_bytes: int) -> FileSet:
@@ -239,18 +248,57 @@ def _make_set(
     kind: Literal["folder", "zip", "tar"],
     sizes: dict[str, int],
     offsets: dict[str, int] | None = None,
+    *,
+    spelled: dict[str, str] | None = None,
 ) -> FileSet:
-    names = sorted(name for name in sizes if not _is_hidden(name))
+    """The files that are not the operating system's own, by sizes of their members.
+
+    Raises:
+        InputError: Two files have one name.
+    """
+    member_of: dict[str, str] = {}
+    for member in sizes:
+        name = normalize_name(spelled[member] if spelled else member)
+        if is_hidden(name):
+            continue
+        if name in member_of:
+            raise InputError(
+                f"{source} must hold each name once, and has {name!r} twice, as "
+                f"{member_of[name]!r} and {member!r}."
+            )
+        member_of[name] = member
+    names = sorted(member_of)
+    members = tuple(member_of[name] for name in names)
     return FileSet(
         source,
         kind,
         tuple(names),
-        tuple(sizes[name] for name in names),
-        tuple(offsets[name] if offsets else 0 for name in names),
+        members,
+        tuple(sizes[member] for member in members),
+        tuple(offsets[member] if offsets else 0 for member in members),
     )
 
 
-def _is_hidden(name: str) -> bool:
+def normalize_name(name: str) -> str:
+    """A file's name as every system's spelling of it: a/b, composed Unicode (NFC)."""
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    return PurePosixPath(name).as_posix()
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    """A member's name; macOS writes UTF-8 without saying so, as zipfile needs it."""
+    says_utf8 = member.flag_bits & 0x800
+    try:
+        return member.filename if says_utf8 else _as_utf8(member.filename)
+    except UnicodeError:
+        return member.filename
+
+
+def _as_utf8(name: str) -> str:
+    return name.encode("cp437").decode("utf-8")
+
+
+def is_hidden(name: str) -> bool:
     """Whether it is a file of the operating system's, such as .DS_Store."""
     parts = PurePosixPath(name).parts
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)

@@ -222,6 +222,7 @@ def _summarize(
         lines.append(f"  {split:<10} {number}, {classes}, {len(records)} files")
     for what, count in sorted(converted.items()):
         lines.append(f"  converted  {count:,}: {what}")
+    lines += [f"  left out   {raw.left_out}"] if raw.left_out else []
     lines += [f"  left out   {line}" for line in skipped[:10]]
     if len(skipped) > 10:
         lines.append(f"  left out   {len(skipped):,} in all, see metadata.json")

@@ -9,10 +9,16 @@ than 89 million pixels.
 import io
 import struct
 import warnings
+from functools import cache
 from typing import NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# The formats of pixels alone: others run programs of their own, or draw.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG"),
+    *("PPM", "QOI", "SGI", "TIFF", "WEBP"),
+)
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 _ORIENTATION = 0x0112
 # What Pillow's decoders were seen to raise for damaged files, and the like.
@@ -43,7 +49,7 @@ def decode_image(content: bytes, *, channels: int, upright: bool) -> DecodedImag
     """The image in a file's bytes, in 8-bit grey or RGB.
 
     Args:
-        content: PNG, JPEG, WebP, BMP, GIF or TIFF.
+        content: A file of one of FORMATS, as far as this Pillow reads them.
         channels: 1 or 3.
         upright: Whether a camera's note of how it was held (Exif) is obeyed. Published
             numbers on ImageNet and CelebA ignore it.
@@ -55,7 +61,7 @@ def decode_image(content: bytes, *, channels: int, upright: bool) -> DecodedImag
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about broken Exif notes
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=_known_formats()) as image:
                 return _normalize(image, channels, upright)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImageError(f"it has more than {MAX_PIXELS} pixels") from error
@@ -67,8 +73,29 @@ def decode_image(content: bytes, *, channels: int, upright: bool) -> DecodedImag
         raise BadImageError(f"it cannot be decoded ({error})") from error
 
 
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def is_image(content: bytes) -> bool:
+    """Whether a file's bytes begin as those of an image of one of FORMATS."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=_known_formats()):
+                return True
+    except Image.DecompressionBombError:
+        return True  # its decoding says what is wrong
+    except _UNDECODABLE:
+        return False
+
+
 def _normalize(image: Image.Image, channels: int, upright: bool) -> DecodedImage:
-    if getattr(image, "n_frames", 1) > 1:
+    # A camera's MPO is a JPEG with more views of the same behind it.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadImageError("it is animated or has several pages")
     notes = []
     if ";16" in _raw_mode(image):

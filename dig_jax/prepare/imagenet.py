@@ -95,7 +95,9 @@ def _list_tar_of_tars(source: Path) -> FileSet:
                         offsets.append(outer.offset_data + image.offset_data)
     except tarfile.TarError as error:
         raise InputError(f"{source} must be a tar of tars: {error}.") from error
-    files = FileSet(source, "tar", tuple(names), tuple(sizes), tuple(offsets))
+    files = FileSet(
+        source, "tar", tuple(names), tuple(names), tuple(sizes), tuple(offsets)
+    )
     return _images_of(files)
 
 

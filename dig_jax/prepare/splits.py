@@ -52,6 +52,7 @@ class RawDataset(NamedTuple):
             processes if wanted; then parts of splits can be pickled.
         source: What it was read from, in words.
         transform: What was done to the images before, where that is known.
+        left_out: The files that are no images, in words; "" for none.
     """
 
     splits: Mapping[str, RawSplit]
@@ -59,6 +60,7 @@ class RawDataset(NamedTuple):
     encoded: bool
     source: str
     transform: str = "none"
+    left_out: str = ""
 
 
 class ArraySplit:
