@@ -41,6 +41,7 @@ COMPUTING_KEYS = (
     "backbone.attention",
     "backbone.node_multiple",
     "backbone.remat",
+    "backbone.token_multiple",
     "backbone.unroll",
     "training.microbatch",
 )
