@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -63,8 +64,9 @@ def summarize(backbone: Backbone) -> list[Row]:
     label = jax.ShapeDtypeStruct((1,), jnp.int32) if backbone.num_classes else None
     # On other platforms pooling is a product, too, and cuDNN's attention pads tokens:
     # the count shall be one everywhere.
+    # JAX keeps what it traced by the function: not by the network's, which others jit.
     with compiling_for("cpu"):
-        program = jax.make_jaxpr(backbone.apply)(params, x, t, label)
+        program = jax.make_jaxpr(partial(backbone.apply))(params, x, t, label)
 
     macs, attention_macs = defaultdict(int), defaultdict(int)
     for module, linear, attention in _count_macs(program.jaxpr):
