@@ -39,6 +39,7 @@ TRANSFORMER = dict(
     dtype="mixed",
     unroll=0,
     remat=False,
+    token_multiple=1,
 )
 UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False)
 DIT = TRANSFORMER | dict(name="dit")

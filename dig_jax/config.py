@@ -40,6 +40,7 @@ FREE_KEYS = (
     "backbone.attention",
     "backbone.node_multiple",
     "backbone.remat",
+    "backbone.token_multiple",
     "backbone.unroll",
     "data.data_dir",
     "data.max_damaged_share",

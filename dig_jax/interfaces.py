@@ -56,6 +56,8 @@ class Backbone(NamedTuple):
         graph: The graph it passes messages on; None for networks without one.
         null_label: Whether the label `num_classes` stands for "no class", as
             classifier-free guidance needs.
+        attention: What computes its attention on the platform that it was made for, in
+            words; None for networks without any.
     """
 
     init: Callable[[PRNGKeyArray], Params]
@@ -65,6 +67,7 @@ class Backbone(NamedTuple):
     num_classes: int
     graph: GridGraph | None
     null_label: bool = False
+    attention: str | None = None
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """Programs compiled for hardware that is not there, and what they cost.
 
 topology = create_topology("v5e:4x4")
-with compiling_for(topology.platform):
+with compiling_for(topology.platform, topology.gpu):
     compiled = compile_train_step(create_experiment(config), topology.mesh())
 costs = count_costs(compiled)
 """

@@ -26,6 +26,9 @@ COLLECTIVES = (
 TPUs send between slices through their hosts, also what is reduced over them.
 """
 
+CUDNN_ATTENTION = "__cudnn$fmha"
+"""What the custom calls of cuDNN's attention begin with."""
+
 # They move nothing: names for what is there, or for what is counted where it starts.
 _FREE = {
     "after-all",
@@ -51,7 +54,7 @@ class Costs:
 
     Attributes:
         flops: Of matrix products and convolutions, two for a multiply-add, without the
-            places where one meets padding.
+            places where one meets padding; those inside cuDNN's attention, too.
         memory_bytes: Read from and written to main memory by all that runs by itself,
             with the padding of tiles.
         cycles: The TPU compiler's estimates, added up; 0 on other platforms.
@@ -263,6 +266,10 @@ def _flops(instruction: Instruction, computation: Computation) -> float:
         contracted = tuple(map(int, re.findall(r"\d+", found[1]))) if found else ()
         if not found:
             return 0.0
+    elif instruction.opcode == "custom-call" and CUDNN_ATTENTION in (
+        instruction.attributes
+    ):
+        return _attention_flops(instruction, computation)
     elif instruction.opcode == "convolution":
         return _convolution_flops(instruction, computation)
     else:
@@ -270,6 +277,16 @@ def _flops(instruction: Instruction, computation: Computation) -> float:
     left = computation[instruction.operands[0]].shapes[0]
     length = math.prod(left.dims[axis] for axis in contracted)
     return 2.0 * instruction.shapes[0].num_elements * length
+
+
+def _attention_flops(instruction: Instruction, computation: Computation) -> float:
+    """Two products forward; backward four, and one again for the weights.
+
+    Queries and keys are [batch, token, head, channel].
+    """
+    products = 5 if 'Backward"' in instruction.attributes else 2
+    q, k = (computation[name].shapes[0] for name in instruction.operands[:2])
+    return products * 2.0 * q.num_elements * k.dims[1]
 
 
 def _convolution_flops(instruction: Instruction, computation: Computation) -> float:

@@ -14,7 +14,7 @@ from dig_jax.costs.compiled_step import (
     compile_train_step,
     memory_of,
 )
-from dig_jax.costs.hlo_costs import Costs, count_costs
+from dig_jax.costs.hlo_costs import CUDNN_ATTENTION, Costs, count_costs
 from dig_jax.costs.topology import Topology, create_topology
 from dig_jax.devices.sharding import FSDP_AXIS, MeshOptions, fast_networks
 from dig_jax.devices.target import compiling_for
@@ -39,6 +39,7 @@ class StepReport:
         batch_size: Images in a step, over all chips.
         param_bytes: Bytes of all parameters, in float32.
         hbm_bytes: Memory of a chip.
+        attention: What computes the network's attention; "" where it has none.
         shortage: Why the step does not fit; "" where it does.
         memory: What it holds; None where it does not fit. So are the next three.
         costs: What it does.
@@ -53,6 +54,7 @@ class StepReport:
     batch_size: int
     param_bytes: int
     hbm_bytes: int
+    attention: str = ""
     shortage: str = ""
     memory: Memory | None = None
     costs: Costs | None = None
@@ -105,7 +107,7 @@ def report_step(
     if isinstance(topology, str):
         topology = create_topology(topology)
     size = batch_size or create_training_options(config).batch_size
-    with compiling_for(topology.platform):
+    with compiling_for(topology.platform, topology.gpu):
         experiment = create_experiment(config)
         report = _report(experiment, topology, size)
         if search_batch:
@@ -126,6 +128,7 @@ def _report(experiment: Experiment, topology: Topology, batch_size: int) -> Step
         batch_size=batch_size,
         param_bytes=sum(4 * leaf.size for leaf in jax.tree.leaves(params)),
         hbm_bytes=int(topology.chip.hbm_bytes),
+        attention=experiment.backbone.attention or "",
     )
     start = time.perf_counter()
     try:
@@ -248,6 +251,7 @@ def report_record(report: StepReport) -> dict[str, Any]:
             "batch_size",
             "param_bytes",
             "hbm_bytes",
+            "attention",
             "shortage",
             "compile_seconds",
             "largest_batch",
@@ -282,6 +286,8 @@ def format_report(report: StepReport) -> str:
         f"compiled in {report.compile_seconds:.0f} s"
     ]
     memory, costs, seconds = report.memory, report.costs, report.seconds
+    if report.attention:
+        lines.append(f"  attention by {report.attention}{_attention_calls(costs)}")
     if memory is None or costs is None or seconds is None:
         lines.append(f"  does not fit: {report.shortage}")
     else:
@@ -302,6 +308,13 @@ def format_report(report: StepReport) -> str:
             f"  largest batch that fits: {report.largest_batch:,}, {each:,} on a chip"
         )
     return "\n".join(lines)
+
+
+def _attention_calls(costs: Costs | None) -> str:
+    """Calls of cuDNN's attention in the compiled program, where there are any."""
+    calls = costs.custom_calls.items() if costs else ()
+    found = sum(n for name, n in calls if name.startswith(CUDNN_ATTENTION))
+    return f": {found} calls, whose workspace is not in the memory" if found else ""
 
 
 def _network_lines(

@@ -12,6 +12,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from dig_jax.devices.sharding import MeshOptions, create_mesh
+from dig_jax.devices.target import Gpu
 from dig_jax.errors import InputError
 
 
@@ -88,6 +89,7 @@ dnn_version_info { major: 9 minor: 8 }
 runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
+_H100_AND_CUDNN = Gpu(compute_capability=(9, 0), cudnn_version=90800)  # as it says
 _GPUS_OF_A_HOST = 8
 
 
@@ -104,6 +106,7 @@ class Topology:
         platform: cpu, gpu or tpu, as JAX names it.
         devices: All of them, slice after slice.
         num_slices: TPU slices, which only the data center's network joins.
+        gpu: What `compiling_for` is to be told besides the platform.
     """
 
     name: str
@@ -111,6 +114,7 @@ class Topology:
     platform: str
     devices: tuple[Any, ...]
     num_slices: int = 1
+    gpu: Gpu | None = None
 
     def mesh(
         self, num_devices: int | None = None, options: MeshOptions = _WHOLE_STATES
@@ -149,7 +153,7 @@ def create_topology(name: str, *, num_slices: int = 1) -> Topology:
         devices = _tpu_devices(kind, shape, slices)
         return Topology(name, chip, "tpu", devices, slices)
     devices = _gpu_devices(math.prod(shape) * slices)
-    return Topology(name, chip, "gpu", devices, slices)
+    return Topology(name, chip, "gpu", devices, slices, _H100_AND_CUDNN)
 
 
 def _tpu_devices(kind: str, shape: tuple[int, ...], slices: int) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ def as_backbone(
     *,
     graph: GridGraph | None = None,
     null_label: bool = False,
+    attention: str | None = None,
 ) -> Backbone:
     """Turn a module whose call is (x, t, label, return_features) into functions.
 
@@ -45,7 +46,16 @@ def as_backbone(
         _check_label(label, num_classes)
         return network.apply({"params": params}, x, t, label, return_features=True)  # type: ignore[return-value]
 
-    return Backbone(init, apply, features, image_shape, num_classes, graph, null_label)
+    return Backbone(
+        init,
+        apply,
+        features,
+        image_shape,
+        num_classes,
+        graph,
+        null_label,
+        attention,
+    )
 
 
 def _check_label(label: jax.Array | None, num_classes: int) -> None:

@@ -1,4 +1,8 @@
-"""Multi-head self-attention among the tokens of each image (arXiv:1706.03762)."""
+"""Multi-head self-attention among the tokens of each image (arXiv:1706.03762).
+
+An image's last tokens may be padding, which no token attends to: what computes it
+may want another number of tokens than an image has (`attention_plan.py`).
+"""
 
 import math
 from typing import Literal, TypeAlias
@@ -8,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dig_jax.devices.target import target_platform
-from dig_jax.errors import InputError
 from dig_jax.models.layers import Linear, truncated_normal
 from dig_jax.ops.products import DType, activation_dtype, batched_matmul
 
@@ -36,6 +38,7 @@ class SelfAttention(nn.Module):
         num_tokens: Tokens of an image; rows are images' tokens, image after image.
         num_heads: A divisor of the width.
         kernel: xla or cudnn.
+        padding: How many of an image's last tokens are padding.
     """
 
     num_tokens: int
@@ -44,6 +47,7 @@ class SelfAttention(nn.Module):
     dtype: DType = "float32"
     kernel: AttentionKernel = "xla"
     kernel_init: nn.initializers.Initializer = truncated_normal
+    padding: int = 0
 
     @nn.compact
     def __call__(self, h: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
@@ -56,7 +60,12 @@ class SelfAttention(nn.Module):
             -1, self.num_tokens, 3, self.num_heads, width // self.num_heads
         )
         out = dot_product_attention(
-            qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], self.dtype, self.kernel
+            qkv[:, :, 0],
+            qkv[:, :, 1],
+            qkv[:, :, 2],
+            self.dtype,
+            self.kernel,
+            padding=self.padding,
         )
         project = Linear(
             width, self.dtype, kernel_init=self.kernel_init, name="project"
@@ -65,11 +74,18 @@ class SelfAttention(nn.Module):
 
 
 def dot_product_attention(
-    q: Heads, k: Heads, v: Heads, dtype: DType, kernel: AttentionKernel = "xla"
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    dtype: DType,
+    kernel: AttentionKernel = "xla",
+    *,
+    padding: int = 0,
 ) -> Heads:
     """softmax(Q K^T / sqrt(channels)) V for each image and head.
 
-    The softmax is taken in float32 whatever the dtype of the products.
+    The softmax is taken in float32 whatever the dtype of the products. Padding attends
+    as other tokens do, so that its numbers are finite, and no token attends to it.
 
     Args:
         q: Queries.
@@ -77,12 +93,17 @@ def dot_product_attention(
         v: Values.
         dtype: float32 for products in full precision, else bfloat16 operands.
         kernel: xla or cudnn; the latter needs a bfloat16 dtype.
+        padding: How many of the last tokens are padding.
     """
+    batch, tokens, heads, channels = q.shape
     if kernel == "cudnn":
         q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
-        out = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+        lengths = jnp.full(batch, tokens - padding, jnp.int32) if padding else None
+        out = jax.nn.dot_product_attention(
+            q, k, v, key_value_seq_lengths=lengths, implementation="cudnn"
+        )
         return out.astype(activation_dtype(dtype))
-    batch, tokens, heads, channels = q.shape
+    k, v = (x[:, : tokens - padding] for x in (k, v))
     q, k, v = (_by_head(x) for x in (q, k, v))
     logits = batched_matmul(q, k, dtype, transpose_b=True) / math.sqrt(channels)
     weights = jnp.exp(
@@ -94,6 +115,13 @@ def dot_product_attention(
     return out.astype(activation_dtype(dtype))
 
 
+def pad_tokens(
+    h: Float[Array, "batch token width"], padding: int
+) -> Float[Array, "batch padded width"]:
+    """Rows of zeros after each image's tokens."""
+    return jnp.pad(h, ((0, 0), (0, padding), (0, 0))) if padding else h
+
+
 def _by_head(x: Heads) -> Float[Array, "matrix token channel"]:
     """A matrix for each head of each image.
 
@@ -101,51 +129,3 @@ def _by_head(x: Heads) -> Float[Array, "matrix token channel"]:
     """
     batch, tokens, heads, channels = x.shape
     return x.transpose(0, 2, 1, 3).reshape(batch * heads, tokens, channels)
-
-
-def choose_attention(
-    attention: AttentionKernel, dtype: DType, width: int, num_heads: int
-) -> AttentionKernel:
-    """Choose once for a whole network what `auto` means: xla or cudnn.
-
-    Raises:
-        InputError: Heads that do not divide the width, or cuDNN where it cannot work.
-    """
-    if width % num_heads:
-        divisors = [n for n in range(1, width + 1) if width % n == 0]
-        raise InputError(
-            f"num_heads must divide the width, got {num_heads} heads for width {width}."
-            f" Numbers that fit: {', '.join(map(str, divisors))}."
-        )
-    if attention == "xla":
-        return "xla"
-    works = (
-        dtype != "float32"
-        and target_platform() == "gpu"
-        and _cudnn_takes(width // num_heads)
-    )
-    if attention == "cudnn" and not works:
-        raise InputError(
-            f"attention='cudnn' needs an NVIDIA GPU, dtype mixed or bfloat16, and heads"
-            f" of 8, 16, ..., 128 channels; got {target_platform()}, {dtype} and "
-            f"{width // num_heads} channels. The other choices are auto and xla."
-        )
-    return "cudnn" if works else "xla"
-
-
-def _cudnn_takes(channels: int) -> bool:
-    """Whether cuDNN's attention and its gradient can be traced for heads of that size.
-
-    Tracing makes all of its checks: version, device and shape.
-    """
-
-    def attend(q: jax.Array) -> jax.Array:
-        out = jax.nn.dot_product_attention(q, q, q, implementation="cudnn")
-        return jnp.sum(out.astype(jnp.float32))
-
-    q = jax.ShapeDtypeStruct((1, 2, 1, channels), jnp.bfloat16)
-    try:
-        jax.eval_shape(jax.grad(attend), q)
-    except (NotImplementedError, RuntimeError, ValueError):
-        return False
-    return True

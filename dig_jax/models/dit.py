@@ -6,6 +6,7 @@ label modulate the norms of each block. Tokens inside the network are
 [batch * token, width], for one image after the other.
 """
 
+import math
 from functools import partial
 
 import flax.linen as nn
@@ -19,7 +20,8 @@ from dig_jax.graphs import image_to_patches, patches_to_image
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
 from dig_jax.models.as_backbone import as_backbone
-from dig_jax.models.attention import AttentionKernel, SelfAttention, choose_attention
+from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
+from dig_jax.models.attention_plan import AttentionPlan, choose_attention
 from dig_jax.models.layers import (
     MLP,
     LayerNorm,
@@ -53,6 +55,7 @@ def create_dit(
     dtype: DType = "float32",
     unroll: NonNegativeInt = 0,
     remat: bool = False,
+    token_multiple: PositiveInt = 1,
 ) -> Backbone:
     """DiT: a transformer whose norms are modulated by time and label (adaLN-Zero).
 
@@ -72,6 +75,7 @@ def create_dit(
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
         remat: Recompute activations in the backward pass: less memory, more time.
+        token_multiple: Tokens are padded to a multiple of this; no effect on results.
 
     Raises:
         InputError: Options that do not fit the image or each other.
@@ -82,19 +86,35 @@ def create_dit(
             f"The width of a DiT must be a multiple of 4 (sines and cosines of rows and"
             f" columns), got {width}; {-(-width // 4) * 4} would do."
         )
+    num_labels = num_classes + null_label
+    num_patches = math.prod(side // patch_size for side in image_shape[:2])
+    plan = choose_attention(
+        attention,
+        dtype,
+        width=width,
+        num_heads=num_heads,
+        num_tokens=num_patches,
+        token_multiple=token_multiple,
+    )
     network = DiT(
         patch_size=patch_size,
         width=width,
         depth=depth,
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
-        num_labels=num_classes + null_label,
-        attention=choose_attention(attention, dtype, width, num_heads),
+        num_labels=num_labels,
+        attention=plan,
         dtype=dtype,
         unroll=unroll,
         remat=remat,
     )
-    return as_backbone(network, image_shape, num_classes, null_label=null_label)
+    return as_backbone(
+        network,
+        image_shape,
+        num_classes,
+        null_label=null_label,
+        attention=str(plan),
+    )
 
 
 def grid_positions(
@@ -130,6 +150,7 @@ class DiTBlock(nn.Module):
     attention: AttentionKernel
     return_features: bool
     dtype: DType = "float32"
+    padding: int = 0
 
     @nn.compact
     def __call__(self, h: Rows, condition: PerImage) -> tuple[Rows, Rows | None]:
@@ -148,6 +169,7 @@ class DiTBlock(nn.Module):
             dtype=self.dtype,
             kernel=self.attention,
             kernel_init=xavier_uniform,
+            padding=self.padding,
             name="attention",
         )(ModulatedNorm()(h, shift, scale))
         h = h + _per_token(gate, num_tokens) * update
@@ -169,7 +191,7 @@ class DiT(nn.Module):
 
     Attributes:
         num_labels: Rows of the label table; 0 for none.
-        attention: xla or cudnn.
+        attention: What computes it, and how images are padded for that.
     """
 
     patch_size: int
@@ -178,7 +200,7 @@ class DiT(nn.Module):
     num_heads: int
     mlp_ratio: float
     num_labels: int
-    attention: AttentionKernel
+    attention: AttentionPlan
     dtype: DType
     unroll: int
     remat: bool
@@ -191,7 +213,7 @@ class DiT(nn.Module):
         label: Int[Array, "batch"] | None,
         return_features: bool = False,
     ) -> Array:
-        batch, rows, cols, _ = x.shape
+        _, rows, cols, _ = x.shape
         condition = self._condition(t, label)
         patches = image_to_patches(x, self.patch_size)
         h = Linear(self.width, self.dtype, kernel_init=xavier_uniform, name="patch")(
@@ -199,25 +221,29 @@ class DiT(nn.Module):
         )
         size = self.patch_size
         h = h + grid_positions(rows // size, cols // size, self.width).astype("float32")
-        h = h.astype(activation_dtype(self.dtype)).reshape(-1, self.width)
+        kernel, padding = self.attention.traced
+        h = pad_tokens(h.astype(activation_dtype(self.dtype)), padding)
+        padded, num_tokens = h.shape, patches.shape[1]
         h, features = stack_blocks(
             self,
             DiTBlock,
             (
                 self.num_heads,
                 self.mlp_ratio,
-                self.attention,
+                kernel,
                 return_features,
                 self.dtype,
+                padding,
             ),
             name="blocks",
             length=self.depth,
             unroll=self.unroll,
             remat=self.remat,
             broadcast=True,
-        )(h, condition)
+        )(h.reshape(-1, self.width), condition)
         if return_features:
-            return stacked(features).reshape(self.depth, batch, -1, self.width)
+            return stacked(features).reshape(-1, *padded)[:, :, :num_tokens]
+        h = h.reshape(padded)[:, :num_tokens].reshape(-1, self.width)
 
         shift, scale = jnp.split(
             Linear(2 * self.width, self.dtype, kernel_init=zeros, name="modulation")(

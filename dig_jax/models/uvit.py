@@ -5,6 +5,7 @@ image after the other. As in the authors' code (baofff/U-ViT), t goes into a sin
 embedding as 999 t, with no MLP after it, and a 3x3 convolution ends the network.
 """
 
+import math
 from functools import partial
 
 import flax.linen as nn
@@ -16,7 +17,8 @@ from dig_jax.graphs import image_to_patches
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
 from dig_jax.models.as_backbone import as_backbone
-from dig_jax.models.attention import AttentionKernel, SelfAttention, choose_attention
+from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
+from dig_jax.models.attention_plan import AttentionPlan, choose_attention
 from dig_jax.models.layers import (
     MLP,
     LayerNorm,
@@ -47,6 +49,7 @@ def create_uvit(
     dtype: DType = "float32",
     unroll: NonNegativeInt = 0,
     remat: bool = False,
+    token_multiple: PositiveInt = 1,
 ) -> Backbone:
     """U-ViT: a transformer with long skips, time and label as tokens.
 
@@ -64,11 +67,22 @@ def create_uvit(
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
         remat: Recompute activations in the backward pass: less memory, more time.
+        token_multiple: Tokens are padded to a multiple of this; no effect on results.
 
     Raises:
         InputError: Options that do not fit the image or each other.
     """
     check_patch_sizes(image_shape[:2], (patch_size,))
+    num_labels = num_classes + null_label
+    num_patches = math.prod(side // patch_size for side in image_shape[:2])
+    plan = choose_attention(
+        attention,
+        dtype,
+        width=width,
+        num_heads=num_heads,
+        num_tokens=num_patches + 1 + (num_labels > 0),
+        token_multiple=token_multiple,
+    )
     network = UViT(
         patch_size=patch_size,
         width=width,
@@ -76,13 +90,19 @@ def create_uvit(
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
         qkv_bias=qkv_bias,
-        num_labels=num_classes + null_label,
-        attention=choose_attention(attention, dtype, width, num_heads),
+        num_labels=num_labels,
+        attention=plan,
         dtype=dtype,
         unroll=unroll,
         remat=remat,
     )
-    return as_backbone(network, image_shape, num_classes, null_label=null_label)
+    return as_backbone(
+        network,
+        image_shape,
+        num_classes,
+        null_label=null_label,
+        attention=str(plan),
+    )
 
 
 class TransformerBlock(nn.Module):
@@ -94,6 +114,7 @@ class TransformerBlock(nn.Module):
     qkv_bias: bool
     attention: AttentionKernel
     dtype: DType = "float32"
+    padding: int = 0
 
     @nn.compact
     def __call__(self, h: Rows) -> Rows:
@@ -103,6 +124,7 @@ class TransformerBlock(nn.Module):
             self.qkv_bias,
             self.dtype,
             self.attention,
+            padding=self.padding,
             name="attention",
         )(LayerNorm(name="norm")(h))
         update = LayerNorm(name="mlp_norm")(h)
@@ -114,7 +136,7 @@ class UViT(nn.Module):
 
     Attributes:
         num_labels: Rows of the label table; 0 for none, and then no label token.
-        attention: xla or cudnn.
+        attention: What computes it, and how images are padded for that.
     """
 
     patch_size: int
@@ -124,7 +146,7 @@ class UViT(nn.Module):
     mlp_ratio: float
     qkv_bias: bool
     num_labels: int
-    attention: AttentionKernel
+    attention: AttentionPlan
     dtype: DType
     unroll: int
     remat: bool
@@ -138,16 +160,20 @@ class UViT(nn.Module):
         return_features: bool = False,
     ) -> Array:
         h = self._embed(x, t, label).astype(activation_dtype(self.dtype))
-        batch, num_tokens, _ = h.shape
+        num_tokens = h.shape[1]
+        kernel, padding = self.attention.traced
+        h = pad_tokens(h, padding)
+        padded = h.shape
         h, features = LongSkipStack(
             block=partial(
                 TransformerBlock,
-                num_tokens=num_tokens,
+                num_tokens=num_tokens + padding,
                 num_heads=self.num_heads,
                 mlp_ratio=self.mlp_ratio,
                 qkv_bias=self.qkv_bias,
-                attention=self.attention,
+                attention=kernel,
                 dtype=self.dtype,
+                padding=padding,
             ),
             depth=self.depth,
             dtype=self.dtype,
@@ -157,9 +183,8 @@ class UViT(nn.Module):
         )(h.reshape(-1, self.width), return_features)
         num_extras = 2 if self.num_labels else 1
         if features is not None:
-            per_image = features.reshape(len(features), batch, num_tokens, self.width)
-            return per_image[:, :, num_extras:]
-        patches = h.reshape(batch, num_tokens, self.width)[:, num_extras:]
+            return features.reshape(-1, *padded)[:, :, num_extras:num_tokens]
+        patches = h.reshape(padded)[:, num_extras:num_tokens]
         return predict_image(patches, x.shape, self.patch_size, self.dtype)
 
     def _embed(

@@ -43,6 +43,7 @@ COMPUTING_KEYS = (
     "backbone.attention",
     "backbone.node_multiple",
     "backbone.remat",
+    "backbone.token_multiple",
     "backbone.unroll",
     "training.microbatch",
 )

@@ -118,6 +118,26 @@ ENTRY %main (a: bf16[3,257,100], b: f32[8]) -> bf16[3,257,100] {
     assert costs.custom_calls == {"k": 1}
 
 
+def test_cudnn_attention_is_two_products_and_its_gradient_five():
+    """Of 3 images, 10 queries, 6 keys, 4 heads of 8 channels."""
+    q, k, rest = "bf16[3,10,4,8]", "bf16[3,6,4,8]", "f32[3,4,10]"
+    text = f"""
+HloModule m
+
+ENTRY %main (q: {q}, k: {k}) -> {q} {{
+  %q = {q} parameter(0)
+  %k = {k} parameter(1)
+  %f = ({q}, {rest}, u8[0]) custom-call(%q, %k, %k), custom_call_target="__cudnn$fmhaSoftmax"
+  %s = {rest} get-tuple-element(%f), index=1
+  ROOT %b = ({q}, {k}, {k}, u8[0]) custom-call(%q, %k, %k, %s), custom_call_target="__cudnn$fmhaSoftmaxBackward"
+}}
+"""
+    product = 2 * 3 * 4 * 10 * 6 * 8
+    costs = count_costs(text)
+    assert costs.flops == (2 + 5) * product
+    assert sum(costs.custom_calls.values()) == 2
+
+
 def test_estimated_cycles_add_up_over_turns_of_a_loop():
     text = """
 HloModule m

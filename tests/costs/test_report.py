@@ -79,6 +79,43 @@ def test_a_report_reads_and_is_json(tiny_report):
     assert record["seconds"][record["bound"]] == max(record["seconds"].values())
 
 
+needs_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="no CUDA plugin"
+)
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    ("name", "attention", "said", "calls"),
+    [
+        ("uvit", "auto", "cuDNN's, 17 tokens padded to 18: 6 calls", 6),
+        ("uvit", "xla", "plain products", 0),
+        ("dig_parallel", None, None, 0),
+    ],
+)
+def test_what_computes_attention_on_an_h100_is_said(name, attention, said, calls):
+    changes = {"backbone.name": name, "data.name": "synthetic"}
+    config = tiny_config(**changes)
+    if attention is not None:
+        config.backbone = dict(
+            name=name,
+            width=64,
+            depth=2,
+            patch_size=2,
+            num_heads=2,
+            num_classes=0,
+            dtype="mixed",
+            attention=attention,
+        )
+    found = report_step(config, "h100:1")
+    text = format_report(found)
+    assert ("attention by" in text) == (said is not None)
+    assert said is None or f"attention by {said}" in text
+    kinds = found.costs.custom_calls.items()
+    assert sum(n for kind, n in kinds if "__cudnn$fmha" in kind) == calls
+    assert report_record(found)["attention"] == found.attention
+
+
 def topology_of(devices, platform="tpu"):
     return Topology("t", CHIP, platform, tuple(devices))
 

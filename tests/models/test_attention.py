@@ -1,18 +1,11 @@
-"""Attention against its formula in NumPy, its derivatives, and what it runs on."""
+"""Attention against its formula in NumPy, its derivatives, and padding."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.costs.summary import count_costs
-from dig_jax.errors import InputError
-from dig_jax.models import create_backbone
-from dig_jax.models.attention import (
-    SelfAttention,
-    choose_attention,
-    dot_product_attention,
-)
+from dig_jax.models.attention import SelfAttention, dot_product_attention
 
 # 17 tokens: cuDNN and tilings prefer even numbers, U-ViT has odd ones.
 SHAPE = (2, 17, 3, 8)
@@ -125,51 +118,71 @@ def test_tokens_have_no_order_and_images_do_not_meet(rng):
     np.testing.assert_allclose(run(h.at[1].add(1.0))[::2], out[::2], atol=1e-6)
 
 
-def test_attention_is_chosen_by_platform_dtype_and_heads(monkeypatch):
-    assert choose_attention("auto", "mixed", 64, 8) == "xla"  # on a CPU
-    cases = "needs an NVIDIA GPU.*got cpu, mixed and 8 channels.*auto and xla"
-    with pytest.raises(InputError, match=cases):
-        choose_attention("cudnn", "mixed", 64, 8)
-    with pytest.raises(InputError, match=r"got 6 heads for width 64.*fit: 1, 2, 4, 8"):
-        choose_attention("auto", "mixed", 64, 6)
+def padded_tail_ignored(heads, tails, **options):
+    """Attention of the tokens before the tails, as a function of those alone."""
 
-    pretend_to_have_cudnn(monkeypatch)
-    assert choose_attention("auto", "mixed", 64, 8) == "cudnn"
-    assert choose_attention("auto", "bfloat16", 64, 8) == "cudnn"
-    assert choose_attention("auto", "float32", 64, 8) == "xla"
-    assert choose_attention("xla", "mixed", 64, 8) == "xla"
-    # Heads of 12 channels, which cuDNN refuses.
-    assert choose_attention("auto", "mixed", 48, 4) == "xla"
-    with pytest.raises(InputError, match="12 channels"):
-        choose_attention("cudnn", "mixed", 48, 4)
+    def attend(*heads):
+        parts = [
+            jnp.concatenate([x, t], axis=1) for x, t in zip(heads, tails, strict=True)
+        ]
+        out = dot_product_attention(*parts, padding=tails[0].shape[1], **options)
+        return out[:, : heads[0].shape[1]]
+
+    return attend(*heads), attend
 
 
-@pytest.mark.parametrize("name", ["uvit", "dit"])
-def test_a_network_costs_the_same_with_cudnn(monkeypatch, name):
-    def costs(attention):
-        return count_costs(
-            create_backbone(
-                name,
-                image_shape=(8, 8, 3),
-                width=32,
-                depth=2,
-                num_heads=4,
-                dtype="mixed",
-                unroll=1,
-                attention=attention,
-            )
-        )
-
-    expected = costs("xla")
-    pretend_to_have_cudnn(monkeypatch)
-    assert costs("cudnn") == expected
-    assert expected.attention_macs > 0
+def random_tails(rng, padding):
+    shape = (3, SHAPE[0], padding, *SHAPE[2:])
+    return tuple(jnp.asarray(9 * rng.normal(size=shape), jnp.float32))
 
 
-def pretend_to_have_cudnn(monkeypatch):
-    """Enough for tracing; nothing of it can run on a CPU."""
-    inside = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
-    if not hasattr(inside, "check_cudnn_version"):
-        pytest.skip("this jax asks for its cuDNN in another place")
-    monkeypatch.setattr(inside, "check_cudnn_version", lambda: 91500)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+@pytest.mark.parametrize("dtype", ["float32", "mixed"])
+def test_padding_changes_no_bit_and_no_derivative(rng, dtype):
+    """Plain products cut padding's keys off: the same sums in the same order."""
+    heads, tangents, tails = random_heads(rng), random_heads(rng), random_tails(rng, 7)
+
+    def without(q, k, v):
+        return dot_product_attention(q, k, v, dtype)
+
+    out, attend = padded_tail_ignored(heads, tails, dtype=dtype)
+    np.testing.assert_array_equal(out, without(*heads))
+    ahead = jax.jvp(attend, heads, tangents)[1]
+    np.testing.assert_array_equal(ahead, jax.jvp(without, heads, tangents)[1])
+    cotangent = jnp.asarray(rng.normal(size=SHAPE), out.dtype)
+    found = jax.vjp(attend, *heads)[1](cotangent)
+    expected = jax.vjp(without, *heads)[1](cotangent)
+    for ours, theirs in zip(found, expected, strict=True):
+        # Sums over queries have padding's zeros among them: another order.
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+def test_padding_gets_no_gradient(rng):
+    heads, tails = random_heads(rng), random_tails(rng, 7)
+
+    def loss(tails):
+        return jnp.sum(padded_tail_ignored(heads, tails, dtype="float32")[0] ** 2)
+
+    for gradient in jax.grad(loss)(tails):
+        np.testing.assert_array_equal(gradient, 0)
+
+
+def test_what_cudnn_is_asked_for_is_the_same_attention(rng, monkeypatch):
+    """By JAX's own plain products, which read the same arguments."""
+    heads = tuple(x.astype(jnp.bfloat16).astype("float32") for x in random_heads(rng))
+    tails, original = random_tails(rng, 7), jax.nn.dot_product_attention
+
+    def plain(*heads, implementation, **options):
+        assert implementation == "cudnn"
+        return original(*heads, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", plain)
+    out, attend = padded_tail_ignored(heads, tails, dtype="mixed", kernel="cudnn")
+    # Weights and results are rounded to bfloat16.
+    np.testing.assert_allclose(out, in_numpy(*heads), atol=4 * 2.0**-8)
+    gradient = jax.grad(lambda *heads: jnp.sum(attend(*heads) ** 2), argnums=(0, 1, 2))
+    plainly = jax.grad(
+        lambda *heads: jnp.sum(dot_product_attention(*heads, "mixed") ** 2),
+        argnums=(0, 1, 2),
+    )
+    for ours, theirs in zip(gradient(*heads), plainly(*heads), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02 * np.max(np.abs(theirs)))

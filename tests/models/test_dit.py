@@ -102,7 +102,7 @@ def test_parameters_are_one_tree_for_all_ways_to_run():
         for options in (
             dict(),
             dict(unroll=0, remat=True),
-            dict(dtype="bfloat16", attention="xla"),
+            dict(dtype="bfloat16", attention="xla", token_multiple=8),
         )
     ]
     assert trees[1:] == trees[:1] * 2

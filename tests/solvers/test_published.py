@@ -106,7 +106,7 @@ def edm_sampler(x, sigmas, churn=0.0, interval=(0.0, np.inf), std=1.0, noise=Non
     """
     num_steps = len(sigmas) - 1
     for i, (a, b) in enumerate(pairwise(sigmas)):
-        if churn and interval[0] <= a <= interval[1] and i < num_steps - 1:
+        if noise is not None and interval[0] <= a <= interval[1] and i < num_steps - 1:
             raised = a * (1 + min(churn / num_steps, np.sqrt(2) - 1))
             x = x + np.sqrt(raised**2 - a**2) * std * noise[i]
             a = raised
