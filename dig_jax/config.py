@@ -1,68 +1,29 @@
 """Configurations: from a file or a workdir, checked, compared, and into constructors.
 
-A configuration is an `ml_collections.ConfigDict` of flat sections. A section's keys are
-the keywords of the constructor that it is for, so that each default and each type
-stands in one place: the constructor's signature.
+A configuration is an `ml_collections.ConfigDict` of flat sections, as a file, a flag or
+a config.json writes it. `dig_jax/options.py` has the sections' keys;
+`dig_jax/experiment.py` makes of all of them one experiment, and what comes after that
+reads no configuration.
 """
 
+import copy
 import inspect
 import json
-import math
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import pydantic
 from ml_collections import ConfigDict
+from pydantic import PositiveInt
 
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_path, read_text, write_whole
+from dig_jax.keys import call_with_section
+from dig_jax.options import SECTIONS
 
 T = TypeVar("T")
-
-SECTIONS = (
-    "backbone",
-    "data",
-    "evaluation",
-    "mesh",
-    "objective",
-    "optimizer",
-    "sample",
-    "sde",
-    "training",
-)
-
-# What may differ between a run and its restart: nothing here changes what the
-# parameters mean or which steps have been taken.
-FREE_KEYS = (
-    "backbone.aggregation",
-    "backbone.attention",
-    "backbone.node_multiple",
-    "backbone.remat",
-    "backbone.token_multiple",
-    "backbone.unroll",
-    "data.data_dir",
-    "data.max_damaged_share",
-    "data.num_threads",
-    "data.num_workers",
-    "evaluation",
-    "mesh",
-    "sample",
-    "training.checkpoint_every",
-    "training.diversity_every",
-    "training.evaluate_every",
-    "training.evaluate_images",
-    "training.keep_best",
-    "training.keep_checkpoints",
-    "training.log_every",
-    "training.microbatch",
-    "training.num_steps",
-    "training.posthoc_every",
-    "training.sample_every",
-    "training.samples_per_class",
-    "training.watchdog_seconds",
-)
 
 
 def load_config_file(path: str) -> ConfigDict:
@@ -200,86 +161,128 @@ def config_differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any,
     }
 
 
-def check_same_run(
-    old: ConfigDict, new: ConfigDict, workdir: str | AnyPath
-) -> list[str]:
-    """What a restart changes, a line for each key.
+@dataclass(frozen=True)
+class CompareOptions:
+    """How a comparison is made.
 
-    Raises:
-        InputError: A key differs that makes it another run.
+    Attributes:
+        reference: The variant that the others are brought to the budget of.
+        budget: What is equal: "macs" (multiply-accumulates an image) or "parameters",
+            by the choice of each width, for the same number of steps; "seconds" (of
+            training), by the number of steps; or "none".
+        seeds: One run of each variant for each. Runs of one seed see the same batches,
+            times and noise.
+        num_points: Evaluations along each run, equally spaced, the last at its end.
+        quality: The score that is plotted over the budget; any that the metrics give.
+        width_multiple: Widths are multiples of this, and of the number of heads.
     """
-    changes = config_differences(old, new)
-    lines = {key: f"{key}: {a!r} -> {b!r}" for key, (a, b) in changes.items()}
-    fixed = [line for key, line in lines.items() if not _is_free(key)]
-    if fixed:
-        raise InputError(
-            f"{workdir} holds a run of another configuration. These keys differ (there "
-            f"-> here): {'; '.join(fixed)}. Use another --workdir, or the same values."
-        )
-    return list(lines.values())
+
+    reference: str
+    budget: Literal["macs", "parameters", "seconds", "none"] = "macs"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    num_points: PositiveInt = 4
+    quality: str = "frechet_pixels"
+    width_multiple: PositiveInt = 4
 
 
-def with_defaults(
-    section: ConfigDict, *functions: Callable[..., Any]
-) -> dict[str, Any]:
-    """A section with the keys that it leaves at their constructors' defaults."""
-    defaults = {
-        name: keyword.default
-        for function in functions
-        for name, keyword in inspect.signature(function).parameters.items()
-        if keyword.default is not inspect.Parameter.empty
-    }
-    return defaults | section.to_dict()
+class Comparison(NamedTuple):
+    """The configuration of a comparison, in parts.
+
+    Attributes:
+        written: As it is written, for config.json.
+        options: How it is made.
+        runs: The complete configuration of each variant, the reference first.
+    """
+
+    written: dict[str, Any]
+    options: CompareOptions
+    runs: dict[str, ConfigDict]
 
 
-def call_with_section(
-    name: str,
-    function: Callable[..., T],
-    section: Mapping[str, Any],
-    **more: Any,
-) -> T:
-    """Call a constructor with a section's keys, checked against its signature.
+def read_comparison(config: ConfigDict) -> Comparison:
+    """The parts of a comparison's configuration.
 
     Args:
-        name: The section's name, for messages.
-        function: A function or dataclass whose keywords are annotated with types.
-        section: Keywords from the configuration.
-        **more: Keywords that do not come from the configuration.
+        config: `base`, a complete configuration; `variants`, for each name the sections
+            in which it differs (a section with a `name` replaces the base's, another
+            changes single keys); `compare`, the options.
 
     Raises:
-        InputError: An unknown key, a missing one, or a value of a wrong type or range.
+        InputError: Other parts, no variants, or options that do not work.
     """
-    keywords = inspect.signature(function).parameters
-    choices = sorted(set(keywords) - set(more))
-    for key in section:
-        if key not in choices:
+    _check_parts(config)
+    options = call_with_section("compare", CompareOptions, config.compare.to_dict())
+    runs = {
+        name: vary(config.base, name, sections.to_dict())
+        for name, sections in config.variants.items()
+    }
+    if options.reference not in runs:
+        raise InputError(
+            f"Unknown compare.reference {options.reference!r}. Variants: "
+            f"{', '.join(runs)}."
+        )
+    # A ConfigDict keeps no order: the reference first, the others by name.
+    runs = {options.reference: runs.pop(options.reference), **runs}
+    return Comparison(config.to_dict(), options, runs)
+
+
+def vary(base: ConfigDict, name: str, sections: Mapping[str, Any]) -> ConfigDict:
+    """The base's configuration with a variant's sections.
+
+    Raises:
+        InputError: A section that does not exist.
+    """
+    config = copy.deepcopy(base)
+    config.unlock()
+    for section, values in sections.items():
+        if section not in SECTIONS:
             raise InputError(
-                f"Unknown key config.{name}.{key}. Available: {', '.join(choices)}."
+                f"Variant {name!r} has an unknown section {section!r}. Available: "
+                f"{', '.join(SECTIONS)}."
             )
-        if isinstance(section[key], float) and not math.isfinite(section[key]):
-            raise InputError(f"config.{name}.{key} must be finite, got {section[key]}.")
-    try:
-        if inspect.isclass(function):
-            return pydantic.TypeAdapter(function).validate_python({**section, **more})
-        return pydantic.validate_call(function)(**section, **more)
-    except pydantic.ValidationError as error:
-        raise InputError(_describe(name, error)) from None
+        merged = {} if "name" in values else config[section].to_dict()
+        config[section] = ConfigDict({**merged, **values})
+    return config
 
 
-def _describe(name: str, error: pydantic.ValidationError) -> str:
-    problems = []
-    for problem in error.errors(include_url=False):
-        cause = problem.get("ctx", {}).get("error")
-        if isinstance(cause, InputError):  # raised by the constructor itself
-            problems.append(str(cause))
-            continue
-        key = ".".join(str(part) for part in problem["loc"])
-        if "missing" in problem["type"]:
-            problems.append(f"config.{name}.{key} is missing.")
-        else:
-            message = problem["msg"].replace("Input should be", "must be", 1)
-            problems.append(f"config.{name}.{key} {message}, got {problem['input']!r}.")
-    return " ".join(problems)
+def _check_parts(config: ConfigDict) -> None:
+    parts = ("base", "compare", "variants")
+    if not isinstance(config, ConfigDict) or set(config) != set(parts):
+        raise InputError(
+            f"The configuration of a comparison has the parts {', '.join(parts)} (see "
+            f"configs/compare_digits.py), got {', '.join(sorted(config)) or 'nothing'}."
+        )
+    check_sections(config.base, "base of the comparison")
+    if not config.variants:
+        raise InputError("A comparison needs variants, got none.")
+    for name in config.variants:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise InputError(
+                f"A variant's name is made of letters, digits, _ and -, as it is a "
+                f"folder, got {name!r}."
+            )
+
+
+def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """A copy with other values of some keys, named as in `training.num_steps`."""
+    config = copy.deepcopy(config)
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict(values)
+    return config
+
+
+def with_sections(config: ConfigDict, **sections: dict[str, Any]) -> ConfigDict:
+    """A copy with other sections in place of some."""
+    return ConfigDict({**config.to_dict(), **sections})
+
+
+def check_section(config: ConfigDict, name: str) -> Any:
+    """A section whose keys depend on no name, as its dataclass in SECTIONS.
+
+    Raises:
+        InputError: An unknown key, or a value of a wrong type or range.
+    """
+    return call_with_section(name, SECTIONS[name], config[name].to_dict())
 
 
 def _flatten(config: ConfigDict | Mapping, prefix: str = "") -> dict[str, Any]:
@@ -290,7 +293,3 @@ def _flatten(config: ConfigDict | Mapping, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = tuple(value) if isinstance(value, list) else value
     return flat
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in FREE_KEYS)

@@ -1,110 +1,319 @@
-"""From a configuration to the things that it names."""
+"""A configuration's experiment: all sections checked, and what they name made."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from pydantic import Field, NonNegativeInt, PositiveInt
 
-from dig_jax.config import call_with_section
+from dig_jax.config import (
+    check_section,
+    check_sections,
+    config_differences,
+    config_to_json,
+    with_values,
+)
 from dig_jax.data import DATASETS
-from dig_jax.diffusion import SDES, Objective, check_objective
+from dig_jax.devices.sharding import create_mesh
+from dig_jax.diffusion import SDES, check_objective
 from dig_jax.errors import InputError
+from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import SDE, Backbone, ImageSource
+from dig_jax.keys import Key, call_with_section, check_keywords, check_known, keys_of
 from dig_jax.models import BACKBONES
+from dig_jax.options import (
+    FREE_SECTIONS,
+    SECTIONS,
+    DataOptions,
+    EvaluationOptions,
+    MeshOptions,
+    NamedOptions,
+    Objective,
+    OptimizerOptions,
+    SampleOptions,
+    TrainingOptions,
+)
 
-ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
+TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "backbone": BACKBONES,
+    "data": DATASETS,
+    "sde": SDES,
+}
+"""What the names in these sections stand for."""
+
+# Keywords of constructors that other sections give.
+_GIVEN = {"backbone": ("image_shape", "null_label"), "data": ("split",), "sde": ()}
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """How images are read, whatever the data set.
+class Experiment:
+    """A configuration: its sections, checked, and what they name, made.
+
+    Two are equal where all their keys are, whether written or left at their defaults.
 
     Attributes:
-        name: Entry of DATASETS.
-        image_size: Side, or (rows, cols), in pixels.
-        channels: 1 or 3.
-        random_flip: Mirror each training image left to right with probability 1/2.
-        num_threads: Threads that read ahead.
-        num_workers: Processes that read ahead; 0 for none.
-        max_damaged_share: Share of a split's records that may be damaged: they are
-            named, and the next ones taken instead.
+        config: As it is written, for config.json and its like; nobody else reads it.
+        seed: Of the first parameters, the order of records, and all noise.
+        backbone_options: The backbone section.
+        sde_options: The sde section.
+        data: The data section, and so on.
+        mesh_options: The mesh section.
+        backbone: The network.
+        sde: The forward process.
     """
 
-    name: str
-    image_size: ImageSize
-    channels: Literal[1, 3] = 3
-    random_flip: bool = False
-    num_threads: NonNegativeInt = 4
-    num_workers: NonNegativeInt = 0
-    max_damaged_share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    config: ConfigDict = field(compare=False)
+    seed: int
+    backbone_options: NamedOptions
+    sde_options: NamedOptions
+    data: DataOptions
+    objective: Objective
+    optimizer: OptimizerOptions
+    training: TrainingOptions
+    sample: SampleOptions
+    evaluation: EvaluationOptions
+    mesh_options: MeshOptions
+    backbone: Backbone = field(compare=False)
+    sde: SDE = field(compare=False)
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices; looked for when first asked for, as not all modes need any.
+
+        Raises:
+            InputError: The mesh section does not fit them.
+        """
+        return create_mesh(self.mesh_options)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(row, col, rgb)."""
-        size = self.image_size
-        rows, cols = (size, size) if isinstance(size, int) else size
-        return rows, cols, self.channels
+    def config_digest(self) -> str:
+        """16 hex digits of what is written, but for sections that are free."""
+        written = self.config.to_dict()
+        kept = {k: v for k, v in written.items() if k not in FREE_SECTIONS}
+        text = config_to_json(ConfigDict(kept))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def section(self, name: str) -> dict[str, Any]:
+        """All keys of a section with their values."""
+        named = name in ("backbone", "sde", "mesh")
+        options = getattr(self, f"{name}_options" if named else name)
+        values = {f.name: getattr(options, f.name) for f in fields(options)}
+        return values | values.pop("keywords", {})
 
-class Experiment(NamedTuple):
-    """What a configuration names, made."""
+    def changed(self, values: Mapping[str, Any] | None = None) -> "Experiment":
+        """The experiment with other values of some keys, made anew.
 
-    config: ConfigDict
-    backbone: Backbone
-    sde: SDE
-    objective: Objective
-    data: DataOptions
+        Args:
+            values: By key, as in `training.num_steps`.
+
+        Raises:
+            InputError: One that does not work.
+        """
+        return create_experiment(with_values(self.config, values or {}))
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-    """Make everything but the data set and the optimizer.
+    """Check all sections of a configuration, and make what they name.
+
+    Neither files nor devices are looked for yet.
 
     Raises:
         InputError: Anything in the configuration that does not work.
     """
-    data = create_data_options(config.data)
-    objective = call_with_section("objective", Objective, config.objective.to_dict())
-    sde = create_named("sde", SDES, config.sde.to_dict())
-    backbone = create_named(
-        "backbone",
-        BACKBONES,
-        config.backbone.to_dict(),
+    check_sections(config, "the configuration")
+    data = _create_data_options(config.data.to_dict())
+    objective: Objective = check_section(config, "objective")
+    sde_options = check_named_section(config, "sde")
+    sde = SDES[sde_options.name](**sde_options.keywords)
+    network = check_named_section(config, "backbone")
+    backbone = BACKBONES[network.name](
+        **network.keywords,
         image_shape=data.image_shape,
         null_label=objective.label_dropout > 0,
     )
     return Experiment(
         config=config,
+        seed=config.seed,
+        backbone_options=network,
+        sde_options=sde_options,
+        data=data,
+        objective=check_objective(objective, sde),
+        optimizer=check_section(config, "optimizer"),
+        training=check_section(config, "training"),
+        sample=check_section(config, "sample"),
+        evaluation=check_section(config, "evaluation"),
+        mesh_options=check_section(config, "mesh"),
         backbone=backbone,
         sde=sde,
-        objective=check_objective(objective, sde),
-        data=data,
     )
 
 
-def create_data_options(section: ConfigDict) -> DataOptions:
-    """The part of the data section that every data set shares."""
-    values = section.to_dict()
-    mine = {k: v for k, v in values.items() if k in DataOptions.__dataclass_fields__}
-    return call_with_section("data", DataOptions, mine)
+def check_named_section(config: ConfigDict, section: str) -> NamedOptions:
+    """The backbone or sde section, checked but for how its values go together.
+
+    Raises:
+        InputError: An unknown name or key, or a value of a wrong type or range.
+    """
+    values = config[section].to_dict()
+    name, constructor = _find_constructor(section, values)
+    own = {key: value for key, value in values.items() if key != "name"}
+    keywords = check_keywords(section, constructor, own, _GIVEN[section])
+    return NamedOptions(name, keywords)
+
+
+def _create_data_options(values: dict[str, Any]) -> DataOptions:
+    """The data section; a data set's own size is the default for the size."""
+    _, constructor = _find_constructor("data", values)
+    shared, defaults = keys_of(DataOptions), section_defaults("data", values)
+    others = (*_GIVEN["data"], *shared)
+    own = [key for key in keys_of(constructor) if key not in others]
+    check_known("data", values, [*shared, *own])
+    keywords = {key: value for key, value in values.items() if key in own}
+    mine = {key: value for key, value in values.items() if key in shared}
+    return call_with_section(
+        "data",
+        DataOptions,
+        {key: defaults[key] for key in shared if key in defaults} | mine,
+        keywords=check_keywords("data", constructor, keywords, others),
+    )
+
+
+def _find_constructor(
+    section: str, values: Mapping[str, Any]
+) -> tuple[str, Callable[..., Any]]:
+    """The name in a section, and the entry of its table."""
+    name, table = values.get("name", ""), TABLES[section]
+    if name not in table:
+        raise InputError(
+            f"Unknown config.{section}.name {name!r}. Available: "
+            f"{', '.join(sorted(table))}."
+        )
+    return name, table[name]
+
+
+def section_keys(section: str, name: str | None = None) -> dict[str, Key]:
+    """The keys of a section; where they depend on a name, of all names or that one."""
+    keys = keys_of(SECTIONS[section])
+    for entry, constructor in TABLES.get(section, {}).items():
+        if name in (None, entry):
+            given = _GIVEN[section]
+            own = keys_of(constructor)
+            keys = {k: v for k, v in own.items() if k not in given} | keys
+    return keys
+
+
+def section_defaults(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The default of each key that a section may leave out, for the name that it has.
+
+    A data set that has a default of its own for a key of all of them goes first.
+    """
+    keys = keys_of(SECTIONS[section])
+    constructor = TABLES.get(section, {}).get(values.get("name", ""))
+    if constructor is not None:
+        keys |= {
+            name: key
+            for name, key in keys_of(constructor).items()
+            if name not in _GIVEN[section]
+            and not (name in keys and key.default is None)
+        }
+    return {name: key.default for name, key in keys.items() if key.has_default}
+
+
+def complete_section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section, as it is written, with what it leaves at its defaults."""
+    return section_defaults(section, values) | dict(values)
+
+
+def complete_config(config: ConfigDict) -> ConfigDict:
+    """A configuration, as it is written, with what it leaves at its defaults.
+
+    It need not work: so a run goes on also when a key has come that was not there when
+    it began, and is told of one that has gone.
+    """
+    written = config.to_dict()
+    completed = {name: complete_section(name, written[name]) for name in SECTIONS}
+    return ConfigDict({**written, **completed})
+
+
+def _marked_keys() -> dict[str, Key]:
+    return {
+        f"{section}.{name}": key
+        for section in SECTIONS
+        for name, key in sorted(section_keys(section).items())
+    }
+
+
+FREE_KEYS = tuple(name for name, key in _marked_keys().items() if key.marks.free)
+"""What may differ between a run and its restart: nothing here changes what the
+parameters mean or which steps have been taken."""
+
+COMPUTING_KEYS = tuple(
+    name
+    for name, key in _marked_keys().items()
+    if key.marks.free and key.marks.bits and not name.startswith("mesh.")
+)
+"""Keys that are free on a restart, and add the same numbers up in another order; those
+of the mesh are not here, as it is noted as it came out."""
+
+
+def check_same_run(
+    old: ConfigDict, new: ConfigDict, workdir: str | AnyPath
+) -> list[str]:
+    """What a restart changes, a line for each key.
+
+    Raises:
+        InputError: A key differs that makes it another run.
+    """
+    changes = config_differences(complete_config(old), complete_config(new))
+    lines = {key: f"{key}: {a!r} -> {b!r}" for key, (a, b) in changes.items()}
+    fixed = [
+        line
+        for key, line in lines.items()
+        if key not in FREE_KEYS and key.partition(".")[0] not in FREE_SECTIONS
+    ]
+    if fixed:
+        raise InputError(
+            f"{workdir} holds a run of another configuration. These keys differ (there "
+            f"-> here): {'; '.join(fixed)}. Use another --workdir, or the same values."
+        )
+    return list(lines.values())
+
+
+def differing_keys(reference: Experiment, other: Experiment) -> dict[str, Any]:
+    """Values of the keys in which an experiment differs from another, by name.
+
+    Of keys that the other does not have, those that are not at their defaults.
+    """
+    found = {}
+    for section in SECTIONS:
+        theirs, mine = reference.section(section), other.section(section)
+        defaults = section_defaults(section, mine)
+        for key, value in sorted(mine.items()):
+            if value != theirs.get(key, defaults.get(key)):
+                found[f"{section}.{key}"] = value
+    return found
 
 
 def open_dataset(experiment: Experiment, split: str) -> ImageSource:
     """One split of the configuration's data set, checked against its backbone.
 
     Raises:
-        InputError: Unknown, not prepared, or of another shape or number of classes.
+        InputError: Not prepared, or of another shape or number of classes.
     """
     options, backbone = experiment.data, experiment.backbone
-    loader_keys = ("random_flip", "num_threads", "num_workers", "max_damaged_share")
     section = {
-        key: value
-        for key, value in experiment.config.data.to_dict().items()
-        if key not in loader_keys
+        "image_size": options.image_size,
+        "channels": options.channels,
+        "data_dir": options.data_dir,
+        **options.keywords,
     }
-    if options.name == "synthetic":  # as many classes as are wanted
-        section.setdefault("num_classes", backbone.num_classes)
-    source = create_named("data", DATASETS, section, split=split)
+    if options.name == "synthetic" and section["num_classes"] is None:
+        section["num_classes"] = backbone.num_classes  # as many as are wanted
+    constructor = DATASETS[options.name]
+    source = call_with_section("data", constructor, section, split=split)
     if options.random_flip and not source.may_flip:
         raise InputError(
             f"config.data.random_flip must be False for {source.name!r}: a mirrored "
@@ -117,21 +326,3 @@ def open_dataset(experiment: Experiment, split: str) -> ImageSource:
             f"{backbone.num_classes}."
         )
     return source
-
-
-def create_named(
-    section: str, table: dict[str, Any], values: dict[str, Any], **more: Any
-) -> Any:
-    """Call the entry of a table that a section names with the section's other keys.
-
-    Raises:
-        InputError: Unknown name, or keys that its constructor refuses.
-    """
-    options = dict(values)
-    name = options.pop("name", None)
-    if name not in table:
-        raise InputError(
-            f"Unknown config.{section}.name {name!r}. Available: "
-            f"{', '.join(sorted(table))}."
-        )
-    return call_with_section(section, table[name], options, **more)

@@ -7,19 +7,19 @@ from typing import Any, Literal, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from dig_jax.config import call_with_section, load_run_config
-from dig_jax.devices.sharding import MeshOptions, create_mesh, replicated
+from dig_jax.config import load_run_config
+from dig_jax.devices.sharding import replicated
 from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment, create_experiment
+from dig_jax.experiment import Experiment, check_same_run, create_experiment
 from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.interfaces import Params, UInt8Images
+from dig_jax.keys import call_with_section
+from dig_jax.options import SampleOptions
 from dig_jax.sampling.label_rules import LabelRule
 from dig_jax.sampling.sampler import (
     Guide,
-    SampleOptions,
     Sampler,
     check_sample_options,
-    create_sample_options,
 )
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
@@ -78,7 +78,7 @@ class Run(NamedTuple):
             InputError: An option or a label that does not exist.
         """
         section = {
-            **self.config.sample.to_dict(),
+            **self.experiment.section("sample"),
             **options,
             "num_images": num_images,
             "labels": labels if isinstance(labels, str | int) else tuple(labels),
@@ -91,7 +91,7 @@ class Run(NamedTuple):
     def sampler(self, options: SampleOptions | None = None) -> Sampler:
         """What draws this run's images; the options are the run's own by default."""
         if options is None:
-            options = create_sample_options(self.experiment)
+            options = self.experiment.sample
         check_sample_options(self.experiment, options)
         if options.sigma_rel != self.sigma_rel:
             raise InputError(
@@ -115,25 +115,26 @@ def load(
         workdir: Where it was trained, or the export: local, or gs://BUCKET/RUN.
         step: Which checkpoint, or with sigma_rel which snapshot; the newest by default.
             "best": the one that training.keep_best chose.
-        config: Instead of the workdir's own, with other ways to compute or to sample.
+        config: Instead of the workdir's own: it may differ in ways to compute, to
+            sample and to evaluate.
         sigma_rel: Relative width of the average of the parameters, 0.01 to 0.25, made
             now from the run's post-hoc EMA (arXiv:2312.02696); by default the
             configuration's, and without one the average that the run kept.
 
     Raises:
-        InputError: No run, no finished checkpoint, or none of that step; or a run
-            without post-hoc EMA; or an export that is damaged or holds others.
+        InputError: No run, no finished checkpoint, or none of that step; or a
+            configuration of another run; or a run without post-hoc EMA; or an export
+            that is damaged or holds others.
     """
     workdir = open_workdir(workdir)
     manifest = read_manifest(workdir) if is_export(workdir) else None
-    if config is None:
-        config = load_run_config(workdir)
-    experiment = create_experiment(config)
+    saved = load_run_config(workdir)
+    if config is not None:
+        check_same_run(saved, config, workdir)
+    experiment = create_experiment(saved if config is None else config)
     if sigma_rel is None:
-        sigma_rel = experiment.config.sample.get("sigma_rel")
-    mesh = create_mesh(
-        call_with_section("mesh", MeshOptions, experiment.config.mesh.to_dict())
-    )
+        sigma_rel = experiment.sample.sigma_rel
+    mesh = experiment.mesh
     abstract = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)),
         jax.eval_shape(experiment.backbone.init, jax.random.key(0)),
@@ -184,5 +185,5 @@ def load_guide(experiment: Experiment, options: SampleOptions) -> Guide:
                 f"A guide must be of the guided network's {what}, which is {here}; the "
                 f"run in {options.guide} has {there}."
             )
-    same = mine.config.backbone.to_dict() == other.config.backbone.to_dict()
+    same = mine.backbone_options == other.backbone_options
     return Guide(run.params, None if same else other.backbone, run.step)

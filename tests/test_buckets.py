@@ -19,7 +19,6 @@ from dig_jax.files import paths as files
 from dig_jax.files.workdir_lock import LOCK_FILE
 from dig_jax.main import main
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
-from dig_jax.sampling.sampler import create_sample_options
 from dig_jax.sampling.store import SampleStore
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.state import TrainState
@@ -162,7 +161,7 @@ def test_a_bucket_is_sampled_and_scored_as_a_folder_is(local, remote, capsys):
 
 def test_a_run_is_exported_into_a_bucket_and_loaded_from_there(remote):
     run, out = dig_jax.load(RUN), files.open_path(f"{BUCKET}/export")
-    export_run(run, create_sample_options(run.experiment), out, platforms=["cpu"])
+    export_run(run, run.experiment.sample, out, platforms=["cpu"])
     exported = dig_jax.load(f"{BUCKET}/export")
     jax.tree.map(np.testing.assert_array_equal, exported.params, run.params)
     remote.put("export/sampler.stablehlo", b"something else")

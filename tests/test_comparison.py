@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 from dig_jax.comparison import measure
 from dig_jax.comparison import run as comparison_run
 from dig_jax.comparison.measure import Speed
-from dig_jax.comparison.plan import CompareOptions, create_plan, match_width, vary
+from dig_jax.comparison.plan import create_plan, match_width
 from dig_jax.comparison.report import comparison_record, format_comparison
 from dig_jax.comparison.run import compare, with_equal_seconds
-from dig_jax.config import read_config_file
+from dig_jax.config import CompareOptions, read_comparison, read_config_file, vary
 from dig_jax.costs.summary import count_costs
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.experiment import create_experiment
@@ -64,7 +64,7 @@ def compared(data_dir, tmp_path_factory):
     config = create_config(
         data_dir, parallel={}, twin={}, other={"backbone": {"mlp_ratio": 2.0}}
     )
-    assert compare(config, workdir) == EXIT_DONE
+    assert compare(read_comparison(config), workdir) == EXIT_DONE
     return config, workdir
 
 
@@ -87,7 +87,7 @@ def test_variants_that_are_the_same_end_the_same(compared):
 
 
 def test_speeds_that_were_measured_are_not_measured_again(data_dir, tmp_path, capsys):
-    plan = create_plan(create_config(data_dir))
+    plan = create_plan(read_comparison(create_config(data_dir)))
     record = {"identity": measure.identity_of(plan), "speeds": {}}
     record["speeds"]["parallel"] = SPEED._asdict()
     (tmp_path / "speed.json").write_text(json.dumps(record))
@@ -106,7 +106,7 @@ def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path):
     (unevaluated / "points.json").write_text(json.dumps(only_first))
     trained = (unevaluated / "metrics.jsonl").stat().st_mtime_ns
     shutil.rmtree(tmp_path / "runs" / "other-0")
-    assert compare(config, tmp_path) == EXIT_DONE
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
     # What was done is kept, with the seconds that it took.
     assert points_of(tmp_path, "parallel-0") == first
     # What was trained is evaluated, not trained again.
@@ -125,9 +125,9 @@ def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path):
     del config.variants["twin"], config.variants["other"]
     # A variant that is left out is another comparison.
     with pytest.raises(InputError, match=r"holds another comparison"):
-        compare(config, tmp_path)
+        compare(read_comparison(config), tmp_path)
     (tmp_path / "config.json").unlink()
-    assert compare(config, tmp_path) == EXIT_DONE
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
     assert points_of(tmp_path, "parallel-0") != points_of(tmp_path, "parallel-1")
     record = json.loads((tmp_path / "compare.json").read_text())
     assert [run["seed"] for run in record["variants"][0]["runs"]] == [0, 1]
@@ -158,7 +158,8 @@ def test_the_chosen_width_costs_nearest_to_the_reference(budget, name):
         return costs.params if budget == "parameters" else macs
 
     target = 0.4 * cost(48) + 0.6 * cost(56)  # nearer to the latter
-    chosen = match_width(variant, target, options).backbone.width
+    matched = match_width(create_experiment(variant), target, options)
+    chosen = matched.backbone_options.keywords["width"]
     costs = {width: abs(cost(width) - target) for width in range(24, 89, 8)}
     assert chosen == min(costs, key=lambda width: costs[width])
 
@@ -167,14 +168,14 @@ def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir):
     config = create_config(data_dir, parallel={}, slow={"backbone": {"hops": 3}})
     config.compare.budget = "seconds"
     config.base.training.num_steps = 1000
-    plan = create_plan(config)
+    plan = create_plan(read_comparison(config))
     speeds = {"parallel": SPEED, "slow": SPEED._replace(images_per_second=40.0)}
     steps = {
-        v.name: v.config.training.num_steps
+        v.name: v.experiment.training.num_steps
         for v in with_equal_seconds(plan, speeds).variants
     }
     assert steps == {"parallel": 1000, "slow": 400}
-    widths = {v.config.backbone.width for v in plan.variants}
+    widths = {v.experiment.section("backbone")["width"] for v in plan.variants}
     assert widths == {8}  # time is equal, so widths are as given
 
 
@@ -183,7 +184,7 @@ def test_the_table_holds_means_deviations_and_paired_differences(
 ):
     config = create_config(data_dir, parallel={}, wide={})
     config.compare.seeds = (0, 1, 2)
-    plan = create_plan(config)
+    plan = create_plan(read_comparison(config))
     values = {"parallel": rng.uniform(1, 2, 3), "wide": rng.uniform(1, 2, 3)}
     for name, scores in values.items():
         for seed, score in enumerate(scores):
@@ -243,7 +244,7 @@ def test_comparisons_that_cannot_be_are_refused(data_dir, change, said):
     config = create_config(data_dir)
     change(config)
     with pytest.raises(InputError, match=said):
-        create_plan(config)
+        create_plan(read_comparison(config))
 
 
 def test_a_score_that_is_not_taken_cannot_be_plotted(compared, tmp_path):
@@ -253,4 +254,4 @@ def test_a_score_that_is_not_taken_cannot_be_plotted(compared, tmp_path):
     config = copy.deepcopy(config)
     config.compare.quality = "fid"
     with pytest.raises(InputError, match=r"'fid'.*Available: frechet_pixels"):
-        compare(config, tmp_path)
+        compare(read_comparison(config), tmp_path)

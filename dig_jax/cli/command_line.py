@@ -1,7 +1,6 @@
 """A command line: mode, configuration, and the other flags, checked."""
 
 import ast
-import copy
 from collections.abc import Collection
 from typing import Literal
 
@@ -9,7 +8,6 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from dig_jax.config import (
-    check_same_run,
     check_sections,
     load_run_config,
     read_config_file,
@@ -75,9 +73,7 @@ def parse(
         options.mode == "evaluate" and not options.samples
     )
     if of_run:
-        saved = load_run_config(workdir_of(options))
-        config = _override(copy.deepcopy(saved), about_config)
-        check_same_run(saved, config, options.workdir)
+        config = _override(load_run_config(workdir_of(options)), about_config)
     elif file is not None:
         config = read_config_file(file)
         tables = options.mode == "summary" and "tables" in config

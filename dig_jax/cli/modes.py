@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dig_jax.evaluation import Evaluator
+    from dig_jax.experiment import Experiment
     from dig_jax.files.paths import AnyPath
     from dig_jax.interfaces import UInt8Images
     from dig_jax.run import Run
@@ -31,6 +32,7 @@ SAMPLES = "samples.npz"
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=train."""
+    from dig_jax.config import check_section
     from dig_jax.devices.processes import is_distributed
     from dig_jax.reporting.goodput import Goodput
     from dig_jax.reporting.progress import Progress
@@ -41,14 +43,16 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
         from dig_jax.devices.sharding import is_first_process
 
         silent = not is_first_process()
-    with Progress(config.training.get("num_steps", 0), silent=silent) as progress:
+    num_steps = check_section(config, "training").num_steps
+    with Progress(num_steps, silent=silent) as progress:
         with progress.busy("starting"):  # the imports take seconds
+            from dig_jax.experiment import create_experiment
             from dig_jax.reporting.profile import parse_profile_steps
             from dig_jax.training.loop import TrainingRun
 
             steps = options.profile_steps
             run = TrainingRun(
-                config,
+                create_experiment(config),
                 workdir,
                 profile_steps=None if steps is None else parse_profile_steps(steps),
                 goodput=goodput,
@@ -97,7 +101,7 @@ def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     workdir = workdir_of(options)
     run = load(workdir, step=step_of(options), config=config)
     sampler = run.sampler()
-    evaluator = _create_evaluator(config)
+    evaluator = _create_evaluator(run.experiment)
     evaluator.check(sampler.options.num_images)
     first = sampler.options.seed
     records = []
@@ -116,7 +120,9 @@ def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=stats: write the reference statistics of a data set."""
-    evaluator = _create_evaluator(config)
+    from dig_jax.experiment import create_experiment
+
+    evaluator = _create_evaluator(create_experiment(config))
     scorer = evaluator.features
     if scorer is None:
         raise InputError(
@@ -145,12 +151,11 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=export: write a folder that draws images without dig_jax."""
     from dig_jax.export.export import export_run
     from dig_jax.run import load
-    from dig_jax.sampling.sampler import create_sample_options
 
     workdir = workdir_of(options)
     out = open_workdir(options.out or workdir / "export")
     run = load(workdir, step=step_of(options), config=config)
-    export_run(run, create_sample_options(run.experiment), out)
+    export_run(run, run.experiment.sample, out)
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
     print(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
@@ -162,8 +167,9 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compare."""
     from dig_jax.comparison.run import compare
+    from dig_jax.config import read_comparison
 
-    return compare(config, workdir_of(options))
+    return compare(read_comparison(config), workdir_of(options))
 
 
 def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
@@ -173,10 +179,11 @@ def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.experiment import create_experiment
 
     if "tables" in config:
-        print(summarize_tables(config, out=options.out, as_json=options.json))
+        tables = config.to_dict()
+        print(summarize_tables(tables, out=options.out, as_json=options.json))
         return EXIT_DONE
-    backbone = create_experiment(config).backbone
-    record = summary_record(config.backbone.name, backbone)
+    experiment = create_experiment(config)
+    record = summary_record(experiment.backbone_options.name, experiment.backbone)
     print(json.dumps(record) if options.json else format_summary(record))
     return EXIT_DONE
 
@@ -190,14 +197,19 @@ def compile_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     ]:  # it needs no device, and shall not look for one
         jax.config.update("jax_platforms", "cpu")
     from dig_jax.costs import format_report, report_record, report_step
-    from dig_jax.costs.topology import CHIPS, EXAMPLES
+    from dig_jax.costs.topology import CHIPS, EXAMPLES, create_topology
+    from dig_jax.devices.target import compiling_for
+    from dig_jax.experiment import create_experiment
 
     if not options.topology:
         raise InputError(
             f"--mode=compile needs --topology=CHIP:SHAPE. Chips: {', '.join(CHIPS)}; "
             f"for example {EXAMPLES}."
         )
-    report = report_step(config, options.topology, search_batch=options.search_batch)
+    topology = create_topology(options.topology)
+    with compiling_for(topology.platform):  # where attention=cudnn can be asked for
+        experiment = create_experiment(config)
+    report = report_step(experiment, topology, search_batch=options.search_batch)
     record = report_record(report)
     print(json.dumps(record) if options.json else format_report(report))
     return EXIT_DONE
@@ -217,6 +229,7 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
 
 def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     """Score the images of a file, whoever drew them."""
+    from dig_jax.experiment import create_experiment
     from dig_jax.sampling.samples import read_samples
 
     images, provenance = read_samples(open_path(options.samples))
@@ -225,24 +238,19 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
             "--mode=evaluate --samples=FILE needs a place for its records: --out=DIR "
             "or --workdir=DIR."
         )
-    evaluator = _create_evaluator(config)
+    evaluator = _create_evaluator(create_experiment(config))
     evaluator.check(len(images.images))
     record = _score(evaluator, images.images, images.labels, provenance)
     _show_and_keep(record, open_workdir(options.out or options.workdir))
     return EXIT_DONE
 
 
-def _create_evaluator(config: ConfigDict) -> Evaluator:
-    from dig_jax.config import call_with_section
-    from dig_jax.devices.sharding import MeshOptions, create_mesh
-    from dig_jax.evaluation import Evaluator, create_evaluation_options
-    from dig_jax.experiment import create_experiment
+def _create_evaluator(experiment: Experiment) -> Evaluator:
+    from dig_jax.evaluation import Evaluator, check_evaluation_options
     from dig_jax.reporting.progress import StageProgress
 
-    experiment = create_experiment(config)
-    options = create_evaluation_options(experiment)
-    mesh = create_mesh(call_with_section("mesh", MeshOptions, config.mesh.to_dict()))
-    return Evaluator(experiment, options, mesh, StageProgress())
+    options = check_evaluation_options(experiment.evaluation)
+    return Evaluator(experiment, options, experiment.mesh, StageProgress())
 
 
 def _score(

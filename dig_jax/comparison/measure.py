@@ -10,6 +10,7 @@ import numpy as np
 
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.data.loader import load_batches
+from dig_jax.experiment import complete_section
 from dig_jax.files.paths import AnyPath, read_text, write_whole
 from dig_jax.training.setup import TrainingSetup
 
@@ -46,7 +47,7 @@ def measure_speeds(
     identity = identity_of(plan)
     if path.is_file():
         saved = json.loads(read_text(path))
-        if saved["identity"] == identity:
+        if _completed(saved["identity"]) == identity:
             return {name: Speed(**speed) for name, speed in saved["speeds"].items()}
     steps = {}
     for variant in plan.variants:
@@ -78,7 +79,7 @@ class _TimedStep:
     """A variant's compiled training step; its state lives while it is timed alone."""
 
     def __init__(self, variant: Variant, workdir: AnyPath) -> None:
-        setup = TrainingSetup(variant.config, workdir / "speed")
+        setup = TrainingSetup(variant.experiment, workdir / "speed")
         self._programs, self._batch_size = setup.programs, setup.options.batch_size
         batch = next(load_batches(setup.source, batch_size=self._batch_size, seed=0))
         self._batch = setup.place(batch)
@@ -122,7 +123,16 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     identity = {
         "device": f"{jax.device_count()} x {device.device_kind}",
         "jax": jax.__version__,
-        "backbones": {v.name: v.config.backbone.to_dict() for v in plan.variants},
-        "batch_size": plan.reference.config.training.batch_size,
+        "backbones": {v.name: v.experiment.section("backbone") for v in plan.variants},
+        "batch_size": plan.reference.experiment.training.batch_size,
     }
     return json.loads(json.dumps(identity))  # as it will be read: without tuples
+
+
+def _completed(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity with what its backbones leave at their defaults: once it was so."""
+    backbones = {
+        name: complete_section("backbone", section)
+        for name, section in identity["backbones"].items()
+    }
+    return json.loads(json.dumps({**identity, "backbones": backbones}))

@@ -11,7 +11,7 @@ from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
-from dig_jax.config import config_differences
+from dig_jax.experiment import differing_keys
 from dig_jax.files.paths import AnyPath, read_text, write_whole
 
 # Forward, and backward with respect to activations and to weights.
@@ -35,7 +35,7 @@ def comparison_record(
 ) -> dict[str, Any]:
     """Everything that was decided and measured, as one JSON object."""
     options, reference = plan.options, plan.reference
-    config = reference.config
+    experiment = reference.experiment
     device = jax.devices()[0]
     return {
         "budget": options.budget,
@@ -44,12 +44,12 @@ def comparison_record(
         "seeds": list(options.seeds),
         "device": f"{jax.device_count()} x {device.device_kind}",
         "jax": jax.__version__,
-        "data": config.data.to_dict(),
-        "batch_size": config.training.batch_size,
-        "sde": config.sde.to_dict(),
-        "objective": config.objective.to_dict(),
-        "optimizer": config.optimizer.to_dict(),
-        "sample": config.sample.to_dict(),
+        "data": experiment.section("data"),
+        "batch_size": experiment.training.batch_size,
+        "sde": experiment.section("sde"),
+        "objective": experiment.section("objective"),
+        "optimizer": experiment.section("optimizer"),
+        "sample": experiment.section("sample"),
         "variants": [
             _variant_record(variant, speeds[variant.name], plan, workdir)
             for variant in plan.variants
@@ -60,8 +60,7 @@ def comparison_record(
 def _variant_record(
     variant: Variant, speed: Speed, plan: Plan, workdir: AnyPath
 ) -> dict[str, Any]:
-    backbone = variant.config.backbone
-    differences = config_differences(plan.reference.config, variant.config)
+    experiment = variant.experiment
     runs = []
     for seed in plan.options.seeds:
         folder = workdir / "runs" / f"{variant.name}-{seed}"
@@ -77,13 +76,11 @@ def _variant_record(
     all_macs = variant.macs + variant.attention_macs
     return {
         "name": variant.name,
-        "backbone": backbone.name,
-        "width": backbone.get("width"),
-        "differs": {
-            key: new for key, (_, new) in differences.items() if new is not None
-        },
-        "num_steps": variant.config.training.num_steps,
-        "batch_size": variant.config.training.batch_size,
+        "backbone": experiment.backbone_options.name,
+        "width": experiment.backbone_options.keywords.get("width"),
+        "differs": differing_keys(plan.reference.experiment, experiment),
+        "num_steps": experiment.training.num_steps,
+        "batch_size": experiment.training.batch_size,
         "params": variant.params,
         "macs_per_image": variant.macs,
         "attention_macs_per_image": variant.attention_macs,

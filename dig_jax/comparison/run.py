@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from dig_jax.comparison.measure import Speed, measure_speeds
 from dig_jax.comparison.plan import (
@@ -19,17 +19,18 @@ from dig_jax.comparison.plan import (
     with_num_steps,
 )
 from dig_jax.comparison.report import write_report
+from dig_jax.config import Comparison, config_from_json, read_comparison
 from dig_jax.data.loader import read_all
 from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
 from dig_jax.errors import EXIT_DONE, InputError
-from dig_jax.evaluation import Evaluator, create_evaluation_options, flat_scores
-from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.evaluation import Evaluator, flat_scores
+from dig_jax.experiment import Experiment, complete_config, open_dataset
 from dig_jax.files.paths import AnyPath, make_folder, read_text, write_whole
 from dig_jax.interfaces import LabelledImages, Params
 from dig_jax.reporting.progress import Progress
 from dig_jax.run import Run, load
-from dig_jax.sampling.sampler import Sampler, create_sample_options
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.sampling.samples import describe_samples, save_samples
 from dig_jax.training.loop import TrainingRun
 
@@ -39,7 +40,7 @@ MAX_HELD_OUT = 1024
 LOSS_SPACES = ("eps", "x0")
 
 
-def compare(config: ConfigDict, workdir: AnyPath) -> int:
+def compare(comparison: Comparison, workdir: AnyPath) -> int:
     """Train and evaluate every variant with every seed; write the tables and plots.
 
     Each run is an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped;
@@ -49,11 +50,11 @@ def compare(config: ConfigDict, workdir: AnyPath) -> int:
         Exit code: that of a training that was interrupted, else done.
 
     Raises:
-        InputError: A configuration that would not run; nothing is trained then.
+        InputError: A variant that would not run; nothing is trained then.
     """
-    plan = create_plan(config)
+    plan = create_plan(comparison)
     make_folder(workdir)
-    _check_same_plan(config, workdir)
+    _check_same_plan(comparison, workdir)
     speeds = measure_speeds(plan, workdir, partial(print, flush=True))
     if plan.options.budget == "seconds":
         plan = with_equal_seconds(plan, speeds)
@@ -72,18 +73,19 @@ def compare(config: ConfigDict, workdir: AnyPath) -> int:
     return EXIT_DONE
 
 
-def _train(config: ConfigDict, folder: AnyPath, told: str) -> int | None:
+def _train(experiment: Experiment, folder: AnyPath, told: str) -> int | None:
     """Train a run to its end; its exit code if it was stopped before."""
-    if _is_trained(config, folder):
+    if _is_trained(experiment, folder):
         return None
-    run = TrainingRun(config, folder)
-    with _RunProgress(config.training.num_steps, description=told) as progress:
+    run = TrainingRun(experiment, folder)
+    with _RunProgress(run.options.num_steps, description=told) as progress:
         code = run.train(progress)
-    return None if _is_trained(config, folder) else code
+    return None if _is_trained(experiment, folder) else code
 
 
-def _is_trained(config: ConfigDict, folder: AnyPath) -> bool:
-    return (folder / "checkpoints" / str(config.training.num_steps)).is_dir()
+def _is_trained(experiment: Experiment, folder: AnyPath) -> bool:
+    last = experiment.training.num_steps
+    return (folder / "checkpoints" / str(last)).is_dir()
 
 
 class _RunProgress(Progress):
@@ -98,8 +100,8 @@ class _Evaluator:
 
     def __init__(self, variant: Variant, quality: str) -> None:
         self._variant, self._quality = variant, quality
-        self._experiment = create_experiment(variant.config)
-        self._options = create_sample_options(self._experiment)
+        self._experiment = variant.experiment
+        self._options = self._experiment.sample
         self._sampler: Sampler | None = None
         self._scorer: Evaluator | None = None
         self._losses: Callable[[Params], Any] | None = None
@@ -108,22 +110,23 @@ class _Evaluator:
         """Score every checkpoint of a run that is not scored yet: points.json."""
         path = folder / "points.json"
         points = json.loads(read_text(path)) if path.is_file() else {}
-        for step in evaluation_steps(self._variant.config):
+        for step in evaluation_steps(self._experiment):
             if str(step) in points:
                 continue
-            run = load(folder, step=step, config=self._variant.seeded(seed))
+            config = self._variant.seeded(seed).config
+            run = load(folder, step=step, config=config)
             points[str(step)] = self._evaluate(run, folder)
             write_whole(path, json.dumps(points, indent=1))
 
     def _evaluate(self, run: Run, folder: AnyPath) -> dict[str, Any]:
         if self._sampler is None or self._scorer is None:
             self._sampler = Sampler(self._experiment, self._options, run.mesh)
-            options = create_evaluation_options(self._experiment)
+            options = self._experiment.evaluation
             self._scorer = Evaluator(self._experiment, options, run.mesh)
         images = self._sampler.draw(run.params)
         labels = self._sampler.labels
         provenance = describe_samples(run.experiment, self._options, run.step)
-        if run.step == run.config.training.num_steps:
+        if run.step == run.experiment.training.num_steps:
             save_samples(folder / "samples.npz", images, labels, provenance)
         if labels is None:
             labels = np.zeros(len(images), np.int32)
@@ -175,7 +178,7 @@ class _Evaluator:
 def with_equal_seconds(plan: Plan, speeds: dict[str, Speed]) -> Plan:
     """Every variant trains for the time that the reference needs for its steps."""
     reference = plan.reference
-    steps = reference.config.training.num_steps
+    steps = reference.experiment.training.num_steps
     rate = speeds[reference.name].images_per_second
     variants = [
         with_num_steps(
@@ -191,32 +194,29 @@ def with_equal_seconds(plan: Plan, speeds: dict[str, Speed]) -> Plan:
     return plan._replace(variants=tuple(variants))
 
 
-def _check_same_plan(config: ConfigDict, workdir: AnyPath) -> None:
+def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     """Raise InputError where the workdir holds another comparison.
 
     More seeds, and more variants, may come: what is done stays as it is.
     """
     path = workdir / "config.json"
-    now = json.loads(json.dumps(config.to_dict()))
     if path.is_file():
-        before = json.loads(read_text(path))
-        for part in (before, now):
-            part["compare"] = {
-                key: value
-                for key, value in part["compare"].items()
-                if key not in ("seeds", "quality")
-            }
-        kept = {n: now["variants"].get(n) for n in before["variants"]}
-        if (before["base"], before["compare"], before["variants"]) != (
-            now["base"],
-            now["compare"],
-            kept,
+        before = read_comparison(config_from_json(read_text(path)))
+        options = replace(
+            before.options,
+            seeds=comparison.options.seeds,
+            quality=comparison.options.quality,
+        )
+        now = comparison.runs
+        if options != comparison.options or any(
+            name not in now or complete_config(run) != complete_config(now[name])
+            for name, run in before.runs.items()
         ):
             raise InputError(
                 f"{workdir} holds another comparison (its config.json differs in more "
                 f"than seeds and added variants). Use another --workdir."
             )
-    write_whole(path, json.dumps(config.to_dict(), indent=1))
+    write_whole(path, json.dumps(comparison.written, indent=1))
 
 
 def _last_score(folder: AnyPath, quality: str) -> str:

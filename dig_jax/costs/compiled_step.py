@@ -48,7 +48,7 @@ def compile_train_step(
         batch_size: Images in a step; None for the configuration's.
 
     Raises:
-        InputError: A training or optimizer section, or a batch, that does not work.
+        InputError: A batch that does not work.
         DoesNotFitError: The devices have too little memory.
     """
     programs = create_programs(experiment, mesh, batch_size=batch_size)

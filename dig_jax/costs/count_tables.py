@@ -9,11 +9,11 @@ A file of tables is a configuration of its own kind, such as configs/paper_table
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pydantic
-from ml_collections import ConfigDict
 from pydantic import PositiveFloat, PositiveInt
 
 from dig_jax.config import load_config_file
@@ -69,39 +69,39 @@ class TableFile(NamedTuple):
 
 
 def summarize_tables(
-    config: ConfigDict, *, out: str | None = None, as_json: bool = False
+    tables: Mapping[str, Any], *, out: str | None = None, as_json: bool = False
 ) -> str:
     """What --mode=summary says of a file of tables.
 
     Args:
-        config: The tables; see the module.
+        tables: What the file holds; see the module.
         out: A file that the tables are written into.
         as_json: One JSON object instead of Markdown.
 
     Raises:
         InputError: Tables that do not work, or a file without markers.
     """
-    counted = count_tables(config)
+    counted = count_tables(tables)
     if out:
         write_tables(Path(out), counted)
         return f"Wrote {', '.join(counted.tables)} into {out}."
     return json.dumps(count_record(counted)) if as_json else format_tables(counted)
 
 
-def count_tables(config: ConfigDict) -> CountTables:
+def count_tables(tables: Mapping[str, Any]) -> CountTables:
     """Count every row; nothing is computed but shapes.
 
     Raises:
         InputError: A row that is not one, or whose configuration does not work.
     """
-    published = _check(config)
+    published = _check(tables)
     names = {row.config for _, rows in published.tables for row in rows}
     costs = {name: _count(published.folder, name) for name in sorted(names)}
-    tables = {
+    counted = {
         title: [CountedRow(row, costs[row.config]) for row in rows]
         for title, rows in published.tables
     }
-    return CountTables(tables, published.batch)
+    return CountTables(counted, published.batch)
 
 
 def count_record(counted: CountTables) -> dict[str, Any]:
@@ -156,9 +156,9 @@ def write_tables(path: Path, counted: CountTables) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _check(config: ConfigDict) -> TableFile:
+def _check(tables: Mapping[str, Any]) -> TableFile:
     try:
-        return pydantic.TypeAdapter(TableFile).validate_python(config.to_dict())
+        return pydantic.TypeAdapter(TableFile).validate_python(tables)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -170,12 +170,12 @@ def _check(config: ConfigDict) -> TableFile:
 
 
 def _count(folder: Path, name: str) -> Costs:
-    config = load_config_file(str(folder / name))
+    experiment = create_experiment(load_config_file(str(folder / name)))
     # One turn of the loop is quick to trace; the stencil multiplies no matrices.
-    for key, value in (("unroll", 1), ("aggregation", "stencil")):
-        if key in config.backbone:
-            config.backbone[key] = value
-    return count_costs(create_experiment(config).backbone)
+    quick = {"unroll": 1, "aggregation": "stencil"}
+    known = experiment.backbone_options.keywords
+    values = {f"backbone.{key}": quick[key] for key in quick if key in known}
+    return count_costs(experiment.changed(values).backbone)
 
 
 def _format_table(rows: list[CountedRow], batch: int) -> str:

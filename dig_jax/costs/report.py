@@ -5,9 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from dig_jax.config import call_with_section
 from dig_jax.costs.compiled_step import (
     DoesNotFitError,
     Memory,
@@ -16,10 +14,9 @@ from dig_jax.costs.compiled_step import (
 )
 from dig_jax.costs.hlo_costs import CUDNN_ATTENTION, Costs, count_costs
 from dig_jax.costs.topology import Topology, create_topology
-from dig_jax.devices.sharding import FSDP_AXIS, MeshOptions, fast_networks
+from dig_jax.devices.sharding import FSDP_AXIS, fast_networks
 from dig_jax.devices.target import compiling_for
-from dig_jax.experiment import Experiment, create_experiment
-from dig_jax.training.options import create_training_options
+from dig_jax.experiment import Experiment
 
 # What we take a chip to send between slices or hosts, bytes a second: a fourth of a TPU
 # host's 200 Gbit/s, and the 400 Gbit/s that an H100 server has for each GPU.
@@ -86,18 +83,18 @@ class StepReport:
 
 
 def report_step(
-    config: ConfigDict,
+    experiment: Experiment,
     topology: Topology | str,
     *,
     batch_size: int | None = None,
     search_batch: bool = False,
 ) -> StepReport:
-    """Compile a configuration's training step for a topology, and say what it takes.
+    """Compile an experiment's training step for a topology, and say what it takes.
 
     Args:
-        config: The run's configuration; its mesh section is of the topology's chips.
+        experiment: What is trained; its mesh section is of the topology's chips.
         topology: Its name, or itself.
-        batch_size: Images in a step; None for the configuration's.
+        batch_size: Images in a step; None for the experiment's.
         search_batch: Look for the largest batch that fits, by compiling a few times.
 
     Raises:
@@ -106,9 +103,9 @@ def report_step(
     """
     if isinstance(topology, str):
         topology = create_topology(topology)
-    size = batch_size or create_training_options(config).batch_size
+    size = batch_size or experiment.training.batch_size
     with compiling_for(topology.platform, topology.gpu):
-        experiment = create_experiment(config)
+        experiment = experiment.changed()  # kernels are chosen for the chips
         report = _report(experiment, topology, size)
         if search_batch:
             largest = _search_batch(experiment, topology, report)
@@ -117,9 +114,7 @@ def report_step(
 
 
 def _report(experiment: Experiment, topology: Topology, batch_size: int) -> StepReport:
-    section = experiment.config.mesh.to_dict()
-    options = call_with_section("mesh", MeshOptions, section)
-    mesh = topology.mesh(options=options)
+    mesh = topology.mesh(options=experiment.mesh_options)
     params = jax.eval_shape(experiment.backbone.init, jax.random.key(0))
     report = StepReport(
         topology=topology.name,
@@ -187,8 +182,7 @@ def _search_batch(
 ) -> int | None:
     """The largest batch that fits, to a sixteenth; None where none does."""
     # A batch is whole micro-batches, which are whole on each device.
-    options = create_training_options(experiment.config)
-    quantum = options.microbatch or report.num_devices
+    quantum = experiment.training.microbatch or report.num_devices
     most = MOST_IMAGES * report.num_devices
 
     def peak(batch_size: int) -> int | None:

@@ -70,7 +70,7 @@ def create_synthetic(
     split: str = "train",
     image_size: int | tuple[int, int] = 32,
     channels: int = 3,
-    num_classes: int = 10,
+    num_classes: int | None = None,
     length: int = 1000,
     seed: int = 0,
     data_dir: str = "",
@@ -81,7 +81,8 @@ def create_synthetic(
         split: train or test; the two have no image in common.
         image_size: Rows and columns, or one number for both.
         channels: 1 or 3.
-        num_classes: Number of labels; 0 for images without.
+        num_classes: Number of labels; 0 for images without. None: those of the
+            backbone in an experiment, else 10.
         length: Number of images.
         seed: Another seed gives other images.
         data_dir: Of no effect: nothing is stored.
@@ -90,6 +91,7 @@ def create_synthetic(
         InputError: An option is out of its range.
     """
     rows, cols = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    num_classes = 10 if num_classes is None else num_classes
     if split not in _SPLITS:
         raise InputError(
             f"Data set 'synthetic' has no split {split!r}. "

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dig_jax.errors import InputError
+from dig_jax.options import MeshOptions
 
 DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 BATCH_AXES = (DATA_AXIS, FSDP_AXIS)
@@ -24,22 +24,6 @@ LEAST_SHARD = 128
 # Beyond it, few of the axes of usual widths (512, 768, 1024) can be divided, and a part
 # of a usual leaf is so small that TPUs' compiler gathers by adding zeros.
 GREATEST_AUTOMATIC_FSDP = 64
-
-
-@dataclass(frozen=True)
-class MeshOptions:
-    """How many devices along each axis of the mesh; the batch is spread over both.
-
-    Attributes:
-        data: Groups of devices, each of which keeps the whole state; -1: the rest.
-        fsdp: Devices of a group, over which parameters, their averages and the
-            optimizer's state are spread; -1: the rest. None: with data=-1 the devices
-            that a fast network joins (a TPU slice, a GPU host) up to 64 of them, on
-            TPUs up to half of all; else 1, the state on every device.
-    """
-
-    data: int = -1
-    fsdp: int | None = None
 
 
 def create_mesh(options: MeshOptions, devices: Sequence[Any] | None = None) -> Mesh:

@@ -20,7 +20,7 @@ from dig_jax.diffusion.loss import (
     loss_of_draws,
     noise_level_losses,
 )
-from dig_jax.diffusion.objective import Objective, check_objective
+from dig_jax.diffusion.objective import check_objective
 from dig_jax.diffusion.prediction import make_denoiser, network_input
 from dig_jax.diffusion.sde import (
     EDM,
@@ -34,6 +34,7 @@ from dig_jax.diffusion.sde import (
 )
 from dig_jax.errors import InputError
 from dig_jax.interfaces import SDE
+from dig_jax.options import Objective
 
 SDES: dict[str, Callable[..., SDE]] = {
     "vp_linear": create_vp_linear,

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dig_jax.diffusion.objective import LossSpace, Objective
 from dig_jax.diffusion.prediction import (
     error_factor,
     network_input,
@@ -15,6 +14,7 @@ from dig_jax.diffusion.prediction import (
 )
 from dig_jax.errors import InputError
 from dig_jax.interfaces import SDE, ApplyFn, Images, Labels, Params, Times
+from dig_jax.options import LossSpace, Objective
 
 NUM_NOISE_LEVELS = 10
 """Equal parts of [0, 1] that losses are told apart by."""

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dig_jax.diffusion.objective import LossSpace, Objective, Prediction
 from dig_jax.interfaces import SDE, ApplyFn, Denoiser, Images, Labels, Params, Times
+from dig_jax.options import LossSpace, Objective, Prediction
 
 Scale: TypeAlias = Float[Array, "*scales"]
 

@@ -1,11 +1,7 @@
 """Scores of drawn images that can be believed: what they are of is kept with them."""
 
 from dig_jax.evaluation.evaluator import Evaluator
-from dig_jax.evaluation.options import (
-    EvaluationOptions,
-    create_evaluation_options,
-    score_families,
-)
+from dig_jax.evaluation.options import check_evaluation_options, score_families
 from dig_jax.evaluation.records import (
     append_record,
     flat_scores,
@@ -15,6 +11,7 @@ from dig_jax.evaluation.records import (
     read_records,
     score_family,
 )
+from dig_jax.options import EvaluationOptions
 from dig_jax.sampling.samples import (
     describe_samples,
     read_samples,
@@ -28,7 +25,7 @@ __all__ = [
     "Evaluator",
     "SampleStore",
     "append_record",
-    "create_evaluation_options",
+    "check_evaluation_options",
     "describe_samples",
     "draw_into",
     "flat_scores",

@@ -8,12 +8,13 @@ from jax.sharding import Mesh
 
 from dig_jax.errors import InputError
 from dig_jax.evaluation.features import FeatureScorer, OnProgress
-from dig_jax.evaluation.options import EvaluationOptions
+from dig_jax.evaluation.options import pixel_metrics
 from dig_jax.evaluation.real_images import RealImages
 from dig_jax.evaluation.records import SCHEMA, Score, Scores
 from dig_jax.experiment import Experiment
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics import score
+from dig_jax.options import EvaluationOptions
 from dig_jax.sampling.samples import NO_LABELS
 from dig_jax.versions import package_versions
 
@@ -131,7 +132,7 @@ class Evaluator:
     def _pixel_scores(self, drawn: LabelledImages, labelled: bool) -> Scores:
         names = [
             name
-            for name in self._options.metrics
+            for name in pixel_metrics(self._options)
             if labelled or name != "label_accuracy"
         ]
         if not names:

@@ -14,13 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from dig_jax.errors import InputError
-from dig_jax.evaluation.options import EvaluationOptions
 from dig_jax.evaluation.real_images import BATCH_SIZE, RealImages
 from dig_jax.evaluation.records import Score, Scores
 from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 from dig_jax.metrics.extraction import FeatureExtractor
 from dig_jax.metrics.feature_scores import (
+    FeatureOptions,
     FeatureSummary,
     scores_from_features,
     scores_of_draws,
@@ -41,6 +41,7 @@ from dig_jax.metrics.reference import (
     read_reference,
     write_reference,
 )
+from dig_jax.options import EvaluationOptions
 
 MAX_LABELLED = 50_000
 """The classifier trains on no more images, and reads no more labels of real ones."""
@@ -67,6 +68,7 @@ class FeatureScorer:
         on_progress: OnProgress,
     ) -> None:
         self._options, self._real, self._mesh = options, real, mesh
+        self._feature_options = FeatureOptions(num_held=options.num_held)
         self._on_progress = on_progress
         self._floors: dict[int, dict[str, tuple[float, float]]] = {}
 
@@ -179,7 +181,7 @@ class FeatureScorer:
         """
         labels = drawn.labels if labelled else None
         summary = self._summarize(drawn.images, "features", labels)
-        options = self._options.feature_options
+        options = self._feature_options
         values = scores_from_features(
             summary,
             self.reference.summary,
@@ -241,7 +243,7 @@ class FeatureScorer:
             images,
             self.reference.summary,
             num_images=num_images,
-            options=self._options.feature_options,
+            options=self._feature_options,
             force=True,
         )
 
@@ -290,7 +292,7 @@ class FeatureScorer:
             count,
             self._mesh,
             labels=labels if self.extractor.space.domain else None,
-            options=self._options.feature_options,
+            options=self._feature_options,
             on_progress=lambda done: self._on_progress(what, done, count),
         )
 
@@ -305,7 +307,7 @@ class FeatureScorer:
             self._real.batches(split),
             count,
             self._mesh,
-            options=self._options.feature_options,
+            options=self._feature_options,
             on_progress=lambda done: self._on_progress(what, done, count),
         )
 

@@ -103,10 +103,10 @@ class RealImages:
         """
         if self._cache_dir:
             return open_path(self._cache_dir)
-        data = self._experiment.config.data
-        if data.name == "synthetic" or is_remote(data.get("data_dir", "")):
+        data = self._experiment.data
+        if data.name == "synthetic" or is_remote(data.data_dir):
             return Path.home() / ".cache" / "dig_jax" / CACHE_FOLDER
-        if data.get("data_dir", ""):
+        if data.data_dir:
             path = Path(data.data_dir).expanduser()
             return (path if path.is_dir() else path.parent) / CACHE_FOLDER
         from tensorflow_datasets.core import constants

@@ -12,7 +12,6 @@ without cuDNN: a call into a library, which StableHLO does not promise to keep.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from inspect import signature
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,20 +19,18 @@ import jax
 import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Float32, Int32
-from ml_collections import ConfigDict
 
-from dig_jax.config import save_run_config
+from dig_jax.config import save_run_config, with_sections
 from dig_jax.devices.target import compiling_for
 from dig_jax.errors import InputError
-from dig_jax.experiment import create_experiment
+from dig_jax.experiment import Experiment
 from dig_jax.export.model_card import model_card
 from dig_jax.files.paths import AnyPath, make_folder, write_whole
 from dig_jax.interfaces import Images
-from dig_jax.models import BACKBONES
+from dig_jax.options import SampleOptions
 from dig_jax.run import Run
 from dig_jax.sampling.sampler import (
     Guide,
-    SampleOptions,
     Sampler,
     check_sample_options,
     group_size,
@@ -105,9 +102,9 @@ def export_run(
         options = replace(options, labels="balanced")
     guide = run.sampler(options).guide
     _prepare_folder(out)
-    config = _with_portable_attention(run.experiment.config)
+    experiment = _with_portable_attention(run.experiment)
     of_groups = {
-        platform: _draw_groups(run, config, options, guide, platform)
+        platform: _draw_groups(run, experiment, options, guide, platform)
         for platform in platforms
     }
     files = {SAMPLER: _export(run, guide, _draw_any_number(of_groups), platforms)}
@@ -118,7 +115,9 @@ def export_run(
     for name, exported in files.items():
         write_whole(out / name, bytes(exported.serialize()))
     write_parameters(out, run.params, guide.params if guide else None)
-    save_run_config(_portable_config(config, run, options), out)
+    # The run's configuration, drawing as exported, on whatever devices there are.
+    sampling = {**asdict(options), "sigma_rel": run.sigma_rel}
+    save_run_config(with_sections(experiment.config, sample=sampling, mesh={}), out)
     script = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
     write_whole(out / SCRIPT, script)
     write_whole(out / CARD, model_card(run, options, platforms))
@@ -159,17 +158,16 @@ def _prepare_folder(out: AnyPath) -> None:
         (out / group_file(platform)).unlink(missing_ok=True)
 
 
-def _with_portable_attention(config: ConfigDict) -> ConfigDict:
-    """The configuration with attention that every platform has."""
-    config = ConfigDict(config.to_dict())
-    if "attention" in signature(BACKBONES[config.backbone.name]).parameters:
-        config.backbone.attention = "xla"
-    return config
+def _with_portable_attention(experiment: Experiment) -> Experiment:
+    """The experiment with attention that every platform has."""
+    if "attention" in experiment.backbone_options.keywords:
+        return experiment.changed({"backbone.attention": "xla"})
+    return experiment
 
 
 def _draw_groups(
     run: Run,
-    config: ConfigDict,
+    experiment: Experiment,
     options: SampleOptions,
     guide: Guide | None,
     platform: str,
@@ -177,7 +175,7 @@ def _draw_groups(
     """The sampler for whole groups of the platform's size."""
     target = "gpu" if platform == "cuda" else platform
     with compiling_for(target):
-        experiment = create_experiment(config)
+        experiment = experiment.changed()
     sampler = Sampler(experiment, options, run.mesh, guide)
 
     def draw(
@@ -252,13 +250,3 @@ def _export(
     one, many = (jax.ShapeDtypeStruct(s, jnp.int32) for s in ((), shape))
     exporting = export.export(jax.jit(draw), platforms=platforms)
     return exporting(parameters, one, many, many)
-
-
-def _portable_config(
-    config: ConfigDict, run: Run, options: SampleOptions
-) -> ConfigDict:
-    """The run's configuration, drawing as exported, on whatever devices there are."""
-    portable = ConfigDict(config.to_dict())
-    portable.sample = {**asdict(options), "sigma_rel": run.sigma_rel}
-    portable.mesh = {}
-    return portable

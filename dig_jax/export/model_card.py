@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 
-from dig_jax.config import FREE_KEYS
 from dig_jax.evaluation import read_records
+from dig_jax.experiment import FREE_KEYS, Experiment
 from dig_jax.files.paths import AnyPath
+from dig_jax.options import SampleOptions
 from dig_jax.run import Run
-from dig_jax.sampling.sampler import SampleOptions
+from dig_jax.sampling.sampler import choose_solver
 from dig_jax.versions import package_versions
 
 CARD = """# {name} on {dataset}
@@ -53,13 +54,13 @@ parameters do not age: `dig_jax.load` opens this folder too.
 def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> str:
     """A model card in Markdown, with the newest scores of the run, if it has any."""
     experiment = run.experiment
-    backbone, config = experiment.backbone, experiment.config
+    backbone = experiment.backbone
     rows, cols, channels = backbone.image_shape
     count = backbone.num_classes
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(run, options))
     return CARD.format(
-        name=config.backbone.name,
-        dataset=config.data.name,
+        name=experiment.backbone_options.name,
+        dataset=experiment.data.name,
         rows=rows,
         cols=cols,
         channels="one channel" if channels == 1 else f"{channels} channels",
@@ -73,14 +74,14 @@ def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> st
 
 
 def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
-    config = run.experiment.config
+    experiment = run.experiment
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
     average = (
-        f"decay {config.training.ema_decay}"
+        f"decay {experiment.training.ema_decay}"
         if run.sigma_rel is None
         else f"post-hoc, sigma_rel {run.sigma_rel}"
     )
-    solver = options.create_solver(run.experiment.sde)
+    solver = choose_solver(options, experiment.sde)
     sampler = (
         f"{options.solver}, {len(solver.evaluations)} steps, "
         f"{sum(solver.evaluations)} evaluations of the network, t from "
@@ -89,19 +90,20 @@ def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
     if options.guidance != 1:
         sampler += f", guidance {options.guidance:g}"
     return [
-        ("data set", config.data.name),
-        ("backbone", _list_keys("backbone", config.backbone.to_dict())),
+        ("data set", experiment.data.name),
+        ("backbone", _list_keys("backbone", experiment)),
         ("parameters", f"{parameters:,}"),
-        ("noise", _list_keys("sde", config.sde.to_dict())),
-        ("objective", _list_keys("objective", config.objective.to_dict())),
-        ("training", f"{run.step:,} steps of {config.training.batch_size} images"),
+        ("noise", _list_keys("sde", experiment)),
+        ("objective", _list_keys("objective", experiment)),
+        ("training", f"{run.step:,} steps of {experiment.training.batch_size} images"),
         ("average (EMA)", average),
         ("sampler", sampler),
     ]
 
 
-def _list_keys(section: str, values: Mapping[str, Any]) -> str:
+def _list_keys(section: str, experiment: Experiment) -> str:
     """What a section chooses, without the keys that change no result."""
+    values = experiment.section(section)
     chosen = [
         f"{key}={value}"
         for key, value in sorted(values.items())

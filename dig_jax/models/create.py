@@ -8,6 +8,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph
 from dig_jax.interfaces import Backbone
+from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.convolutions import Conv
 from dig_jax.models.dig import DiG, MixBlock, ParallelBlock
@@ -35,11 +36,11 @@ def create_dig_parallel(
     neighbors: Literal[4, 8] = 4,
     coarse: Literal["product", "grid"] = "product",
     fusion: Literal["concat", "sum"] = "concat",
-    aggregation: Aggregation = "auto",
+    aggregation: Rounding[Aggregation] = "auto",
     dtype: DType = "float32",
-    unroll: NonNegativeInt = 0,
-    remat: bool = False,
-    node_multiple: PositiveInt = 1,
+    unroll: Rounding[NonNegativeInt] = 0,
+    remat: Rounding[bool] = False,
+    node_multiple: Rounding[PositiveInt] = 1,
 ) -> Backbone:
     """DiG-parallel: a GNN of its own for each scale, fused in each block (Sec. 3.1).
 
@@ -124,11 +125,11 @@ def create_dig_mix(
     position: Literal["1d", "2d"] = "1d",
     neighbors: Literal[4, 8] = 4,
     across: bool = True,
-    aggregation: Aggregation = "auto",
+    aggregation: Rounding[Aggregation] = "auto",
     dtype: DType = "float32",
-    unroll: NonNegativeInt = 0,
-    remat: bool = False,
-    node_multiple: PositiveInt = 1,
+    unroll: Rounding[NonNegativeInt] = 0,
+    remat: Rounding[bool] = False,
+    node_multiple: Rounding[PositiveInt] = 1,
 ) -> Backbone:
     """DiG-mix: one network on one graph of all scales (Sec. 3.2).
 

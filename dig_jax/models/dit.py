@@ -19,6 +19,7 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import image_to_patches, patches_to_image
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
+from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
 from dig_jax.models.attention_plan import AttentionPlan, choose_attention
@@ -51,11 +52,11 @@ def create_dit(
     patch_size: PositiveInt = 2,
     num_heads: PositiveInt = 6,
     mlp_ratio: PositiveFloat = 4.0,
-    attention: AttentionKernel = "auto",
+    attention: Rounding[AttentionKernel] = "auto",
     dtype: DType = "float32",
-    unroll: NonNegativeInt = 0,
-    remat: bool = False,
-    token_multiple: PositiveInt = 1,
+    unroll: Rounding[NonNegativeInt] = 0,
+    remat: Rounding[bool] = False,
+    token_multiple: Rounding[PositiveInt] = 1,
 ) -> Backbone:
     """DiT: a transformer whose norms are modulated by time and label (adaLN-Zero).
 

@@ -16,6 +16,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from dig_jax.graphs import image_to_patches
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
+from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
 from dig_jax.models.attention_plan import AttentionPlan, choose_attention
@@ -45,11 +46,11 @@ def create_uvit(
     num_heads: PositiveInt = 8,
     mlp_ratio: PositiveFloat = 4.0,
     qkv_bias: bool = False,
-    attention: AttentionKernel = "auto",
+    attention: Rounding[AttentionKernel] = "auto",
     dtype: DType = "float32",
-    unroll: NonNegativeInt = 0,
-    remat: bool = False,
-    token_multiple: PositiveInt = 1,
+    unroll: Rounding[NonNegativeInt] = 0,
+    remat: Rounding[bool] = False,
+    token_multiple: Rounding[PositiveInt] = 1,
 ) -> Backbone:
     """U-ViT: a transformer with long skips, time and label as tokens.
 

@@ -2,17 +2,15 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt8
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from dig_jax.config import call_with_section
 from dig_jax.data.labels import label_counts
 from dig_jax.data.transforms import to_uint8
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
@@ -33,6 +31,7 @@ from dig_jax.interfaces import (
     Solver,
     UInt8Images,
 )
+from dig_jax.options import SampleOptions
 from dig_jax.reporting.images import choose_scale, image_grid
 from dig_jax.sampling.label_rules import choose_labels
 from dig_jax.solvers import create_solver, create_times, default_time_grid, sample
@@ -48,90 +47,43 @@ def group_size(platform: str) -> int:
     return GROUP_SIZE.get(platform, ACCELERATOR_GROUP_SIZE)
 
 
-@dataclass(frozen=True)
-class SampleOptions:
-    """How images are drawn.
+def choose_solver(options: SampleOptions, sde: SDE) -> Solver:
+    """The solver that is named, for an SDE.
 
-    Attributes:
-        solver: Entry of SOLVERS.
-        num_steps: Steps of the solver; for dpm_solver the evaluations of the network.
-        order: Highest order of a step, for solvers that have several; None for the
-            solver's own.
-        eta: Share of new noise, for solvers that may have some; None for their own.
-        time_grid: Entry of TIME_GRIDS, or "auto" for what suits the solver.
-        t_start: Time at which the solver starts.
-        t_end: Time at which it stops.
-        guidance: Scale w of guidance, D_worse + w (D - D_worse); 1 for none.
-        guidance_interval: (least, greatest) time at which to guide.
-        guidance_schedule: constant or power_cosine.
-        guidance_power: Exponent of power_cosine.
-        guide: Workdir of a worse run to guide by (autoguidance); "" to guide by this
-            network without labels.
-        guide_step: The guide's checkpoint; None for its newest.
-        sigma_rel: Relative width of the average of the parameters, made after training
-            from a run's post-hoc EMA; None for the average that the run kept.
-        num_images: How many to draw.
-        labels: "balanced" (each class in turn), "uniform" (at random), "training" (at
-            random, as often as among the training images), one label, or several to go
-            through in turn: a tuple, or text such as "0,3,5".
-        seed: The same seed gives the same images.
-        batch_size: Images in one call of the device; changes no image.
+    Raises:
+        InputError: Unknown, or it does not take these options.
     """
+    given = {"order": options.order, "eta": options.eta}
+    given = {key: value for key, value in given.items() if value is not None}
+    return create_solver(options.solver, sde, options.num_steps, **given)
 
-    solver: str = "euler_maruyama"
-    num_steps: PositiveInt = 1000
-    order: Literal[1, 2, 3] | None = None
-    eta: float | None = None
-    time_grid: str = "auto"
-    t_start: float = 1.0
-    t_end: float = 1e-3
-    guidance: float = 1.0
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    guidance_schedule: Literal["constant", "power_cosine"] = "constant"
-    guidance_power: PositiveFloat = 4.0
-    guide: str = ""
-    guide_step: NonNegativeInt | None = None
-    sigma_rel: PositiveFloat | None = None
-    num_images: PositiveInt = 100
-    labels: str | int | tuple[int, ...] = "balanced"
-    seed: NonNegativeInt = 0
-    batch_size: PositiveInt = 64
 
-    def create_solver(self, sde: SDE) -> Solver:
-        """The solver that is named, for an SDE.
+def choose_times(options: SampleOptions, sde: SDE) -> Float[np.ndarray, "time"]:
+    """The times between the solver's steps.
 
-        Raises:
-            InputError: Unknown, or it does not take these options.
-        """
-        given = {"order": self.order, "eta": self.eta}
-        given = {key: value for key, value in given.items() if value is not None}
-        return create_solver(self.solver, sde, self.num_steps, **given)
+    Raises:
+        InputError: Unknown grid, or times that do not work.
+    """
+    bounds = {"t_start": options.t_start, "t_end": options.t_end}
+    grid = options.time_grid
+    if grid == "auto":
+        grid = default_time_grid(options.solver, sde, **bounds)
+    steps = len(choose_solver(options, sde).evaluations)
+    return create_times(grid, sde, steps, **bounds)
 
-    def create_times(self, sde: SDE) -> Float[np.ndarray, "time"]:
-        """The times between the solver's steps.
 
-        Raises:
-            InputError: Unknown grid, or times that do not work.
-        """
-        bounds = {"t_start": self.t_start, "t_end": self.t_end}
-        grid = self.time_grid
-        if grid == "auto":
-            grid = default_time_grid(self.solver, sde, **bounds)
-        steps = len(self.create_solver(sde).evaluations)
-        return create_times(grid, sde, steps, **bounds)
+def choose_guidance(options: SampleOptions) -> Guidance:
+    """How the network is guided.
 
-    def create_guidance(self) -> Guidance:
-        """How the network is guided.
-
-        Raises:
-            InputError: A scale, interval or power that cannot be.
-        """
-        return Guidance(
-            scale=self.guidance,
-            interval=self.guidance_interval,
-            schedule=self.guidance_schedule,
-            power=self.guidance_power,
-        )
+    Raises:
+        InputError: A scale, interval or power that cannot be.
+    """
+    return Guidance(
+        scale=options.guidance,
+        interval=options.guidance_interval,
+        schedule=options.guidance_schedule,
+        power=options.guidance_power,
+    )
 
 
 class Guide(NamedTuple):
@@ -148,23 +100,12 @@ class Guide(NamedTuple):
     step: int
 
 
-def create_sample_options(experiment: Experiment) -> SampleOptions:
-    """The sample section, checked.
-
-    Raises:
-        InputError: What cannot be drawn with this backbone.
-    """
-    section = experiment.config.sample.to_dict()
-    options = call_with_section("sample", SampleOptions, section)
-    return check_sample_options(experiment, options)
-
-
 def check_sample_options(
     experiment: Experiment, options: SampleOptions
 ) -> SampleOptions:
     """Raise InputError for a solver, times, labels or guidance that do not work."""
-    options.create_times(experiment.sde)
-    guidance = options.create_guidance()
+    choose_times(options, experiment.sde)
+    guidance = choose_guidance(options)
     if not options.guide:
         check_guidance(guidance, experiment.backbone)
     num_classes = experiment.backbone.num_classes
@@ -328,8 +269,8 @@ class Sampler:
         """
         group = group or self._group
         experiment, options = self._experiment, self.options
-        solver = options.create_solver(experiment.sde)
-        times = options.create_times(experiment.sde)
+        solver = choose_solver(options, experiment.sde)
+        times = choose_times(options, experiment.sde)
 
         def draw_group(
             one: tuple[Key[Array, "group"], Int[Array, "group"] | None],
@@ -357,7 +298,7 @@ class Sampler:
             self._experiment.sde,
             self._experiment.objective,
         )
-        guidance = self.options.create_guidance()
+        guidance = choose_guidance(self.options)
         if self.guide is not None:
             other = self.guide.backbone
             return make_autoguided_denoiser(

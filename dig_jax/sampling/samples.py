@@ -3,7 +3,6 @@
 import hashlib
 import json
 import zlib
-from dataclasses import asdict
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -11,14 +10,15 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from dig_jax.config import config_to_json
 from dig_jax.data.transforms import ROUNDING
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
 from dig_jax.files.npz import read_npz_array
 from dig_jax.files.paths import AnyPath, make_folder, written_whole
 from dig_jax.interfaces import LabelledImages, UInt8Images
-from dig_jax.sampling.sampler import Guide, SampleOptions
+from dig_jax.keys import keys_of
+from dig_jax.options import SampleOptions
+from dig_jax.sampling.sampler import Guide, choose_solver
 from dig_jax.versions import package_versions
 
 NO_LABELS = "none"
@@ -35,9 +35,7 @@ _UNREADABLE = (
     BadZipFile,
     zlib.error,
 )
-# Images with the same values of everything else are the first of those with more.
-_CHANGE_NO_IMAGE = ("batch_size", "num_images")
-_DESCRIBED_APART = ("evaluation", "mesh", "sample")
+_CHANGE_IMAGES = [n for n, key in keys_of(SampleOptions).items() if key.marks.images]
 
 
 def describe_samples(
@@ -57,28 +55,24 @@ def describe_samples(
         guide: What they are guided by, if by another network.
         parameters_digest: Of the parameters that they are drawn with.
     """
-    config = experiment.config
-    solver = options.create_solver(experiment.sde)
-    described = {k: v for k, v in config.to_dict().items() if k not in _DESCRIBED_APART}
+    solver = choose_solver(options, experiment.sde)
     record = {
         "checkpoint_step": step,
         "parameters": (
-            f"ema {config.training.ema_decay}"
+            f"ema {experiment.training.ema_decay}"
             if options.sigma_rel is None
             else f"post-hoc ema {options.sigma_rel}"
         ),
         "parameters_digest": parameters_digest,
         "function_evaluations": sum(solver.evaluations),
-        "dtype": config.backbone.get("dtype", "float32"),
+        "dtype": experiment.backbone_options.keywords.get("dtype", "float32"),
         "matmul_precision": jax.config.values["jax_default_matmul_precision"]
         or "default",
         "rounding": ROUNDING,
         "device": jax.devices()[0].device_kind,
         "jaxlib": package_versions()["jaxlib"],
-        "config": hashlib.sha256(
-            config_to_json(type(config)(described)).encode()
-        ).hexdigest()[:16],
-        **{k: v for k, v in asdict(options).items() if k not in _CHANGE_NO_IMAGE},
+        "config": experiment.config_digest,
+        **{name: getattr(options, name) for name in _CHANGE_IMAGES},
         "guide_step": guide.step if guide is not None else None,
     }
     return json.loads(json.dumps(record))  # tuples become lists

@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from dig_jax.experiment import COMPUTING_KEYS, Experiment
 from dig_jax.versions import package_versions
 
 EXACT, CLOSE = "exact resume", "close resume"
@@ -30,22 +30,13 @@ COMPUTING_CODE = (
     "graphs",
     "models",
     "ops",
+    "options.py",
     "storage/power_ema.py",
     "storage/state.py",
     "training/gradient.py",
     "training/optimizer.py",
     "training/programs.py",
     "training/step.py",
-)
-# Keys that are free on a restart, and add the same numbers up in another order.
-COMPUTING_KEYS = (
-    "backbone.aggregation",
-    "backbone.attention",
-    "backbone.node_multiple",
-    "backbone.remat",
-    "backbone.token_multiple",
-    "backbone.unroll",
-    "training.microbatch",
 )
 JAX_SETTINGS = (
     "jax_default_matmul_precision",
@@ -60,11 +51,11 @@ FLAG_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 HARMLESS_FLAGS = ("--xla_dump", "--xla_force_host_platform_device_count")
 
 
-def describe_environment(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+def describe_environment(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     """What the bits of a training step depend on, by name, as JSON.
 
     Args:
-        config: The configuration, complete.
+        experiment: What is trained.
         mesh: The run's devices.
     """
     first = mesh.devices.flat[0]
@@ -79,10 +70,10 @@ def describe_environment(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         "number of processes": jax.process_count(),
         **{name: jax.config.values.get(name) for name in JAX_SETTINGS},
         **{name: _flags(name) for name in FLAG_VARIABLES},
-        **{key: _value(config, key) for key in COMPUTING_KEYS},
+        **{key: _value(experiment, key) for key in COMPUTING_KEYS},
     }
-    if config.optimizer.schedule != "constant":  # its end is the run's
-        found["training.num_steps"] = config.training.num_steps
+    if experiment.optimizer.schedule != "constant":  # its end is the run's
+        found["training.num_steps"] = experiment.training.num_steps
     if first.platform == "cpu":  # XLA compiles for the processor, and splits by cores
         found |= {"processor": _processor(), "cores": _num_cores()}
     return found
@@ -118,9 +109,10 @@ def _shown(value: Any) -> str:
     return str(value) if value not in (None, "") else "none"
 
 
-def _value(config: ConfigDict, key: str) -> Any:
+def _value(experiment: Experiment, key: str) -> Any:
+    """A key's value; None for one that this backbone does not have."""
     section, _, name = key.partition(".")
-    return config[section].get(name)
+    return experiment.section(section).get(name)
 
 
 def _flags(variable: str) -> str:

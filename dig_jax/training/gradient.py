@@ -9,7 +9,7 @@ compiler to choose.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,8 @@ from dig_jax.devices.sharding import (
 )
 from dig_jax.diffusion import PerImage
 from dig_jax.interfaces import Params
+from dig_jax.options import GradientDType
 
-GradientDType: TypeAlias = Literal["float32", "bfloat16"]
 Rows: TypeAlias = Any
 """A tree of arrays, whose leading axis is the batch's."""
 LossFn: TypeAlias = Callable[[Params, Rows], tuple[Float[Array, ""], PerImage]]

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dig_jax.errors import NonFiniteError
+from dig_jax.options import TrainingOptions
 from dig_jax.reporting.metric_writer import DIVERSITY, NOISE_LEVEL_LOSS, MetricWriter
 from dig_jax.reporting.progress import Progress
-from dig_jax.training.options import TrainingOptions
 from dig_jax.training.step import StepMetrics
 
 # Steps handed to the device before the host looks at the oldest one's metrics: enough

@@ -2,12 +2,11 @@
 
 import contextlib
 
-from ml_collections import ConfigDict
-
 from dig_jax.config import save_run_config
 from dig_jax.devices.sharding import is_first_process, make_sum_and_max
 from dig_jax.devices.watchdog import Watchdog
 from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder, open_workdir
 from dig_jax.files.workdir_lock import only_trainer
 from dig_jax.reporting.goodput import Goodput, GoodputFile
@@ -26,7 +25,7 @@ from dig_jax.training.storage import Storage
 
 
 def train(
-    config: ConfigDict,
+    experiment: Experiment,
     workdir: str | AnyPath,
     *,
     profile_steps: ProfileSteps | None = None,
@@ -34,7 +33,7 @@ def train(
     """Train, from the workdir's newest checkpoint if it has one.
 
     Args:
-        config: The run's configuration.
+        experiment: What is trained.
         workdir: Where it is, or will be.
         profile_steps: Steps to trace into `profile/`; None for none.
 
@@ -47,7 +46,10 @@ def train(
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
     run = TrainingRun(
-        config, open_workdir(workdir), profile_steps=profile_steps, goodput=Goodput()
+        experiment,
+        open_workdir(workdir),
+        profile_steps=profile_steps,
+        goodput=Goodput(),
     )
     with Progress(run.options.num_steps, silent=not is_first_process()) as progress:
         return run.train(progress)
@@ -62,13 +64,13 @@ class TrainingRun:
 
     def __init__(
         self,
-        config: ConfigDict,
+        experiment: Experiment,
         workdir: AnyPath,
         *,
         profile_steps: ProfileSteps | None = None,
         goodput: Goodput | None = None,
     ) -> None:
-        self.setup = TrainingSetup(config, workdir)
+        self.setup = TrainingSetup(experiment, workdir)
         self.options, self.workdir = self.setup.options, workdir
         check_profile_steps(profile_steps, self.options.num_steps)
         self.profile_steps = profile_steps
@@ -89,7 +91,7 @@ class TrainingRun:
                 storage.check_free_space(state)
             start = int(state.step)
             if is_first_process():
-                save_run_config(self.setup.config, workdir)
+                save_run_config(self.setup.experiment.config, workdir)
             progress.message(self.setup.describe(restored))
             progress.go_on_from(start)
             if start >= options.num_steps:
@@ -168,10 +170,11 @@ class TrainingRun:
         with goodput.spent("compile"), progress.compiling():
             train_step = setup.programs.lower_step().compile()
             diversity = setup.programs.lower_diversity().compile()
-        drawing = without_guide(setup.sample_options)
-        preview = Preview(setup.experiment, drawing, options, setup.mesh)
+        experiment = setup.experiment
+        drawing = without_guide(experiment.sample)
+        preview = Preview(experiment, drawing, options, setup.mesh)
         scores = TrainingScores(
-            setup.experiment, setup.evaluation_options, drawing, options, setup.mesh
+            experiment, experiment.evaluation, drawing, options, setup.mesh
         )
         start = int(state.step)
         log = TrainingLog(writer, progress, options, start, damaged_records)

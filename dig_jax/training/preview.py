@@ -7,14 +7,13 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from dig_jax.experiment import Experiment
+from dig_jax.options import SampleOptions, TrainingOptions
 from dig_jax.sampling.sampler import (
-    SampleOptions,
     Sampler,
     check_sample_options,
     sample_grid,
 )
 from dig_jax.storage.state import TrainState
-from dig_jax.training.options import TrainingOptions
 
 
 def without_guide(options: SampleOptions) -> SampleOptions:

@@ -9,7 +9,6 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from dig_jax.config import call_with_section
 from dig_jax.devices.sharding import (
     batch_sharded,
     check_divides,
@@ -20,9 +19,9 @@ from dig_jax.devices.sharding import (
 )
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
+from dig_jax.options import TrainingOptions
 from dig_jax.storage.state import TrainState
 from dig_jax.training.optimizer import create_optimizer
-from dig_jax.training.options import TrainingOptions, create_training_options
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
 
 DIVERSITY_IMAGES = 16
@@ -128,23 +127,16 @@ def create_programs(
         batch_size: Images in a step; None for the configuration's.
 
     Raises:
-        InputError: A training or optimizer section that does not work, or a batch that
-            does not spread over the mesh.
+        InputError: A batch that does not spread over the mesh.
     """
-    config = experiment.config
-    options = create_training_options(config)
+    options = experiment.training
     if batch_size is not None:
         options = replace(options, batch_size=batch_size)
     check_divides(mesh, options.batch_size, "training.batch_size")
     _check_microbatch(mesh, options)
-    optimizer = call_with_section(
-        "optimizer",
-        create_optimizer,
-        config.optimizer.to_dict(),
-        num_steps=options.num_steps,
-    )
+    optimizer = create_optimizer(experiment.optimizer, num_steps=options.num_steps)
     # Parameters, noise: the run's. The order of records follows the seed by itself.
-    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     return TrainingPrograms(experiment, options, optimizer, mesh, init_key, run_key)
 
 

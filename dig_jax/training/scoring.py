@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from dig_jax.devices.sharding import as_first_process_says, is_first_process, local_mesh
 from dig_jax.errors import InputError
 from dig_jax.evaluation import (
-    EvaluationOptions,
     Evaluator,
     append_record,
     flat_scores,
@@ -22,12 +21,12 @@ from dig_jax.evaluation import (
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
+from dig_jax.options import EvaluationOptions, SampleOptions, TrainingOptions
 from dig_jax.reporting.metric_writer import SCORE, MetricWriter
 from dig_jax.reporting.progress import Progress
-from dig_jax.sampling.sampler import SampleOptions, Sampler
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.sampling.samples import describe_samples
 from dig_jax.storage.state import TrainState
-from dig_jax.training.options import TrainingOptions
 from dig_jax.training.storage import Storage
 
 

@@ -6,32 +6,24 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from dig_jax.config import (
-    call_with_section,
-    check_same_run,
-    load_run_config,
-)
+from dig_jax.config import load_run_config
 from dig_jax.data.loader import Batch, load_batches
 from dig_jax.devices.sharding import (
-    MeshOptions,
     as_first_process_says,
-    create_mesh,
     is_first_process,
     place_rows,
 )
 from dig_jax.errors import InputError
-from dig_jax.evaluation import create_evaluation_options
-from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.evaluation import check_evaluation_options
+from dig_jax.experiment import Experiment, check_same_run, open_dataset
 from dig_jax.files.paths import AnyPath
 from dig_jax.reporting.goodput import Goodput
 from dig_jax.reporting.graph_drawing import draw_graph
-from dig_jax.sampling.sampler import create_sample_options
+from dig_jax.sampling.sampler import check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.state import TrainState
 from dig_jax.training.environment import describe_environment, describe_resume
-from dig_jax.training.options import complete_config
 from dig_jax.training.programs import create_programs
 from dig_jax.training.scoring import check_keep_best
 
@@ -52,19 +44,16 @@ class Restored(NamedTuple):
 
 
 class TrainingSetup:
-    """A configuration and its workdir, checked and ready; nothing is written yet.
+    """An experiment and its workdir, checked and ready; nothing is written yet.
 
-    With several processes each makes one, of the same configuration and workdir.
+    With several processes each makes one, of the same experiment and workdir.
 
     Attributes:
-        config: The configuration.
+        experiment: What is trained.
         workdir: Where the run is kept.
-        experiment: Backbone, SDE, objective, data options.
         mesh: The devices.
         programs: What is compiled for them.
         options: The training section.
-        sample_options: The sample section.
-        evaluation_options: The evaluation section.
         changes: What differs from the run in the workdir, a line for each key.
         source: Training images.
 
@@ -72,21 +61,19 @@ class TrainingSetup:
         InputError: What cannot work.
     """
 
-    def __init__(self, config: ConfigDict, workdir: AnyPath) -> None:
-        self.config, self.workdir = config, workdir
-        self.experiment = create_experiment(config)
-        self.sample_options = create_sample_options(self.experiment)
-        self.evaluation_options = create_evaluation_options(self.experiment)
-        mesh_section = config.mesh.to_dict()
-        self.mesh = create_mesh(call_with_section("mesh", MeshOptions, mesh_section))
-        self.programs = create_programs(self.experiment, self.mesh)
+    def __init__(self, experiment: Experiment, workdir: AnyPath) -> None:
+        self.experiment, self.workdir = experiment, workdir
+        check_sample_options(experiment, experiment.sample)
+        check_evaluation_options(experiment.evaluation)
+        self.mesh = experiment.mesh
+        self.programs = create_programs(experiment, self.mesh)
         self.options = self.programs.options
         self.changes = []
         if (workdir / "config.json").exists():
-            before = complete_config(load_run_config(workdir))
-            self.changes = check_same_run(before, complete_config(config), workdir)
-        self.source = open_dataset(self.experiment, "train")
-        check_keep_best(self.options, self.evaluation_options, self.source)
+            before = load_run_config(workdir)
+            self.changes = check_same_run(before, experiment.config, workdir)
+        self.source = open_dataset(experiment, "train")
+        check_keep_best(self.options, experiment.evaluation, self.source)
 
     def restore(self, checkpoints: Checkpoints, goodput: Goodput) -> Restored:
         """The newest state, or the first one; its time is noted in `goodput`."""
@@ -112,7 +99,7 @@ class TrainingSetup:
         loader = load_batches(
             self.source,
             batch_size=self.options.batch_size,
-            seed=self.config.seed,
+            seed=self.experiment.seed,
             start_step=start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -133,7 +120,7 @@ class TrainingSetup:
     def meta(self, step: int, damaged_records: int | None) -> dict[str, Any]:
         """What a checkpoint says beside its arrays."""
         return {
-            "config": self.config.to_dict(),
+            "config": self.experiment.config.to_dict(),
             "data": self._data_identity(),
             "environment": self._environment,
             "samples_seen": step * self.options.batch_size,
@@ -142,17 +129,17 @@ class TrainingSetup:
 
     def describe(self, restored: Restored) -> str:
         """The run in a few lines, as it starts or goes on."""
-        config, source, state = self.config, self.source, restored.state
+        source, state = self.source, restored.state
+        backbone = self.experiment.backbone_options.name
         start = int(state.step)
         num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         devices, processes = self.mesh.devices.flat, jax.process_count()
         together = f" in {processes} processes" if processes > 1 else ""
         resumed = f"resumed at step {start}" if start else "from the start"
         lines = [
-            f"{config.backbone.name}, {num_params / 1e6:.2f}M parameters, on "
-            f"{len(source)} images of {source.name}, {len(devices)} "
-            f"{devices[0].platform} device(s){together}; {resumed}, workdir "
-            f"{self.workdir}"
+            f"{backbone}, {num_params / 1e6:.2f}M parameters, on {len(source)} images "
+            f"of {source.name}, {len(devices)} {devices[0].platform} device(s)"
+            f"{together}; {resumed}, workdir {self.workdir}"
         ]
         if self.mesh.size > 1:
             sizes = ", ".join(f"{name} {n}" for name, n in self.mesh.shape.items())
@@ -178,7 +165,7 @@ class TrainingSetup:
 
     @cached_property
     def _environment(self) -> dict[str, Any]:
-        return describe_environment(complete_config(self.config), self.mesh)
+        return describe_environment(self.experiment, self.mesh)
 
     def _data_identity(self) -> dict[str, Any]:
         return {

@@ -22,9 +22,10 @@ from dig_jax.diffusion import (
 from dig_jax.experiment import Experiment
 from dig_jax.interfaces import Labels, Params
 from dig_jax.metrics.feature_diversity import feature_diversity
+from dig_jax.options import GradientDType
 from dig_jax.storage.power_ema import start_power_ema, update_power_ema
 from dig_jax.storage.state import TrainState
-from dig_jax.training.gradient import GradientDType, Rows, loss_and_gradient
+from dig_jax.training.gradient import Rows, loss_and_gradient
 from dig_jax.training.optimizer import update_ema
 
 StepMetrics: TypeAlias = dict[str, Array]

@@ -4,10 +4,10 @@ import contextlib
 from typing import Any
 
 from dig_jax.files.paths import AnyPath
+from dig_jax.options import TrainingOptions
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.posthoc_ema import open_snapshots, snapshot_items
 from dig_jax.storage.state import TrainState
-from dig_jax.training.options import TrainingOptions
 
 BEST = "best"
 """Folder of the checkpoint with the best score so far."""

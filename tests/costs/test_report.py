@@ -46,7 +46,7 @@ def tiny_config(**changes):
 
 @pytest.fixture(scope="module")
 def tiny_report():
-    return report_step(tiny_config(), "v5e:8x8")
+    return report_step(create_experiment(tiny_config()), "v5e:8x8")
 
 
 @needs_libtpu

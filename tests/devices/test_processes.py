@@ -18,6 +18,7 @@ from dig_jax.errors import (
 from dig_jax.evaluation import flat_scores, read_records
 from dig_jax.experiment import create_experiment
 from dig_jax.files.paths import open_path
+from dig_jax.options import OptimizerOptions
 from dig_jax.reporting.metric_writer import read_metrics
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.fingerprint import named_leaves
@@ -87,7 +88,7 @@ def start(workdir, data_dir, *arguments, processes=2, **options):
 
 def final_leaves(workdir):
     """Every array of the newest checkpoint, by its name."""
-    optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
+    optimizer = create_optimizer(OptimizerOptions(max_grad_norm=1.0), num_steps=1)
     experiment = create_experiment(digits_config("", TINY))
     like = jax.eval_shape(
         lambda: create_state(experiment, optimizer, jax.random.key(0))

@@ -7,13 +7,13 @@ from fake_devices import devices_of
 from jax.sharding import PartitionSpec
 
 from dig_jax.devices.sharding import (
-    MeshOptions,
     check_divides,
     create_mesh,
     fully_sharded,
     sharded_axis,
 )
 from dig_jax.errors import InputError
+from dig_jax.options import MeshOptions
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dig_jax.config import call_with_section
 from dig_jax.diffusion import (
     Guidance,
     Objective,
@@ -18,6 +17,7 @@ from dig_jax.diffusion import (
 from dig_jax.diffusion.prediction import per_image, prediction_target
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Backbone
+from dig_jax.keys import call_with_section
 
 SDE = create_sde("vp_linear")
 EPS = Objective("eps")

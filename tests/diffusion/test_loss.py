@@ -19,9 +19,9 @@ from dig_jax.diffusion import (
     noise_level_losses,
 )
 from dig_jax.diffusion.loss import sample_times
-from dig_jax.diffusion.objective import LossSpace, Prediction
 from dig_jax.diffusion.prediction import per_image, prediction_target
 from dig_jax.errors import InputError
+from dig_jax.options import LossSpace, Prediction
 
 SDE = create_sde("vp_linear")
 PREDICTIONS = typing.get_args(Prediction)

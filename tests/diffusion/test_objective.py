@@ -3,10 +3,11 @@
 import pytest
 from ml_collections import ConfigDict
 
-from dig_jax.config import call_with_section
 from dig_jax.diffusion import SDES, Objective, check_objective, create_sde
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
+from dig_jax.keys import call_with_section
+from dig_jax.options import SECTIONS
 
 
 @pytest.mark.parametrize(
@@ -58,16 +59,13 @@ def test_only_images_that_grow_need_a_scaled_input(name):
 
 
 def create(**objective):
-    config = ConfigDict(
-        dict(
-            backbone=dict(
-                name="dig_parallel", width=8, depth=2, patch_sizes=(2,), num_classes=3
-            ),
-            data=dict(name="synthetic", image_size=4, channels=1),
-            objective=objective,
-            sde=dict(name="edm"),
-        )
+    config = ConfigDict({section: {} for section in SECTIONS} | {"seed": 0})
+    config.backbone = dict(
+        name="dig_parallel", width=8, depth=2, patch_sizes=(2,), num_classes=3
     )
+    config.data = dict(name="synthetic", image_size=4, channels=1)
+    config.objective = objective
+    config.sde = dict(name="edm")
     return create_experiment(config)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from dig_jax.diffusion import SDES, Objective, create_sde, make_denoiser, network_input
-from dig_jax.diffusion.objective import Prediction
 from dig_jax.diffusion.prediction import (
     error_scale,
     per_image,
     prediction_target,
     prediction_to_x0,
 )
+from dig_jax.options import Prediction
 
 PREDICTIONS = typing.get_args(Prediction)
 TIMES = [1e-4, 1e-2, 0.1, 0.3, 0.6, 0.9, 0.999]

@@ -9,13 +9,14 @@ import pytest
 
 from dig_jax.config import load_config_file
 from dig_jax.data.loader import read_all
-from dig_jax.devices.sharding import MeshOptions, create_mesh
+from dig_jax.devices.sharding import create_mesh
 from dig_jax.errors import InputError
-from dig_jax.evaluation import Evaluator, create_evaluation_options
+from dig_jax.evaluation import Evaluator, check_evaluation_options
 from dig_jax.evaluation.features import FeatureScorer
 from dig_jax.experiment import create_experiment, open_dataset
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics.networks.inception_weights import random_weights, write_weights
+from dig_jax.options import MeshOptions
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 DRAWN = {"seed": 0, "labels": "balanced"}
@@ -54,7 +55,7 @@ def noise(seed, count, size=8):
 
 
 def create_evaluator(experiment):
-    options = create_evaluation_options(experiment)
+    options = check_evaluation_options(experiment.evaluation)
     return Evaluator(experiment, options, create_mesh(MeshOptions(data=1)))
 
 
@@ -248,7 +249,7 @@ def test_unlabelled_images_without_inception_have_no_features(tmp_path):
 )
 def test_what_cannot_be_scored_is_refused_with_a_way_out(data_dir, section, said):
     with pytest.raises(InputError, match=said):
-        create_evaluation_options(create_digits(data_dir, **section))
+        check_evaluation_options(create_digits(data_dir, **section).evaluation)
 
 
 def test_other_projects_statistics_give_the_same_distance(data_dir, digits, tmp_path):

@@ -15,12 +15,12 @@ from safetensors.numpy import load_file, save_file
 
 import dig_jax
 from dig_jax.config import load_config_file
-from dig_jax.devices.sharding import MeshOptions, create_mesh
+from dig_jax.devices.sharding import create_mesh
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.export import PLATFORMS, export_run, standalone
+from dig_jax.options import MeshOptions, SampleOptions
 from dig_jax.run import Run
-from dig_jax.sampling.sampler import SampleOptions
 from dig_jax.storage.export_folder import PARAMETERS, read_manifest, write_manifest
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"

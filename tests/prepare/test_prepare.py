@@ -21,10 +21,10 @@ from official_archives import (
 from PIL import Image
 from tfds_files import write_tfds
 
-from dig_jax.config import call_with_section
 from dig_jax.data import DATASETS
 from dig_jax.data.loader import read_all
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
+from dig_jax.keys import call_with_section
 from dig_jax.prepare import command as prepare
 from dig_jax.prepare import from_tfds
 from dig_jax.prepare.command import main

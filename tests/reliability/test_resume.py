@@ -10,8 +10,8 @@ import pytest
 import tiny_runs
 
 from dig_jax.data import create_dataset
-from dig_jax.devices.sharding import MeshOptions, create_mesh
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from dig_jax.experiment import create_experiment
 from dig_jax.main import main
 from dig_jax.reporting.goodput import Goodput, read_goodput
 from dig_jax.reporting.profile import (
@@ -24,7 +24,6 @@ from dig_jax.storage.checkpoint_record import sha256_of
 from dig_jax.training import environment
 from dig_jax.training.environment import describe_environment, describe_resume
 from dig_jax.training.loop import TrainingRun, train
-from dig_jax.training.options import complete_config
 from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.storage import Storage
 from dig_jax.versions import package_versions
@@ -54,9 +53,9 @@ def traced(tmp_path_factory, data_dir):
         return place(self, batch)
 
     workdir = tmp_path_factory.mktemp("run") / "traced"
-    config = tiny_runs.tiny_config(data_dir, **STEPS)
+    experiment = create_experiment(tiny_runs.tiny_config(data_dir, **STEPS))
     began = time.monotonic()
-    run = TrainingRun(config, workdir, profile_steps=ProfileSteps(3, 4))
+    run = TrainingRun(experiment, workdir, profile_steps=ProfileSteps(3, 4))
     with pytest.MonkeyPatch.context() as patch, Progress(6) as progress:
         patch.setattr(Storage, "save", slow_save)
         patch.setattr(TrainingSetup, "place", slow_place)
@@ -79,7 +78,8 @@ def edit_meta(workdir, edit):
 
 
 def go_on(workdir, data_dir, **changes):
-    return train(tiny_runs.tiny_config(data_dir, **STEPS, **changes), workdir)
+    config = tiny_runs.tiny_config(data_dir, **STEPS, **changes)
+    return train(create_experiment(config), workdir)
 
 
 def test_the_same_environment_is_an_exact_resume(workdir, data_dir, capsys):
@@ -134,8 +134,8 @@ def test_the_code_that_computes_is_part_of_the_environment(
     tmp_path, data_dir, monkeypatch
 ):
     def described():
-        config = complete_config(tiny_runs.tiny_config(data_dir))
-        return describe_environment(config, create_mesh(MeshOptions()))
+        experiment = create_experiment(tiny_runs.tiny_config(data_dir))
+        return describe_environment(experiment, experiment.mesh)
 
     before = described()
     assert described() == before
@@ -209,7 +209,7 @@ def test_a_trace_has_the_steps_asked_for_and_no_other(traced):
 
 def test_a_run_past_the_steps_to_trace_goes_on(traced, data_dir, tmp_path):
     run = TrainingRun(
-        tiny_runs.tiny_config(data_dir, **STEPS),
+        create_experiment(tiny_runs.tiny_config(data_dir, **STEPS)),
         shutil.copytree(traced[0], tmp_path / "run"),
         profile_steps=ProfileSteps(1, 2),
         goodput=Goodput(),

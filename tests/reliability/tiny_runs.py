@@ -9,6 +9,7 @@ import processes
 from processes import digits_config, digits_flags
 
 from dig_jax.experiment import create_experiment
+from dig_jax.options import OptimizerOptions
 from dig_jax.reporting.metric_writer import read_metrics
 from dig_jax.storage.checked_steps import COMMIT_FILE
 from dig_jax.storage.checkpoints import Checkpoints
@@ -58,7 +59,7 @@ class Started(processes.Started):
 def abstract_state():
     """What a checkpoint of these runs holds."""
     experiment = create_experiment(tiny_config("nowhere"))
-    optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
+    optimizer = create_optimizer(OptimizerOptions(max_grad_norm=1.0), num_steps=1)
     return jax.eval_shape(
         lambda: create_state(experiment, optimizer, jax.random.key(0))
     )

@@ -1,6 +1,7 @@
 """Drawing images: what is drawn depends on the seed alone."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,17 +10,17 @@ import numpy as np
 import pytest
 
 from dig_jax.config import load_config_file
-from dig_jax.devices.sharding import MeshOptions, create_mesh
+from dig_jax.devices.sharding import create_mesh
 from dig_jax.diffusion import make_denoiser
 from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.experiment import create_experiment
 from dig_jax.interfaces import Backbone
+from dig_jax.options import MeshOptions, SampleOptions
 from dig_jax.reporting.images import image_grid
 from dig_jax.sampling.label_rules import choose_labels
 from dig_jax.sampling.sampler import (
     GROUP_SIZE,
     Guide,
-    SampleOptions,
     Sampler,
     check_sample_options,
     sample_grid,
@@ -55,7 +56,7 @@ def create_mlp_backbone(num_classes, null_label=False):
 def create_mlp_experiment(num_classes=10, null_label=False):
     experiment = create_experiment(load_config_file(str(DIGITS)))
     backbone = create_mlp_backbone(num_classes, null_label)
-    return experiment._replace(backbone=backbone)
+    return replace(experiment, backbone=backbone)
 
 
 def create_sampler(experiment, num_devices=1, guide=None, **options):

@@ -1,5 +1,6 @@
 """Keeping images with where they come from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from dig_jax.config import load_config_file
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
+from dig_jax.options import SampleOptions
 from dig_jax.sampling.label_rules import choose_labels
-from dig_jax.sampling.sampler import SampleOptions
 from dig_jax.sampling.samples import (
     describe_samples,
     read_samples,
@@ -113,7 +114,7 @@ def test_what_changes_no_image_is_not_in_its_provenance(experiment):
     assert describe_samples(experiment, more, 7) == described
     config = experiment.config.copy_and_resolve_references()
     config.evaluation.metrics, config.mesh.data = (), 1
-    assert describe_samples(experiment._replace(config=config), options, 7) == described
+    assert describe_samples(replace(experiment, config=config), options, 7) == described
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,6 @@ def test_what_changes_images_changes_their_provenance(experiment, change):
     else:
         config = experiment.config.copy_and_resolve_references()
         config.backbone.width = 48
-        experiment = experiment._replace(config=config)
+        experiment = replace(experiment, config=config)
     other = describe_samples(experiment, options, step, parameters_digest=digest)
     assert other != described

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dig_jax.errors import CheckpointCorruptError, CheckpointSaveError, InputError
+from dig_jax.options import TrainingOptions
 from dig_jax.storage.checkpoint_record import to_items
 from dig_jax.storage.posthoc_ema import (
     open_snapshots,
@@ -20,7 +21,6 @@ from dig_jax.storage.power_ema import (
     update_power_ema,
 )
 from dig_jax.storage.state import TrainState
-from dig_jax.training.options import TrainingOptions
 from dig_jax.training.storage import Storage
 
 NUM_STEPS, EVERY = 240, 20

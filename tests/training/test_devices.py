@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from dig_jax.config import load_config_file
-from dig_jax.devices.sharding import MeshOptions, create_mesh, place_rows
+from dig_jax.devices.sharding import create_mesh, place_rows
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
-from dig_jax.sampling.sampler import Sampler, create_sample_options
+from dig_jax.options import MeshOptions
+from dig_jax.sampling.sampler import Sampler, check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.fingerprint import fingerprints, named_leaves
 from dig_jax.training.programs import create_programs
@@ -82,8 +83,9 @@ def reduced_dtypes(lowered):
 
 
 def draw(programs, params):
-    options = create_sample_options(programs.experiment)
-    return Sampler(programs.experiment, options, programs.mesh).draw(params)
+    experiment = programs.experiment
+    options = check_sample_options(experiment, experiment.sample)
+    return Sampler(experiment, options, programs.mesh).draw(params)
 
 
 def with_prefix(prefix, tree):

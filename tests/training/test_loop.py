@@ -18,6 +18,7 @@ from dig_jax.errors import (
     NonFiniteError,
 )
 from dig_jax.experiment import create_experiment
+from dig_jax.options import OptimizerOptions
 from dig_jax.reporting.metric_writer import read_metrics
 from dig_jax.run import load
 from dig_jax.storage.checkpoints import Checkpoints
@@ -51,6 +52,10 @@ def tiny_config(data_dir, **changes):
     return digits_config(data_dir, TINY, changes)
 
 
+def train_tiny(workdir, data_dir, **changes):
+    return train(create_experiment(tiny_config(data_dir, **changes)), workdir)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
     """A run that nothing interrupted, in a process of its own like the others."""
@@ -62,7 +67,7 @@ def finished(tmp_path_factory, data_dir):
 
 def final_state(workdir, config):
     experiment = create_experiment(config)
-    optimizer = create_optimizer(num_steps=1, max_grad_norm=1.0)
+    optimizer = create_optimizer(OptimizerOptions(max_grad_norm=1.0), num_steps=1)
     like = jax.eval_shape(
         lambda: create_state(experiment, optimizer, jax.random.key(0), posthoc_ema=True)
     )
@@ -148,7 +153,7 @@ def test_post_hoc_ema_of_a_run_is_made_from_its_snapshots(finished, data_dir):
 
 def test_run_without_post_hoc_ema_is_refused_a_workdir_with_it(finished, data_dir):
     with pytest.raises(InputError, match=r"training\.posthoc_ema: True -> False"):
-        train(tiny_config(data_dir, **{"training.posthoc_ema": False}), finished)
+        train_tiny(finished, data_dir, **{"training.posthoc_ema": False})
 
 
 def test_run_stopped_before_its_first_logged_loss_is_saved(
@@ -159,27 +164,27 @@ def test_run_stopped_before_its_first_logged_loss_is_saved(
         return stop
 
     monkeypatch.setattr("dig_jax.training.stop.StopSignal.__enter__", signalled)
-    assert train(tiny_config(data_dir), tmp_path) == 0
+    assert train_tiny(tmp_path, data_dir) == 0
     assert "Stopped by SIGTERM at step 1" in capsys.readouterr().out
     assert load(tmp_path).step == 1
 
 
 def test_finished_run_has_nothing_to_do(finished, data_dir, capsys):
-    assert train(tiny_config(data_dir), finished) == 0
+    assert train_tiny(finished, data_dir) == 0
     assert "Nothing to do" in capsys.readouterr().out
 
 
 def test_run_goes_on_to_more_steps(finished, tmp_path, data_dir, capsys):
     workdir = tmp_path / "longer"
-    train(tiny_config(data_dir, **{"training.num_steps": 5}), workdir)
-    train(tiny_config(data_dir, **{"training.num_steps": 10}), workdir)
+    train_tiny(workdir, data_dir, **{"training.num_steps": 5})
+    train_tiny(workdir, data_dir, **{"training.num_steps": 10})
     assert "changed: training.num_steps: 5 -> 10" in capsys.readouterr().out
     assert load(workdir).step == 10
 
 
 def test_workdir_of_another_run_is_refused(finished, data_dir):
     with pytest.raises(InputError, match=r"backbone\.width: 16 -> 24"):
-        train(tiny_config(data_dir, **{"backbone.width": 24}), finished)
+        train_tiny(finished, data_dir, **{"backbone.width": 24})
 
 
 def test_loaded_run_draws_the_label_asked_for_repeatably(finished):
@@ -195,7 +200,7 @@ def test_divergence_stops_the_run_and_saves_nothing_broken(tmp_path, data_dir):
     config = tiny_config(data_dir, **{"optimizer.learning_rate": 1e38})
     config.training.checkpoint_every = 1
     with pytest.raises(NonFiniteError, match="10 steps in a row"):
-        train(config, tmp_path)
+        train(create_experiment(config), tmp_path)
     state, _ = final_state(tmp_path, config)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
@@ -239,7 +244,7 @@ def test_damaged_records_are_counted_through_interruptions(damaged_dir, tmp_path
     expected = expected_damage(damaged_dir, 40)
     for num_steps in (15, 40):
         changes["training.num_steps"] = num_steps
-        assert train(tiny_config(damaged_dir, **changes), tmp_path) == 0
+        assert train_tiny(tmp_path, damaged_dir, **changes) == 0
     found = damage_by_line(tmp_path)
     assert found == {s: expected[s - 1] for s in (10, 15, 20, 30, 40)}
     assert 0 < expected[9] < expected[14] < expected[19]
@@ -256,9 +261,9 @@ def test_damage_that_was_not_counted_from_the_start_is_not_told(
     changes = {"data.max_damaged_share": 0.2, "training.num_steps": 10}
     with monkeypatch.context() as patched:
         patched.setattr(TrainingSetup, "meta", meta_of_before)
-        train(tiny_config(damaged_dir, **changes), tmp_path)
+        train_tiny(tmp_path, damaged_dir, **changes)
     changes["training.num_steps"] = 30
-    train(tiny_config(damaged_dir, **changes), tmp_path)
+    train_tiny(tmp_path, damaged_dir, **changes)
     expected = expected_damage(damaged_dir, 10)[-1]
     assert damage_by_line(tmp_path) == {10: expected, 20: None, 30: None}
 

@@ -1,6 +1,6 @@
 """AdamW, its schedule and its mask, and the average of parameters, against NumPy."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,6 +12,7 @@ from dig_jax.config import load_config_file
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.models import BACKBONES
+from dig_jax.options import OptimizerOptions
 from dig_jax.training.optimizer import create_optimizer, decay_mask, update_ema
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
@@ -27,9 +28,10 @@ def updates_of(optimizer, params, grads):
     return updates
 
 
-def rates_of(num_updates, **options):
+def rates_of(num_updates, num_steps, **options):
     """Learning rate of each step: the update of a parameter with a gradient of one."""
-    optimizer = create_optimizer(weight_decay=0.0, betas=(0.0, 0.0), **options)
+    options = OptimizerOptions(weight_decay=0.0, betas=(0.0, 0.0), **options)
+    optimizer = create_optimizer(options, num_steps=num_steps)
     params = {"kernel": jnp.zeros(())}
     updates = updates_of(optimizer, params, [{"kernel": jnp.ones(())}] * num_updates)
     return -np.array([update["kernel"] for update in updates])
@@ -60,13 +62,13 @@ def test_steps_are_adamw_with_warm_up_in_numpy():
     rng = np.random.default_rng(0)
     start = {"kernel": rng.standard_normal(5), "bias": rng.standard_normal(5)}
     grads = rng.standard_normal((6, 5))
-    optimizer = create_optimizer(
-        num_steps=100,
+    options = OptimizerOptions(
         learning_rate=rate,
         warmup_steps=warmup,
         weight_decay=decay,
         betas=(b1, b2),
     )
+    optimizer = create_optimizer(options, num_steps=100)
     params = jax.tree.map(jnp.asarray, start)
     trees = [{"kernel": jnp.asarray(g), "bias": jnp.asarray(g)} for g in grads]
     updates = updates_of(optimizer, params, trees)
@@ -106,15 +108,13 @@ def test_without_warm_up_the_first_step_has_the_full_rate():
 
 
 def test_a_long_gradient_is_clipped_to_the_norm_and_a_short_one_is_not():
-    create = partial(
-        create_optimizer,
-        num_steps=10,
-        learning_rate=1.0,
-        warmup_steps=0,
-        weight_decay=0.0,
-        betas=(0.0, 0.0),
+    options = OptimizerOptions(
+        learning_rate=1.0, warmup_steps=0, weight_decay=0.0, betas=(0.0, 0.0)
     )
-    clipped, free = create(max_grad_norm=5.0), create()
+    clipped, free = (
+        create_optimizer(replace(options, max_grad_norm=norm), num_steps=10)
+        for norm in (5.0, 0.0)
+    )
     params = {"a": jnp.zeros(()), "b": jnp.zeros(())}
     # AdamW forgets a gradient's length, but its state holds the square.
     long, short = ({"a": 30.0 * s, "b": 40.0 * s} for s in (1.0, 0.05))
@@ -133,13 +133,13 @@ def test_a_spike_of_the_loss_is_forgotten_where_gradients_are_clipped():
     noise = np.random.default_rng(0).normal(size=(1000, 20))
 
     def losses(max_grad_norm, spike):
-        optimizer = create_optimizer(
-            num_steps=1000,
+        options = OptimizerOptions(
             learning_rate=0.01,
             warmup_steps=0,
             weight_decay=0.0,
             max_grad_norm=max_grad_norm,
         )
+        optimizer = create_optimizer(options, num_steps=1000)
 
         def step(carry, inputs):
             (params, state), (error, more) = carry, inputs
@@ -164,7 +164,7 @@ def test_a_spike_of_the_loss_is_forgotten_where_gradients_are_clipped():
 @pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, 1.5)])
 def test_betas_outside_of_their_range_are_refused(betas):
     with pytest.raises(InputError, match=r"optimizer\.betas must lie in \[0, 1\)"):
-        create_optimizer(num_steps=10, betas=betas)
+        OptimizerOptions(betas=betas)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9999])

@@ -10,7 +10,6 @@ import pytest
 
 from dig_jax.config import load_config_file
 from dig_jax.devices.sharding import (
-    MeshOptions,
     batch_sharded,
     create_mesh,
     fully_sharded,
@@ -18,6 +17,7 @@ from dig_jax.devices.sharding import (
 )
 from dig_jax.experiment import create_experiment
 from dig_jax.interfaces import Backbone
+from dig_jax.options import MeshOptions, OptimizerOptions
 from dig_jax.storage.power_ema import SIGMA_RELS, gamma_of_sigma_rel
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
@@ -50,7 +50,8 @@ def create_linear_experiment(random_flip=False, label_dropout=0.0):
     config = load_config_file(str(DIGITS))
     config.data.random_flip = random_flip
     experiment = create_experiment(config)
-    return experiment._replace(
+    return replace(
+        experiment,
         backbone=create_linear_backbone(),
         objective=replace(experiment.objective, label_dropout=label_dropout),
     )
@@ -65,7 +66,9 @@ def create_batch(seed=0):
 def start(run_seed=1, data=1, fsdp=1, posthoc_ema=False, num_parts=1, **changes):
     """A jitted step and the state before it."""
     experiment = create_linear_experiment(**changes)
-    optimizer = create_optimizer(num_steps=100, learning_rate=0.1, warmup_steps=0)
+    optimizer = create_optimizer(
+        OptimizerOptions(learning_rate=0.1, warmup_steps=0), num_steps=100
+    )
     mesh = create_mesh(MeshOptions(data, fsdp))
     step = make_train_step(
         experiment,

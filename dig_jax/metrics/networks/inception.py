@@ -6,7 +6,7 @@ network alone with published ones. All in float32 at the highest matmul precisio
 """
 
 from functools import lru_cache, partial
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +28,12 @@ from dig_jax.metrics.networks.inception_weights import (
     hash_weights,
     read_weights,
 )
+from dig_jax.options import Resize
 
-Resize: TypeAlias = Literal["tf1", "torch"]
-"""How images become the network's input: scores under one rule are not the other's.
-
-tf1: as the published graph, TTUR, the ADM evaluator and torch-fidelity: samples at i *
-in / out, no antialiasing, then (x - 128) / 128. torch: as pytorch-fid: samples at (i +
-1/2) * in / out - 1/2, no antialiasing, then x / 127.5 - 1.
-"""
+# How images become the network's input; scores under one rule are not the other's.
+# tf1: as the published graph, TTUR, the ADM evaluator and torch-fidelity: samples at
+# i * in / out, no antialiasing, then (x - 128) / 128. torch: as pytorch-fid: samples at
+# (i + 1/2) * in / out - 1/2, no antialiasing, then x / 127.5 - 1.
 
 IMAGE_SIZE = 299
 NUM_SPATIAL_CHANNELS = 7

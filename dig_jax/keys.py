@@ -1,0 +1,199 @@
+"""The keys of a configuration: type, default, meaning, marks, and their checks.
+
+A section of a configuration is a frozen dataclass of `dig_jax/options.py`, where a key
+is one line: `log_every: PositiveInt = harmless(100, "Steps between two lines.")`. Where
+a section's keys depend on a name (backbone, sde, data), they are the keywords of the
+constructor that the name stands for: its signature has their types and defaults, its
+docstring their meanings, and a mark stands in the annotation, as in `unroll:
+Rounding[NonNegativeInt] = 0`.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import partial
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, get_args
+
+import pydantic
+
+from dig_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What another value of a key changes.
+
+    Attributes:
+        free: A run goes on with it: its parameters mean the same, and the steps that it
+            has taken are the same.
+        bits: What a training step computes, be it in rounding alone.
+        images: The images that the same parameters draw, be it in rounding alone.
+    """
+
+    free: bool
+    bits: bool
+    images: bool
+
+
+NETWORK = Marks(free=False, bits=True, images=True)
+"""What a run is; a constructor's keywords have these marks, if they say no others."""
+LEARNING = Marks(free=False, bits=True, images=False)
+"""How its parameters are found."""
+ROUNDING = Marks(free=True, bits=True, images=True)
+"""The order that the same numbers are added up in."""
+ROUNDING_STEP = Marks(free=True, bits=True, images=False)
+"""The same, in a training step alone."""
+DRAWING = Marks(free=True, bits=False, images=True)
+"""How images are drawn."""
+HARMLESS = Marks(free=True, bits=False, images=False)
+"""What is read, written, measured, when and how much of it."""
+
+Rounding: TypeAlias = Annotated[T, ROUNDING]
+"""The type of a constructor's keyword that has the marks ROUNDING."""
+
+
+class Key(NamedTuple):
+    """One key of a section.
+
+    Attributes:
+        type: Its type, as annotated.
+        default: `dataclasses.MISSING` where it must be given.
+        meaning: "" where a constructor's docstring has it.
+        marks: What another value changes.
+    """
+
+    type: Any
+    default: Any
+    meaning: str
+    marks: Marks
+
+    @property
+    def has_default(self) -> bool:
+        """Whether it may be left out."""
+        return self.default is not MISSING
+
+
+def keys_of(constructor: Callable[..., Any]) -> dict[str, Key]:
+    """The keys that a section's dataclass, or a constructor in a table, takes."""
+    if is_dataclass(constructor):
+        return {
+            f.name: Key(f.type, f.default, f.metadata["meaning"], f.metadata["marks"])
+            for f in fields(constructor)
+            if "marks" in f.metadata
+        }
+    return {
+        name: Key(
+            Any if keyword.annotation is keyword.empty else keyword.annotation,
+            MISSING if keyword.default is keyword.empty else keyword.default,
+            "",
+            next(
+                (a for a in get_args(keyword.annotation) if isinstance(a, Marks)),
+                NETWORK,
+            ),
+        )
+        for name, keyword in _parameters(constructor).items()
+    }
+
+
+def _parameters(constructor: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(constructor, eval_str=True).parameters
+
+
+def _key(marks: Marks, default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "marks": marks})
+
+
+# Fields of a section's dataclass, by their marks: of a default and a meaning.
+network = partial(_key, NETWORK)
+learning = partial(_key, LEARNING)
+rounding_step = partial(_key, ROUNDING_STEP)
+drawing = partial(_key, DRAWING)
+harmless = partial(_key, HARMLESS)
+
+
+def check_keywords(
+    name: str,
+    function: Callable[..., Any],
+    section: Mapping[str, Any],
+    others: Collection[str] = (),
+) -> dict[str, Any]:
+    """All keywords of a constructor, as a section and its own defaults have them.
+
+    Args:
+        name: The section's name, for messages.
+        function: The constructor, whose keywords are annotated with types.
+        section: Keywords from the configuration.
+        others: Keywords of it that are no keys of the section.
+
+    Raises:
+        InputError: As for `call_with_section`.
+    """
+    keyed = make_dataclass(
+        "Section",
+        [
+            (name, key.type, field(default=key.default))
+            for name, key in keys_of(function).items()
+            if name not in others
+        ],
+        kw_only=True,
+    )
+    return vars(call_with_section(name, keyed, section)).copy()
+
+
+def call_with_section(
+    name: str,
+    function: Callable[..., T],
+    section: Mapping[str, Any],
+    **more: Any,
+) -> T:
+    """Call a constructor with a section's keys, checked against its signature.
+
+    Args:
+        name: The section's name, for messages.
+        function: A function or dataclass whose keywords are annotated with types.
+        section: Keywords from the configuration.
+        **more: Keywords that do not come from the configuration.
+
+    Raises:
+        InputError: An unknown key, a missing one, or a value of a wrong type or range.
+    """
+    keywords = inspect.signature(function).parameters
+    check_known(name, section, set(keywords) - set(more))
+    for key in section:
+        if isinstance(section[key], float) and not math.isfinite(section[key]):
+            raise InputError(f"config.{name}.{key} must be finite, got {section[key]}.")
+    try:
+        if inspect.isclass(function):
+            return pydantic.TypeAdapter(function).validate_python({**section, **more})
+        return pydantic.validate_call(function)(**section, **more)
+    except pydantic.ValidationError as error:
+        raise InputError(_describe(name, error)) from None
+
+
+def check_known(name: str, section: Mapping[str, Any], keys: Collection[str]) -> None:
+    """Raise InputError for a key of a section that is none of those."""
+    for key in section:
+        if key not in keys:
+            raise InputError(
+                f"Unknown key config.{name}.{key}. Available: "
+                f"{', '.join(sorted(keys))}."
+            )
+
+
+def _describe(name: str, error: pydantic.ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):  # raised by the constructor itself
+            problems.append(str(cause))
+            continue
+        key = ".".join(str(part) for part in problem["loc"])
+        if "missing" in problem["type"]:
+            problems.append(f"config.{name}.{key} is missing.")
+        else:
+            message = problem["msg"].replace("Input should be", "must be", 1)
+            problems.append(f"config.{name}.{key} {message}, got {problem['input']!r}.")
+    return " ".join(problems)

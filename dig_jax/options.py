@@ -1,0 +1,382 @@
+"""The nine sections of a configuration, each with all its keys.
+
+Each key has its type, default and meaning, and by the word that makes it its marks (see
+`dig_jax/keys.py`): whether a run may go on with another value, and whether that changes
+what is computed, or images.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from dig_jax.errors import InputError
+from dig_jax.keys import (
+    drawing,
+    harmless,
+    keys_of,
+    learning,
+    network,
+    rounding_step,
+)
+
+GradientDType: TypeAlias = Literal["float32", "bfloat16"]
+ImageSize: TypeAlias = PositiveInt | tuple[PositiveInt, PositiveInt]
+LossSpace: TypeAlias = Literal["eps", "x0", "v", "flow", "edm", "min_snr"]
+Network: TypeAlias = Literal["inception", "classifier"]
+Prediction: TypeAlias = Literal["eps", "x0", "v", "flow", "edm"]
+Resize: TypeAlias = Literal["tf1", "torch"]
+TimeSampling: TypeAlias = Literal["uniform", "stratified", "log_normal", "logit_normal"]
+
+
+@dataclass(frozen=True)
+class NamedOptions:
+    """A section whose keys depend on the name in it: backbone and sde.
+
+    Attributes:
+        keywords: All of the named constructor's keys, checked.
+    """
+
+    name: str = network(MISSING, "Entry of the section's table.")
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The images, and how they are read.
+
+    Attributes:
+        keywords: All further keys of the data set's own constructor, checked.
+    """
+
+    name: str = network(MISSING, "Entry of DATASETS.")
+    image_size: ImageSize = network(
+        MISSING, "Side, or (rows, cols), in pixels; a data set may have its own."
+    )
+    channels: Literal[1, 3] = network(3, "1 or 3; a data set may have its own.")
+    data_dir: str = harmless("", "Where the data set is kept; TFDS's folder for ''.")
+    random_flip: bool = learning(
+        False, "Mirror each training image left to right with probability 1/2."
+    )
+    num_threads: NonNegativeInt = harmless(4, "Threads that read ahead.")
+    num_workers: NonNegativeInt = harmless(0, "Processes that read ahead; 0 for none.")
+    max_damaged_share: Annotated[float, Field(ge=0, le=1)] = harmless(
+        0.001,
+        "Share of a split's records that may be damaged: they are named, and the next "
+        "ones taken instead.",
+    )
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(row, col, rgb)."""
+        size = self.image_size
+        rows, cols = (size, size) if isinstance(size, int) else size
+        return rows, cols, self.channels
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learned, and how its error is measured; the two are free of each other.
+
+    Below sigma_tilde = sigma / alpha is the noise of an image scaled back to its size.
+    """
+
+    prediction: Prediction = network(
+        "eps",
+        "What the network predicts: the noise eps; the image x0; v = alpha eps - sigma "
+        "x0 (arXiv:2202.00512); the velocity eps - x0 of a straight path "
+        "(arXiv:2210.02747); or EDM's F around a scaled x_t (arXiv:2206.00364, Eq. 7), "
+        "the only one whose input is scaled.",
+    )
+    loss_space: LossSpace = learning(
+        "eps",
+        "What the squared error is measured in: one of those, or min_snr, the error in "
+        "x0 times min(SNR, min_snr_gamma) (arXiv:2303.09556). L_simple is that of eps.",
+    )
+    times: TimeSampling = learning(
+        "uniform",
+        "uniform; stratified: one in each of as many intervals as there are images; "
+        "log_normal: log(sigma_tilde) is normal, as in EDM; logit_normal: log(t / (1 - "
+        "t)) is standard normal (arXiv:2403.03206), which on the straight path is "
+        "log_normal with mean 0 and deviation 1.",
+    )
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = network(
+        0.0,
+        "Probability that an image is shown without its label, so that the network "
+        "also learns to do without, as guidance needs.",
+    )
+    min_snr_gamma: PositiveFloat = learning(5.0, "Greatest weight of min_snr.")
+    sigma_data: PositiveFloat = network(
+        0.5, "Standard deviation of the pixels, for the edm prediction and space."
+    )
+    log_sigma_mean: float = learning(
+        -1.2, "Mean of log(sigma_tilde) for log_normal times."
+    )
+    log_sigma_std: PositiveFloat = learning(1.2, "Its standard deviation.")
+
+    def __post_init__(self) -> None:
+        _check_choice("prediction", self.prediction, get_args(Prediction))
+        _check_choice("loss_space", self.loss_space, get_args(LossSpace))
+        _check_choice("times", self.times, get_args(TimeSampling))
+        if not 0 <= self.label_dropout < 1:
+            raise InputError(
+                f"label_dropout must be in [0, 1): without any label nothing "
+                f"conditional is learned; got {self.label_dropout}."
+            )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(
+            f"Unknown {name} {value!r}. Available: {', '.join(sorted(choices))}."
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW, its learning rate along the run, and the clipping of gradients."""
+
+    learning_rate: PositiveFloat = learning(2e-4, "After the warm-up.")
+    warmup_steps: NonNegativeInt = learning(2500, "Steps of linear warm-up from 0.")
+    schedule: Literal["constant", "cosine"] = learning(
+        "constant",
+        "constant after the warm-up, or cosine down to 0 at training.num_steps.",
+    )
+    weight_decay: NonNegativeFloat = learning(
+        0.03, "Decoupled, times the learning rate."
+    )
+    betas: tuple[float, float] = learning(
+        (0.99, 0.999), "Decay of the first and second moment, in [0, 1)."
+    )
+    max_grad_norm: NonNegativeFloat = learning(
+        0.0, "Clip the gradient to this global norm; 0 for no clipping."
+    )
+
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optimizer.betas must lie in [0, 1), got {self.betas}.")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long a run trains, and what it writes on the way."""
+
+    batch_size: PositiveInt = learning(
+        128, "Images in a global batch, over all devices."
+    )
+    # With the cosine schedule it also has bits: the training's environment notes it.
+    num_steps: PositiveInt = harmless(500_000, "Steps of the whole run.")
+    microbatch: NonNegativeInt = rounding_step(
+        0,
+        "Images of the global batch that are computed at a time, with less memory; 0 "
+        "for all of them. The result is the same to rounding.",
+    )
+    gradient_dtype: GradientDType = learning(
+        "float32",
+        "What gradients are added up in over devices, float32 or bfloat16: half the "
+        "bytes, with bfloat16's rounding at each addition.",
+    )
+    ema_decay: NonNegativeFloat = learning(
+        0.9999, "Decay of the average of the parameters, in [0, 1)."
+    )
+    posthoc_ema: bool = learning(
+        False,
+        "Whether to keep two more averages and snapshots of them, from which one of "
+        "any width is made after the run (arXiv:2312.02696).",
+    )
+    posthoc_every: PositiveInt = harmless(
+        5000, "Steps between two such snapshots; the last step has one anyway."
+    )
+    log_every: PositiveInt = harmless(100, "Steps between two lines of metrics.")
+    diversity_every: NonNegativeInt = harmless(
+        1000, "Steps between two measurements of feature diversity; 0: never."
+    )
+    sample_every: NonNegativeInt = harmless(
+        10_000, "Steps between two pictures of samples; 0: at the end alone."
+    )
+    samples_per_class: PositiveInt = harmless(
+        10, "Images of each class in such a picture."
+    )
+    checkpoint_every: PositiveInt = harmless(
+        5000, "Steps between two checkpoints; the last step is saved anyway."
+    )
+    keep_checkpoints: PositiveInt = harmless(3, "Number of newest checkpoints kept.")
+    evaluate_every: NonNegativeInt = harmless(
+        0,
+        "Steps between two evaluations, as the evaluation section says; the last step "
+        "has one too. 0: never.",
+    )
+    evaluate_images: PositiveInt = harmless(1000, "Images drawn for one.")
+    keep_best: str = harmless(
+        "",
+        "Score by which the best evaluated checkpoint is kept too, without its number "
+        "of images, as in fid; '' for none.",
+    )
+    watchdog_seconds: NonNegativeFloat = harmless(
+        600.0,
+        "The process is ended, to be started again, when no step was done for so long; "
+        "pictures and evaluations do not count. 0: never.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.ema_decay >= 1:
+            raise InputError(
+                f"config.training.ema_decay must lie in [0, 1), got {self.ema_decay}."
+            )
+        if self.keep_best and not self.evaluate_every:
+            raise InputError(
+                f"config.training.keep_best={self.keep_best!r} needs evaluations "
+                f"during training: set config.training.evaluate_every."
+            )
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How images are drawn."""
+
+    solver: str = drawing("euler_maruyama", "Entry of SOLVERS.")
+    num_steps: PositiveInt = drawing(
+        1000, "Steps of the solver; for dpm_solver the evaluations of the network."
+    )
+    order: Literal[1, 2, 3] | None = drawing(
+        None,
+        "Highest order of a step, for solvers that have several; None for the solver's "
+        "own.",
+    )
+    eta: float | None = drawing(
+        None, "Share of new noise, for solvers that may have some; None for their own."
+    )
+    time_grid: str = drawing(
+        "auto", "Entry of TIME_GRIDS, or auto for what suits the solver."
+    )
+    t_start: float = drawing(1.0, "Time at which the solver starts.")
+    t_end: float = drawing(1e-3, "Time at which it stops.")
+    guidance: float = drawing(
+        1.0, "Scale w of guidance, D_worse + w (D - D_worse); 1 for none."
+    )
+    guidance_interval: tuple[float, float] = drawing(
+        (0.0, 1.0), "(least, greatest) time at which to guide."
+    )
+    guidance_schedule: Literal["constant", "power_cosine"] = drawing(
+        "constant", "constant or power_cosine."
+    )
+    guidance_power: PositiveFloat = drawing(4.0, "Exponent of power_cosine.")
+    guide: str = drawing(
+        "",
+        "Workdir of a worse run to guide by (autoguidance); '' to guide by this "
+        "network without labels.",
+    )
+    guide_step: NonNegativeInt | None = drawing(
+        None, "The guide's checkpoint; None for its newest."
+    )
+    sigma_rel: PositiveFloat | None = drawing(
+        None,
+        "Relative width of the average of the parameters, made after training from a "
+        "run's post-hoc EMA; None for the average that the run kept.",
+    )
+    num_images: PositiveInt = harmless(
+        100, "How many to draw; fewer are the first of more."
+    )
+    labels: str | int | tuple[int, ...] = drawing(
+        "balanced",
+        "balanced (each class in turn), uniform (at random), training (at random, as "
+        "often as among the training images), one label, or several to go through in "
+        "turn: a tuple, or text such as 0,3,5.",
+    )
+    seed: NonNegativeInt = drawing(0, "The same seed gives the same images.")
+    batch_size: PositiveInt = harmless(
+        64, "Images in one call of the device; changes no image."
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What images are scored by."""
+
+    metrics: tuple[str, ...] | None = harmless(
+        None, "Entries of METRICS: scores from pixels; None for all of them."
+    )
+    features: Literal["auto", "inception", "classifier", "none"] = harmless(
+        "auto",
+        "Network whose features are compared: inception, classifier (a small one, "
+        "trained on the data set itself), none, or auto: Inception where its weights "
+        "are named, else the classifier where images have labels.",
+    )
+    inception_weights: str = harmless("", "File of Inception's weights.")
+    resize: Resize = harmless(
+        "tf1",
+        "How images become Inception's input: tf1 as the published scores, or torch.",
+    )
+    reference: str = harmless(
+        "",
+        "File of reference statistics, of this program, pytorch-fid or the ADM "
+        "evaluator; '' for those of the data set itself, made when they are missing.",
+    )
+    reference_split: str = harmless("train", "Of which part of the data set.")
+    num_held: NonNegativeInt = harmless(
+        10_000, "Images whose features are kept, for KID, precision and recall."
+    )
+    allow_few_images: bool = harmless(
+        False,
+        "Score sets with fewer images than features; Frechet distances are then biased "
+        "upwards by much.",
+    )
+    allow_other_reference: bool = harmless(
+        False, "Use statistics of other images, weights or resizing."
+    )
+    cache_dir: str = harmless(
+        "",
+        "Where statistics and the classifier are kept; '' for a folder beside the data "
+        "set.",
+    )
+
+    def choose_network(self, num_classes: int) -> Network | None:
+        """The network that features come from; None for none.
+
+        Args:
+            num_classes: Labels of the data set.
+        """
+        if self.features == "auto":
+            if self.inception_weights:
+                return "inception"
+            return "classifier" if num_classes > 1 else None
+        return None if self.features == "none" else self.features
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """How many devices along each axis of the mesh; the batch is spread over both."""
+
+    data: int = rounding_step(
+        -1, "Groups of devices, each of which keeps the whole state; -1: the rest."
+    )
+    fsdp: int | None = rounding_step(
+        None,
+        "Devices of a group, over which parameters, their averages and the optimizer's "
+        "state are spread; -1: the rest. None: with data=-1 the devices that a fast "
+        "network joins (a TPU slice, a GPU host) up to 64 of them, on TPUs up to half "
+        "of all; else 1, the state on every device.",
+    )
+
+
+SECTIONS: dict[str, type] = {
+    "backbone": NamedOptions,
+    "data": DataOptions,
+    "evaluation": EvaluationOptions,
+    "mesh": MeshOptions,
+    "objective": Objective,
+    "optimizer": OptimizerOptions,
+    "sample": SampleOptions,
+    "sde": NamedOptions,
+    "training": TrainingOptions,
+}
+"""The sections of a run's configuration; beside them stands its seed."""
+
+FREE_SECTIONS = tuple(
+    section
+    for section, options in SECTIONS.items()
+    if all(key.marks.free for key in keys_of(options).values())
+)
+"""Sections that say nothing of the parameters: every key of theirs is free."""
