@@ -144,6 +144,8 @@ def _refusal(
         padding: Tokens of an image that are padding.
         target: What is compiled for, where it is not this machine.
     """
+    if target is not None and target.gpu is None:
+        return "it is not said for which GPU"
     capability = compute_capability()
     if capability is not None and capability < LEAST_CAPABILITY:
         return "the GPU's compute capability is {}.{}".format(*capability)

@@ -111,6 +111,7 @@ def test_what_computes_attention_on_an_h100_is_said(name, attention, said, calls
     text = format_report(found)
     assert ("attention by" in text) == (said is not None)
     assert said is None or f"attention by {said}" in text
+    assert found.costs is not None
     kinds = found.costs.custom_calls.items()
     assert sum(n for kind, n in kinds if "__cudnn$fmha" in kind) == calls
     assert report_record(found)["attention"] == found.attention

@@ -1,5 +1,7 @@
 """Attention against its formula in NumPy, its derivatives, and padding."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,14 +120,15 @@ def test_tokens_have_no_order_and_images_do_not_meet(rng):
     np.testing.assert_allclose(run(h.at[1].add(1.0))[::2], out[::2], atol=1e-6)
 
 
-def padded_tail_ignored(heads, tails, **options):
+def padded_tail_ignored(heads, tails, **options: Any):
     """Attention of the tokens before the tails, as a function of those alone."""
 
     def attend(*heads):
         parts = [
             jnp.concatenate([x, t], axis=1) for x, t in zip(heads, tails, strict=True)
         ]
-        out = dot_product_attention(*parts, padding=tails[0].shape[1], **options)
+        q, k, v = parts
+        out = dot_product_attention(q, k, v, padding=tails[0].shape[1], **options)
         return out[:, : heads[0].shape[1]]
 
     return attend(*heads), attend
@@ -181,7 +184,7 @@ def test_what_cudnn_is_asked_for_is_the_same_attention(rng, monkeypatch):
     np.testing.assert_allclose(out, in_numpy(*heads), atol=4 * 2.0**-8)
     gradient = jax.grad(lambda *heads: jnp.sum(attend(*heads) ** 2), argnums=(0, 1, 2))
     plainly = jax.grad(
-        lambda *heads: jnp.sum(dot_product_attention(*heads, "mixed") ** 2),
+        lambda q, k, v: jnp.sum(dot_product_attention(q, k, v, "mixed") ** 2),
         argnums=(0, 1, 2),
     )
     for ours, theirs in zip(gradient(*heads), plainly(*heads), strict=True):

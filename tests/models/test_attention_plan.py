@@ -1,6 +1,7 @@
 """What computes attention, chosen for GPUs that are not there and for this machine."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +18,23 @@ A100 = H100._replace(compute_capability=(8, 0))
 T4 = H100._replace(compute_capability=(7, 5))
 
 
-def choose(attention="auto", dtype="mixed", gpu=H100, channels=64, **options):
-    """For 257 tokens and two heads."""
-    sizes = dict(width=2 * channels, num_heads=2, num_tokens=257, **options)
+def choose(gpu: Gpu | None = H100, channels: int = 64, **options: Any):
+    """For 257 tokens and two heads; auto and mixed where nothing else is asked for."""
+    usual = dict(attention="auto", dtype="mixed", num_tokens=257, num_heads=2)
+    arguments: Any = {**usual, "width": 2 * channels, **options}
     if gpu is None:
-        return choose_attention(attention, dtype, **sizes)
+        return choose_attention(**arguments)
     with compiling_for("gpu", gpu):
-        return choose_attention(attention, dtype, **sizes)
+        return choose_attention(**arguments)
 
 
 def test_on_a_cpu_attention_is_plain_products():
-    assert choose(gpu=None) == AttentionPlan(257)
-    assert str(choose(gpu=None)) == "plain products"
+    assert choose(None) == AttentionPlan(257)
+    assert str(choose(None)) == "plain products"
     with pytest.raises(
         InputError, match=r"NVIDIA GPU.*got cpu and mixed.*auto and xla"
     ):
-        choose("cudnn", gpu=None)
+        choose(None, attention="cudnn")
 
 
 def test_heads_divide_the_width():
@@ -45,23 +47,18 @@ def test_auto_is_cudnn_with_the_fewest_tokens_that_its_gradient_takes(dtype):
     plan = choose(dtype=dtype)
     assert plan.kernel == "cudnn"
     assert str(plan) == "cuDNN's, 257 tokens padded to 258"
-    assert choose("cudnn", dtype=dtype) == plan
-    assert choose("xla", dtype=dtype) == AttentionPlan(257)
+    assert choose(attention="cudnn", dtype=dtype) == plan
+    assert choose(attention="xla", dtype=dtype) == AttentionPlan(257)
     assert choose(dtype="float32") == AttentionPlan(257)
-    even = choose_attention_on_h100(num_tokens=256)
+    even = choose(num_tokens=256)
     assert (even.kernel, even.padding) == ("cudnn", 0)
-
-
-def choose_attention_on_h100(**sizes):
-    with compiling_for("gpu", H100):
-        return choose_attention("auto", "mixed", width=128, num_heads=2, **sizes)
 
 
 def test_tokens_are_padded_to_the_multiple_that_is_asked_for():
     assert choose(token_multiple=8).padding == 7
     assert choose(token_multiple=3).padding == 1  # 258, even as it is
     assert choose(token_multiple=257).padding == 257  # 514: 257 is not even
-    assert choose("xla", token_multiple=8) == AttentionPlan(257, "xla", 7, 7)
+    assert choose(attention="xla", token_multiple=8) == AttentionPlan(257, "xla", 7, 7)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +80,16 @@ def test_what_the_gpu_refuses_is_plain_or_one_line(gpu, channels, works):
     assert plan.padding == 0
     assert plan.refusal in str(plan)
     with pytest.raises(InputError, match="257 tokens and heads of") as error:
-        choose("cudnn", gpu=gpu, channels=channels)
+        choose(attention="cudnn", gpu=gpu, channels=channels)
     assert plan.refusal in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_without_its_gpu_cudnn_is_not_taken_for_a_platform():
     with compiling_for("gpu"):
-        plan = choose_attention("auto", "mixed", width=64, num_heads=1, num_tokens=4)
+        plan = choose(None)
     assert plan.kernel == "xla"
-    assert "cuDNN" in plan.refusal
+    assert plan.refusal == "it is not said for which GPU"
 
 
 def test_what_can_be_traced_but_not_run_is_refused(monkeypatch):
@@ -101,15 +98,11 @@ def test_what_can_be_traced_but_not_run_is_refused(monkeypatch):
     monkeypatch.setattr(inside, "check_cudnn_version", lambda: 91500)
     monkeypatch.setattr(attention_plan, "target_platform", lambda: "gpu")
     attention_plan._refusal.cache_clear()
-    with compiling_for("gpu", H100):
-        assert choose_attention(
-            "auto", "mixed", width=64, num_heads=1, num_tokens=4
-        ).kernel == ("cudnn")
-    plan = choose_attention("auto", "mixed", width=64, num_heads=1, num_tokens=4)
-    assert plan.kernel == "xla"
-    assert "dot_product_attention" in plan.refusal
+    assert choose(H100).kernel == "cudnn"
+    assert choose(None).kernel == "xla"
+    assert "dot_product_attention" in choose(None).refusal
     with pytest.raises(InputError, match="dot_product_attention"):
-        choose_attention("cudnn", "mixed", width=64, num_heads=1, num_tokens=4)
+        choose(None, attention="cudnn")
     attention_plan._refusal.cache_clear()
 
 

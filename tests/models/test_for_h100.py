@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import FrozenConfigDict
 
-from dig_jax.comparison.plan import vary
+from dig_jax.config import vary
 from dig_jax.devices.target import Gpu, compiling_for
-from dig_jax.experiment import create_data_options
+from dig_jax.experiment import create_experiment
 from dig_jax.models import create_backbone
 
 H100 = Gpu(compute_capability=(9, 0), cudnn_version=90800)
@@ -52,15 +52,16 @@ def test_every_configuration_is_among_them():
 def test_the_gradient_can_be_made_for_an_h100(case):
     config = CASES[case].copy_and_resolve_references()
     config.backbone.update(depth=2, unroll=1)  # two blocks, in a loop, stand for all
-    image_shape = create_data_options(config.data).image_shape
-    null_label = config.objective.get("label_dropout", 0.0) > 0
+    experiment = create_experiment(config)
+    image_shape = experiment.data.image_shape
+    null_label = experiment.objective.label_dropout > 0
     has_attention = config.backbone.name in ("uvit", "dit")
     dtypes = {config.backbone.get("dtype", "float32")}
     for dtype in dtypes | ({"mixed", "bfloat16"} if has_attention else set()):
         options = FrozenConfigDict({**config.backbone, "dtype": dtype})
         attention, program = made_for_h100(options, image_shape, null_label)
         if not has_attention:
-            assert attention is None
+            assert not attention
         elif dtype == "float32":
             assert attention == "plain products"
         else:
@@ -90,4 +91,4 @@ def made_for_h100(options, image_shape, null_label):
         program = ""
         if backbone.attention is not None:
             program = traced.lower(lowering_platforms=("cuda",)).as_text()
-    return backbone.attention, program
+    return backbone.attention or "", program
