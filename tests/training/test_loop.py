@@ -5,6 +5,7 @@ import signal
 
 import jax
 import numpy as np
+import processes
 import pytest
 from processes import Started, digits_config, digits_flags
 
@@ -29,16 +30,11 @@ from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.step import create_state
 
 TINY = {
-    "backbone.width": 16,
-    "backbone.depth": 2,
-    "backbone.patch_sizes": (4, 8),
-    "training.batch_size": 8,
+    **processes.TINY,
     "training.num_steps": 240,
     "training.log_every": 10,
     "training.checkpoint_every": 20,
     "training.diversity_every": 100,
-    "training.evaluate_every": 0,
-    "training.keep_best": "",
     "training.sample_every": 120,
     "training.samples_per_class": 2,
     "training.posthoc_ema": True,

@@ -1,0 +1,43 @@
+"""Where the time of a test run goes: the files that take long, first and told."""
+
+from collections import Counter
+
+import pytest
+
+# Under pytest-xdist a worker takes a whole file at a time. The slowest come first, in
+# this order, so that the workers end together; the table at a run's end says which.
+SLOWEST_FIRST: tuple[str, ...] = ()
+NUM_TOLD = 10
+
+
+def slowest_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Tests in the order of their files; each file's keep theirs.
+
+    Raises:
+        pytest.UsageError: SLOWEST_FIRST names a file that is not there.
+    """
+    names = dict.fromkeys(file_of(item.nodeid) for item in items)
+    rank = {name: i for i, name in enumerate(SLOWEST_FIRST)}
+    order = sorted(names, key=lambda name: rank.get(name, len(rank)))
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(items, key=lambda item: places[file_of(item.nodeid)])
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def tell_slowest(terminal: pytest.TerminalReporter) -> None:
+    """The seconds of the slowest files, with set-up and tear-down of their tests."""
+    seconds, cases = Counter(), Counter()
+    for reports in terminal.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[file_of(report.nodeid)] += report.duration
+                cases[file_of(report.nodeid)] += report.when == "call"
+    if len(seconds) < 2:
+        return
+    total = sum(seconds.values())
+    terminal.section(f"slowest of {len(seconds)} files, {total:.0f} s in all")
+    for name, spent in seconds.most_common(NUM_TOLD):
+        terminal.line(f"{spent:7.1f} s  {cases[name]:4d} cases  {name}")
