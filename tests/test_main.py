@@ -5,9 +5,9 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -404,30 +404,47 @@ def test_evaluation_records_and_prints_scores(run, own_workdir):
     assert again["scores"]["fd_digits10"] == record["scores"]["fd_digits10"]
 
 
+KILLED_AFTER_TWO_BATCHES = """
+import os, signal, sys
+from dig_jax.main import main
+from dig_jax.sampling.store import SampleStore
+
+append = SampleStore.append
+
+def append_and_die(store, images):
+    append(store, images)
+    if store.num_images == 32:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+SampleStore.append = append_and_die
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_a_killed_evaluation_goes_on_to_the_same_scores(own_workdir, monkeypatch):
     """SIGKILL when the first batches are on disk, then the same command again."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # to compile quickly
-    command = [
-        *(sys.executable, "-m", "dig_jax.main", "--mode=evaluate"),
+    arguments = [
+        "--mode=evaluate",
         f"--workdir={own_workdir}",
         "--config.evaluation.features=none",
         "--config.sample.num_images=96",
         "--config.sample.num_steps=4",
         "--config.sample.batch_size=16",
     ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    samples = own_workdir / "eval" / "samples"
-    shutil.rmtree(samples)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not [f for f in samples.glob("*/batches.jsonl") if f.stat().st_size]:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
-    again = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert re.search(r"Going on: \d+ of 96 images were drawn before", again.stdout)
+
+    def run(*how):
+        command = [sys.executable, *how, *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    done = run("-m", "dig_jax.main")
+    assert done.returncode == EXIT_DONE, done.stderr
+    shutil.rmtree(own_workdir / "eval" / "samples")
+    killed = run("-c", KILLED_AFTER_TWO_BATCHES)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = run("-m", "dig_jax.main")
+    assert again.returncode == EXIT_DONE, again.stderr
+    assert "Going on: 32 of 96 images were drawn before" in again.stdout
     first, second = read_records(own_workdir)
     assert first["scores"] == second["scores"]
     assert done.stdout.splitlines()[0] in again.stdout

@@ -68,7 +68,8 @@ def final_state(workdir, config):
 
 
 def start(workdir, data_dir):
-    return Started(workdir, *digits_flags(data_dir, TINY))
+    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile
+    return Started(workdir, *digits_flags(data_dir, TINY), environment=quickly)
 
 
 def test_run_writes_what_it_promises(finished):
