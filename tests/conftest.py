@@ -32,6 +32,10 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def pytest_configure():
+    slowest_files.check_names()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
     if is_worker(config):
         items[:] = slowest_files.slowest_first(items)

@@ -88,7 +88,7 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 def _no_program_kept() -> Iterator[None]:
     """Programs that are compiled here take too short a time for jax's cache."""
     name = "jax_persistent_cache_min_compile_time_secs"
-    before = jax.config.read(name)
+    before = getattr(jax.config, name)
     jax.config.update(name, math.inf)
     try:
         yield

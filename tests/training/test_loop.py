@@ -231,8 +231,17 @@ def damage_by_line(workdir):
     return {row["step"]: row.get("damaged_records") for row in rows}
 
 
+# With a rate that does not know how many steps there are, all compile one program.
+DAMAGED = {
+    "data.max_damaged_share": 0.2,
+    "optimizer.schedule": "constant",
+    "training.diversity_every": 0,
+    "training.posthoc_ema": False,
+}
+
+
 def test_damaged_records_are_counted_through_interruptions(damaged_dir, tmp_path):
-    changes = {"data.max_damaged_share": 0.2, "training.posthoc_ema": False}
+    changes = {**DAMAGED}
     expected = expected_damage(damaged_dir, 40)
     for num_steps in (15, 40):
         changes["training.num_steps"] = num_steps
@@ -250,7 +259,7 @@ def test_damage_that_was_not_counted_from_the_start_is_not_told(
     def meta_of_before(self, *rest):
         return {k: v for k, v in meta(self, *rest).items() if k != "damaged_records"}
 
-    changes = {"data.max_damaged_share": 0.2, "training.num_steps": 10}
+    changes = {**DAMAGED, "training.num_steps": 10}
     with monkeypatch.context() as patched:
         patched.setattr(TrainingSetup, "meta", meta_of_before)
         train(tiny_config(damaged_dir, **changes), tmp_path)
