@@ -1,6 +1,6 @@
 """Where the time of a test run goes: the files that take long, first and told."""
 
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,8 @@ def file_of(nodeid: str) -> str:
 
 def tell_slowest(terminal: pytest.TerminalReporter) -> None:
     """The seconds of the slowest files, with set-up and tear-down of their tests."""
-    seconds, cases = Counter(), Counter()
+    seconds: dict[str, float] = defaultdict(float)
+    cases: dict[str, int] = defaultdict(int)
     for reports in terminal.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
@@ -68,5 +69,5 @@ def tell_slowest(terminal: pytest.TerminalReporter) -> None:
         return
     total = sum(seconds.values())
     terminal.section(f"slowest of {len(seconds)} files, {total:.0f} s in all")
-    for name, spent in seconds.most_common(NUM_TOLD):
-        terminal.line(f"{spent:7.1f} s  {cases[name]:4d} cases  {name}")
+    for name in sorted(seconds, key=seconds.__getitem__, reverse=True)[:NUM_TOLD]:
+        terminal.line(f"{seconds[name]:7.1f} s  {cases[name]:4d} cases  {name}")

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import zlib
 from collections import namedtuple
+from typing import Any
 
-import jax
 import program_cache
 import pytest
 import slowest_files
@@ -88,7 +88,7 @@ def test_a_half_written_program_is_read_without_a_word_by_other_processes(tmp_pa
 
 
 def test_slow_files_come_first_and_tests_stay_in_their_order(monkeypatch):
-    item = namedtuple("item", "nodeid")
+    item: Any = namedtuple("item", "nodeid")
     monkeypatch.setattr(slowest_files, "SLOWEST_FIRST", ("c.py", "b.py"))
     items = [item(f"{file}.py::{test}") for file in "abc" for test in (2, 1)]
     ordered = [item.nodeid for item in slowest_files.slowest_first(items)]
