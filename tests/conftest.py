@@ -120,10 +120,10 @@ def on_devices(tmp_path_factory) -> Callable[..., dict[str, np.ndarray]]:
         module = Path(inspect.getfile(function))
         path = tmp_path_factory.mktemp("on_devices") / "arrays.npz"
         script = (
-            "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
+            "import sys, numpy; sys.path[:0] = sys.argv[1:3]\n"
             f"import {module.stem} as module\n"
-            f"arrays = module.{function.__name__}(*sys.argv[3:])\n"
-            "numpy.savez(sys.argv[2], **arrays)"
+            f"arrays = module.{function.__name__}(*sys.argv[4:])\n"
+            "numpy.savez(sys.argv[3], **arrays)"
         )
         quickly = jax.config.read("jax_disable_most_optimizations")
         environment = {
@@ -132,8 +132,9 @@ def on_devices(tmp_path_factory) -> Callable[..., dict[str, np.ndarray]]:
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(quickly)),
         }
+        folders = module.parent, Path(__file__).parent
         subprocess.run(
-            [sys.executable, "-c", script, module.parent, path, *texts],
+            [sys.executable, "-c", script, *folders, path, *texts],
             check=True,
             env=environment,
         )

@@ -55,16 +55,20 @@ def tidy(folder: Path = FOLDER, max_bytes: int = MAX_BYTES) -> None:
     since = checked.stat().st_mtime if checked.exists() else 0.0
     kept = []
     for path in folder.glob("*/*-cache"):
-        found = path.stat()
-        if found.st_mtime >= since and not is_whole(path.read_bytes()):
-            path.unlink()
-        else:
+        try:
+            found = path.stat()
+            whole = found.st_mtime < since or is_whole(path.read_bytes())
+        except FileNotFoundError:  # another run tidies here too
+            continue
+        if whole:
             kept.append((max(found.st_atime, found.st_mtime), found.st_size, path))
+        else:
+            path.unlink(missing_ok=True)
     total = sum(size for _, size, _ in kept)
     for _, size, path in sorted(kept):
         if total <= max_bytes:
             break
-        path.unlink()
+        path.unlink(missing_ok=True)
         total -= size
     if folder.is_dir():
         checked.touch()
