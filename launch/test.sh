@@ -14,7 +14,8 @@ cd "$ROOT"
 if [[ "${1:-}" == --reliability ]]; then
   exec "$PYTHON" -m pytest -m reliability tests/reliability "${@:2}"
 fi
-# In the order of their names: by the number of their tests, files with few that start
-# many processes come last, and one process works on them while the others wait.
+# Whole files, in the order of tests/slowest_files.py: by the number of their tests,
+# files with few that start many processes would come last, and one process work on them
+# while the others wait. What was compiled is kept in .pytest_cache (tests/program_cache.py).
 exec "$PYTHON" -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile \
   --no-loadscope-reorder "$@"

@@ -1,4 +1,4 @@
-"""What every test runs under: shapes and types checked, on one CPU device."""
+"""What every test runs under: shapes and types are checked, on one CPU device."""
 
 import inspect
 import os
@@ -10,18 +10,44 @@ from pathlib import Path
 import bucket as buckets
 import jaxtyping
 import numpy as np
+import program_cache
 import pytest
+import slowest_files
 from absl import logging as absl_logging
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu would look for its hardware, aloud
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
+program_cache.keep_programs()
 
 # Before the first import of dig_jax: annotations are checked at every call.
 jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
 
 absl_logging.set_verbosity(absl_logging.WARNING)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is a process of pytest-xdist, not the one that it reports to."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_configure():
+    slowest_files.check_names()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    if is_worker(config):
+        items[:] = slowest_files.slowest_first(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter):
+    slowest_files.tell_slowest(terminalreporter)
+
+
+def pytest_sessionfinish(session: pytest.Session):
+    if not is_worker(session.config):
+        program_cache.tidy()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,6 +77,17 @@ def bucket():
 def data_dir(tmp_path_factory):
     """Where data sets are kept, and what is made of them, for a module's tests."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def trained_runs(tmp_path_factory):
+    """TrainedRuns that all workers share."""
+    from trained_runs import TrainedRuns
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    return TrainedRuns(folder / "trained_runs")
 
 
 @pytest.fixture
@@ -83,10 +120,10 @@ def on_devices(tmp_path_factory) -> Callable[..., dict[str, np.ndarray]]:
         module = Path(inspect.getfile(function))
         path = tmp_path_factory.mktemp("on_devices") / "arrays.npz"
         script = (
-            "import sys, numpy; sys.path.insert(0, sys.argv[1])\n"
+            "import sys, numpy; sys.path[:0] = sys.argv[1:3]\n"
             f"import {module.stem} as module\n"
-            f"arrays = module.{function.__name__}(*sys.argv[3:])\n"
-            "numpy.savez(sys.argv[2], **arrays)"
+            f"arrays = module.{function.__name__}(*sys.argv[4:])\n"
+            "numpy.savez(sys.argv[3], **arrays)"
         )
         quickly = jax.config.read("jax_disable_most_optimizations")
         environment = {
@@ -95,8 +132,9 @@ def on_devices(tmp_path_factory) -> Callable[..., dict[str, np.ndarray]]:
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(quickly)),
         }
+        folders = module.parent, Path(__file__).parent
         subprocess.run(
-            [sys.executable, "-c", script, module.parent, path, *texts],
+            [sys.executable, "-c", script, *folders, path, *texts],
             check=True,
             env=environment,
         )

@@ -11,6 +11,20 @@ from dig_jax.config import load_config_file
 from dig_jax.reporting.metric_writer import read_metrics
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
+# What runs on digits begin with here; each test says what else it needs.
+TINY = {
+    "backbone.width": 16,
+    "backbone.depth": 2,
+    "backbone.hops": 1,
+    "backbone.patch_sizes": (4, 8),
+    "training.batch_size": 8,
+    "training.samples_per_class": 1,
+    "training.diversity_every": 0,
+    "training.evaluate_every": 0,
+    "training.keep_best": "",
+    "training.sample_every": 0,
+    "sample.num_steps": 2,
+}
 
 
 def digits_config(data_dir, *changes):
@@ -24,9 +38,14 @@ def digits_config(data_dir, *changes):
 
 def digits_flags(data_dir, *changes):
     """The same for a command line."""
+    data = f"--config.data.data_dir={data_dir}"
+    return [f"--config={DIGITS}", data, *config_flags(*changes)]
+
+
+def config_flags(*changes):
+    """Dicts of changes for a command line; the last value of a key counts."""
     merged = {name: value for change in changes for name, value in change.items()}
-    flags = [f"--config.{name}={value}" for name, value in merged.items()]
-    return [f"--config={DIGITS}", f"--config.data.data_dir={data_dir}", *flags]
+    return [f"--config.{name}={value}" for name, value in merged.items()]
 
 
 class Started:

@@ -6,12 +6,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
 from bucket import BUCKET
-from jax.experimental.compilation_cache import compilation_cache
+from processes import digits_config
 
 import dig_jax
-from dig_jax.config import load_config_file
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation import read_records
 from dig_jax.export.export import export_run
@@ -27,24 +27,17 @@ pytestmark = pytest.mark.usefixtures("without_optimizations")
 
 RUN = f"{BUCKET}/runs/one"
 TINY = {
-    "backbone.width": 8,
-    "backbone.depth": 2,
-    "backbone.hops": 1,
-    "backbone.patch_sizes": (4,),
-    "training.batch_size": 8,
+    **processes.TINY,
     "training.num_steps": 4,
     "training.log_every": 1,
     "training.checkpoint_every": 2,
-    "training.diversity_every": 0,
     "training.evaluate_every": 2,
     "training.evaluate_images": 20,
     "training.keep_best": "frechet_pixels",
     "training.posthoc_ema": True,
     "training.posthoc_every": 1,
     "training.sample_every": 2,
-    "training.samples_per_class": 1,
     "sample.num_images": 20,
-    "sample.num_steps": 2,
     "evaluation.metrics": ("frechet_pixels",),
     "evaluation.features": "none",
 }
@@ -52,32 +45,11 @@ TINY = {
 
 def get_config():
     """The configuration of every run here: this file is its own --config."""
-    config = load_config_file(str(Path(__file__).parents[1] / "configs" / "digits.py"))
-    config.update_from_flattened_dict(TINY)
-    return config
+    return digits_config("", TINY)
 
 
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory, without_optimizations):
-    """Programs that several runs share are compiled for the first one."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    configure_compilation(settings)
-    yield
-    configure_compilation(before)
-
-
-def configure_compilation(settings):
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory, compiled_once):
+def local(tmp_path_factory, without_optimizations):
     """A local run that nothing interrupted, and where its data set is."""
     folder = tmp_path_factory.mktemp("local")
     train(folder / "run", folder)

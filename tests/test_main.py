@@ -1,16 +1,20 @@
 """The command line: exit codes, and one clear message for each mistake."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from processes import config_flags
+from trained_runs import SHORT
 
 from dig_jax import main as command_line
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, CheckpointSaveError
@@ -23,24 +27,10 @@ DIGITS = f"--config={CONFIGS / 'digits.py'}"
 CIFAR10 = f"--config={CONFIGS / 'cifar10.py'}"
 SUMMARY = "--mode=summary"
 TWO = ["--coordinator_address=127.0.0.1:1", "--num_processes=2", "--process_id=1"]
-TINY = [
-    DIGITS,
-    "--config.backbone.width=16",
-    "--config.backbone.depth=2",
-    "--config.backbone.hops=1",
-    "--config.training.num_steps=2",
-    "--config.training.batch_size=8",
-    "--config.training.samples_per_class=1",
-    "--config.training.diversity_every=0",
-    "--config.training.evaluate_every=0",
-    "--config.training.keep_best=",
-    "--config.training.posthoc_ema=true",
-    "--config.training.posthoc_every=1",
-    "--config.objective.label_dropout=0.1",
-    "--config.sample.num_steps=2",
-    "--config.sample.num_images=10",
-    "--config.mesh.data=1",
-]
+TINY = [DIGITS, *config_flags(SHORT)]
+LAST = 4  # its last step
+
+pytestmark = pytest.mark.usefixtures("without_optimizations")
 
 
 @pytest.fixture
@@ -71,12 +61,14 @@ def refuse(run):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, data_dir):
-    """A trained run of two steps, not to be changed."""
-    workdir = tmp_path_factory.mktemp("run")
-    arguments = [*TINY, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}"]
-    assert command_line.main(arguments) == EXIT_DONE
-    return workdir
+def data_dir(trained_runs):
+    return trained_runs.data_dir
+
+
+@pytest.fixture(scope="module")
+def workdir(trained_runs, without_optimizations):
+    """A trained run, not to be changed."""
+    return trained_runs.workdir()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], [DIGITS, "--help"]])
@@ -256,13 +248,21 @@ def test_a_data_set_that_is_not_prepared_is_refused_with_the_command(run, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def summary():
+    """What --mode=summary prints of the tiny run."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert command_line.main([*TINY, SUMMARY]) == EXIT_DONE
+    return printed.getvalue()
+
+
 @pytest.mark.parametrize(
     "spelling",
     [
-        ["--config.backbone.patch_sizes=(2,4)"],
-        ["--config.backbone.patch_sizes=2,4"],
-        ["--config.backbone.patch_sizes=[2,4]"],
-        ["-config.backbone.patch_sizes=2,4"],
+        ["--config.backbone.patch_sizes=(4,8)"],
+        ["--config.backbone.patch_sizes=4,8"],
+        ["--config.backbone.patch_sizes=[4,8]"],
+        ["-config.backbone.patch_sizes=4,8"],
         ["--config.backbone.remat=false"],
         ["--config.backbone.remat=0"],
         ["--config.sample.labels=0,1,2"],
@@ -271,10 +271,10 @@ def test_a_data_set_that_is_not_prepared_is_refused_with_the_command(run, tmp_pa
         ["-json=false"],
     ],
 )
-def test_ways_to_spell_the_same_network(run, spelling):
+def test_ways_to_spell_the_same_network(run, summary, spelling):
     code, out, err = run(*TINY, SUMMARY, *spelling)
     assert (code, err) == (EXIT_DONE, "")
-    assert out == run(*TINY, SUMMARY)[1]
+    assert out == summary
 
 
 def test_config_file_may_stand_after_a_space_or_a_single_dash(run):
@@ -292,7 +292,8 @@ def test_images_need_not_be_square(run):
 
 
 def test_summary_as_json_has_the_graphs_own_counts(run):
-    code, out, err = run(*TINY, SUMMARY, "--json")
+    patches = "--config.backbone.patch_sizes=(2,4)"
+    code, out, err = run(*TINY, SUMMARY, "--json", patches)
     assert (code, err) == (EXIT_DONE, "")
     record = json.loads(out)
     assert record["backbone"] == "dig_parallel"
@@ -377,7 +378,7 @@ def test_a_run_guides_another(run, workdir, tmp_path):
         f"--config.sample.guide={workdir}",
     )
     assert code == EXIT_DONE, err
-    assert read_samples(tmp_path / "samples.npz")[1]["guide_step"] == 2
+    assert read_samples(tmp_path / "samples.npz")[1]["guide_step"] == LAST
 
 
 @pytest.fixture
@@ -392,7 +393,7 @@ def test_evaluation_records_and_prints_scores(run, own_workdir):
     code, out, _ = run(*evaluate)
     assert code == EXIT_DONE
     (record,) = read_records(own_workdir)
-    assert record["samples"]["checkpoint_step"] == 2
+    assert record["samples"]["checkpoint_step"] == LAST
     assert f"{record['scores']['frechet_pixels']['value']:.4f}" in out
     # The images were kept: nothing is drawn again, and the scores are the same.
     code, out, _ = run(*evaluate, "--config.evaluation.metrics=('copies',)")
@@ -403,29 +404,47 @@ def test_evaluation_records_and_prints_scores(run, own_workdir):
     assert again["scores"]["fd_digits10"] == record["scores"]["fd_digits10"]
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_scores(own_workdir):
+KILLED_AFTER_TWO_BATCHES = """
+import os, signal, sys
+from dig_jax.main import main
+from dig_jax.sampling.store import SampleStore
+
+append = SampleStore.append
+
+def append_and_die(store, images):
+    append(store, images)
+    if store.num_images == 32:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+SampleStore.append = append_and_die
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_scores(own_workdir, monkeypatch):
     """SIGKILL when the first batches are on disk, then the same command again."""
-    command = [
-        *(sys.executable, "-m", "dig_jax.main", "--mode=evaluate"),
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # to compile quickly
+    arguments = [
+        "--mode=evaluate",
         f"--workdir={own_workdir}",
         "--config.evaluation.features=none",
-        "--config.sample.num_images=400",
-        "--config.sample.num_steps=20",
+        "--config.sample.num_images=96",
+        "--config.sample.num_steps=4",
         "--config.sample.batch_size=16",
     ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    samples = own_workdir / "eval" / "samples"
-    shutil.rmtree(samples)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not [f for f in samples.glob("*/batches.jsonl") if f.stat().st_size]:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    again = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert re.search(r"Going on: \d+ of 400 images were drawn before", again.stdout)
+
+    def run(*how):
+        command = [sys.executable, *how, *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    done = run("-m", "dig_jax.main")
+    assert done.returncode == EXIT_DONE, done.stderr
+    shutil.rmtree(own_workdir / "eval" / "samples")
+    killed = run("-c", KILLED_AFTER_TWO_BATCHES)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = run("-m", "dig_jax.main")
+    assert again.returncode == EXIT_DONE, again.stderr
+    assert "Going on: 32 of 96 images were drawn before" in again.stdout
     first, second = read_records(own_workdir)
     assert first["scores"] == second["scores"]
     assert done.stdout.splitlines()[0] in again.stdout
@@ -457,7 +476,7 @@ def test_images_of_others_are_evaluated_like_ours(run, own_workdir, data_dir, tm
         assert run(*theirs, f"--samples={own_workdir / name}")[0] == EXIT_DONE
     ours, adm = read_records(tmp_path)
     assert ours["scores"] == adm["scores"]
-    assert ours["samples"]["checkpoint_step"] == 2
+    assert ours["samples"]["checkpoint_step"] == LAST
 
 
 def test_samples_that_cannot_be_evaluated_are_refused(refuse, data_dir, tmp_path):
@@ -502,7 +521,7 @@ def test_there_is_no_best_checkpoint_without_evaluations(refuse, workdir):
         (["--config.sample.labels=12"], r"0 to 9, got 12"),
         (["--config.sample.solver=x"], r"'x'\. Available: .*euler_maruyama"),
         (["--config.backbone.width=32"], r"backbone\.width: 16 -> 32"),
-        (["--step=7"], r"step 7.*Available: 2"),
+        (["--step=7"], rf"step 7.*Available: {LAST}"),
         (["--config.sample.order=2"], r"euler_maruyama takes no option 'order'"),
         (["--config.sample.ordr=2"], r"config\.sample\.ordr. Available: .*order"),
         (["--config.sample.time_grid=x"], r"'x'. Available: karras"),
@@ -540,15 +559,13 @@ def test_a_finished_run_has_nothing_to_do(run, workdir, data_dir, new_key):
         *TINY, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}", *new_key
     )
     assert code == EXIT_DONE, err
-    assert "step 2 of 2 is done" in out
+    assert f"step {LAST} of {LAST} is done" in out
 
 
 def test_a_damaged_checkpoint_is_told_without_a_traceback(run, workdir, tmp_path):
-    import shutil
-
     shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
-    for path in (tmp_path / "checkpoints" / "2" / "ema").rglob("*"):
+    for path in (tmp_path / "checkpoints" / str(LAST) / "ema").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     code, _, err = run("--mode=sample", f"--workdir={tmp_path}")
@@ -598,6 +615,8 @@ def test_a_paper_config_runs_a_step_on_synthetic_images_of_its_shape(run, tmp_pa
         "--config.data.name=synthetic",
         "--config.backbone.width=16",
         "--config.backbone.depth=2",
+        "--config.backbone.hops=1",
+        "--config.backbone.patch_sizes=(8,)",
         "--config.training.batch_size=2",
         "--config.training.num_steps=1",
         "--config.training.samples_per_class=1",

@@ -1,6 +1,9 @@
 """The training step, compiled ahead of time."""
 
+import contextlib
+import math
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -58,11 +61,15 @@ def compile_train_step(
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Compile, and say in one line how much memory is missing.
 
+    Nothing is added to jax's cache of compiled programs: those for chips that are not
+    there cannot be read back, which jax would tell with a warning each time.
+
     Raises:
         DoesNotFitError: The devices have too little memory.
     """
     try:
-        return lowered.compile()
+        with _no_program_kept():
+            return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
@@ -75,6 +82,18 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
             f"The program needs {needed} of memory on each device, which has {there}. "
             "A smaller batch, remat or more devices need less."
         ) from error
+
+
+@contextlib.contextmanager
+def _no_program_kept() -> Iterator[None]:
+    """Programs that are compiled here take too short a time for jax's cache."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:

@@ -101,7 +101,8 @@ def test_tpu_products_loops_and_all_reduces_are_counted(topology):
         h, _ = jax.lax.scan(lambda h, k: (jnp.tanh(h @ k), None), x, w)
         return jnp.sum(h.astype(jnp.float32))
 
-    compiled = jax.jit(jax.grad(loss), out_shardings=whole).lower(w, x).compile()
+    lowered = jax.jit(jax.grad(loss), out_shardings=whole).lower(w, x)
+    compiled = compile_lowered(lowered)
     costs = count_costs(compiled)
     product = 2 * 512 * 256 * 256
     assert costs.flops == 3 * 6 * product  # forward, and two for each in the backward
@@ -111,6 +112,17 @@ def test_tpu_products_loops_and_all_reduces_are_counted(topology):
     assert costs.cycles > at_peak
     assert costs.memory_bytes > memory_of(compiled).arguments
     assert costs.unknown_loops == 0
+
+
+def test_a_program_for_absent_chips_is_compiled_again_without_a_warning(
+    topology, recwarn
+):
+    """Also where jax keeps programs: those of absent chips cannot be read back."""
+    rows = NamedSharding(topology.mesh(), PartitionSpec("data"))
+    x = jax.ShapeDtypeStruct((8, 3), jnp.float32, sharding=rows)
+    for _ in range(2):
+        compile_lowered(jax.jit(lambda x: jnp.sin(x) + 17).lower(x))
+    assert not [w for w in recwarn if "compilation cache" in str(w.message)]
 
 
 def test_what_does_not_fit_is_refused(topology):

@@ -18,20 +18,40 @@ from dig_jax.prepare.shards import ImageRule
 from dig_jax.prepare.splits import ArraySplit, RawDataset
 
 MAKEABLE = sorted(DATASETS)
-# What is prepared once: its variant, number of classes, splits and size.
+# Those that need no files, or have files in a layout of their own.
+UNPREPARED = ("digits", "npz", "synthetic")
+# What is known of some that are prepared, beside what their factories say: the number
+# of classes and the splits. Others get ten classes, to train and to test.
 STAND_INS = {
-    "celeba64": ("center_140", 0, ("train", "test"), 64),
-    "cifar10": ("", 10, ("train", "test"), 32),
-    "folder": ("adm_center_crop_64x64x3", 7, ("train", "test"), 64),
-    "imagenet64": ("box", 1000, ("train", "validation"), 64),
-    "svhn": ("", 10, ("train", "test", "extra"), 32),
+    "celeba64": {"num_classes": 0},
+    "folder": {"num_classes": 7},
+    "imagenet64": {"num_classes": 1000, "splits": ("train", "validation")},
+    "svhn": {"splits": ("train", "test", "extra")},
+}
+# Whether a mirrored image is one of its class, where that is known.
+MAY_FLIP = {
+    "celeba64": True,
+    "cifar10": True,
+    "digits": False,
+    "folder": True,
+    "imagenet64": True,
+    "npz": True,
+    "svhn": False,
+    "synthetic": True,
 }
 LENGTH = 100
 
 
 def write_stand_ins(data_dir):
     """Random images in the place and layout of every data set that has files."""
-    for name, (variant, num_classes, splits, size) in STAND_INS.items():
+    for name in sorted({*DATASETS} - {*UNPREPARED}):
+        known = STAND_INS.get(name, {})
+        num_classes = known.get("num_classes", 10)
+        splits = known.get("splits", ("train", "test"))
+        size, transform = default(name, "image_size"), default_transform(name)
+        variant = "" if transform == "none" else transform
+        if name == "folder":
+            variant = f"{transform}_{size}x{size}x3"
         raw = RawDataset(
             {
                 split: ArraySplit(split, *random_split(split, num_classes, size))
@@ -42,12 +62,22 @@ def write_stand_ins(data_dir):
             source="random images",
         )
         path = Path(prepared_path(name, data_dir, variant))
-        transform = variant.removesuffix("_64x64x3") or "none"
         rule = ImageRule((size, size, 3), transform, num_classes)
         prepare(raw, path, rule, advance=lambda count: None)
     for split in ("train", "test"):
         images, labels = random_split(split, 5, 16)
         np.savez(f"{data_dir}/{split}.npz", images=images, labels=labels)
+
+
+def default(name, option):
+    """What a factory's option is by default."""
+    return inspect.signature(DATASETS[name]).parameters[option].default
+
+
+def default_transform(name):
+    """How a data set's images came to be, unless another way is asked for."""
+    has_choice = "transform" in inspect.signature(DATASETS[name]).parameters
+    return default(name, "transform") if has_choice else "none"
 
 
 def random_split(split, num_classes, size):
@@ -97,13 +127,10 @@ def test_records_have_the_shape_dtype_and_labels_that_the_source_states(
 @pytest.mark.parametrize("name", MAKEABLE)
 def test_every_source_says_how_its_images_came_to_be_and_may_be_turned(create, name):
     source = create(name)
-    expected = {
-        "celeba64": "center_140",
-        "folder": "adm_center_crop",
-        "imagenet64": "box",
-    }
-    assert source.transform == expected.get(name, "none")
-    assert source.may_flip == (name not in ("digits", "svhn"))
+    assert source.transform == default_transform(name)
+    assert source.may_flip in (True, False)
+    assert source.may_flip == create(name, split="test").may_flip
+    assert source.may_flip == MAY_FLIP.get(name, source.may_flip)
 
 
 @pytest.mark.parametrize("name", MAKEABLE)
@@ -168,9 +195,7 @@ def test_fingerprint_of_synthetic_images_follows_every_option(create):
 
 
 def test_an_unknown_name_is_refused_with_the_choices():
-    with pytest.raises(
-        InputError, match=r"'cifar'.* celeba64, cifar10, digits, folder"
-    ):
+    with pytest.raises(InputError, match=f"'cifar'.* {', '.join(sorted(DATASETS))}"):
         create_dataset("cifar")
 
 

@@ -5,6 +5,7 @@ import signal
 
 import jax
 import numpy as np
+import processes
 import pytest
 from processes import Started, digits_config, digits_flags
 
@@ -28,11 +29,7 @@ from dig_jax.training.step import create_state
 
 NUM_STEPS = 40
 TINY = {
-    "backbone.width": 16,
-    "backbone.depth": 2,
-    "backbone.hops": 1,
-    "backbone.patch_sizes": (4, 8),
-    "training.batch_size": 8,
+    **processes.TINY,
     "training.num_steps": NUM_STEPS,
     "training.log_every": 1,
     "training.checkpoint_every": 10,
@@ -40,9 +37,6 @@ TINY = {
     "training.evaluate_every": 20,
     "training.evaluate_images": 32,
     "training.keep_best": "frechet_pixels",
-    "training.sample_every": 0,
-    "training.samples_per_class": 1,
-    "sample.num_steps": 2,
     "evaluation.metrics": ("frechet_pixels",),
     "evaluation.features": "none",
 }

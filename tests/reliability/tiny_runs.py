@@ -18,19 +18,10 @@ from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state
 
 TINY = {
-    "backbone.width": 8,
-    "backbone.depth": 2,
-    "backbone.hops": 1,
-    "backbone.patch_sizes": (4, 8),
-    "training.batch_size": 8,
+    **processes.TINY,
     "training.num_steps": 60,
     "training.log_every": 1,
     "training.checkpoint_every": 5,
-    "training.diversity_every": 0,
-    "training.evaluate_every": 0,
-    "training.keep_best": "",
-    "training.sample_every": 0,
-    "training.samples_per_class": 1,
     "sample.num_steps": 1,
 }
 
@@ -44,16 +35,10 @@ def tiny_flags(data_dir, **changes):
 
 
 class Started(processes.Started):
-    """A run of the tiny network; one cache of compiled programs for all starts."""
+    """A run of the tiny network."""
 
     def __init__(self, workdir, data_dir, *arguments, **options):
-        cache = {
-            "JAX_COMPILATION_CACHE_DIR": f"{data_dir}/compiled",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-        flags = tiny_flags(data_dir)
-        super().__init__(workdir, *flags, *arguments, environment=cache, **options)
+        super().__init__(workdir, *tiny_flags(data_dir), *arguments, **options)
 
 
 def abstract_state():

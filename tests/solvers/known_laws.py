@@ -1,6 +1,8 @@
 """Data whose diffusion is known in closed form, and solvers run on it."""
 
-from typing import Any, NamedTuple
+import inspect
+import re
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 
 from dig_jax.diffusion import create_sde
 from dig_jax.interfaces import SDE
+from dig_jax.solvers import SOLVERS
 
 
 class Path(NamedTuple):
@@ -65,6 +68,32 @@ class Mixture(NamedTuple):
 
     def denoiser(self, sde):
         return lambda x, t: self.posterior_mean(x, sde.alpha(t), sde.sigma(t))
+
+
+class Promise(NamedTuple):
+    """What a solver says of itself: its order with some options, weak if random."""
+
+    name: str
+    options: dict[str, Any]
+    order: int
+    weak: bool
+
+
+def promises() -> list[Promise]:
+    """Of each entry of SOLVERS: every choice of its `order`, else its docstring's."""
+    return [promise for name in sorted(SOLVERS) for promise in promises_of(name)]
+
+
+def promises_of(name: str) -> list[Promise]:
+    create = SOLVERS[name]
+    if "order" in (known := inspect.signature(create).parameters):
+        # The order far from the end, where some let it fall.
+        options = {"lower_order_final": False} if "lower_order_final" in known else {}
+        choices = get_args(get_type_hints(create)["order"])
+        return [Promise(name, {"order": k, **options}, k, False) for k in choices]
+    said = re.search(r"(weak )?order (\d)", inspect.getdoc(create) or "")
+    assert said, f"The docstring of {name} must say its order, as in 'weak order 1'."
+    return [Promise(name, {}, int(said[2]), said[1] is not None)]
 
 
 def solve(solver, denoise, times, x, noise=None):

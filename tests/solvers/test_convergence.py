@@ -11,23 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from known_laws import PATHS, Gaussian, Mixture
+from known_laws import PATHS, Gaussian, Mixture, promises
 
 from dig_jax.solvers import create_solver, create_times
 
-# (name, options, order). UniPC's corrector makes it one order better than its name;
-# of order 3 it is kept at 3 by its first step, which has no earlier estimates.
+# UniPC's corrector makes it one order better than its name; of order 3 it is kept at 3
+# by its first step, which has no earlier estimates.
+BETTER = {("unipc", 1): 2, ("unipc", 2): 3}
 SOLVERS = [
-    ("ode_euler", {}, 1),
-    ("ddim", {}, 1),
-    ("heun", {}, 2),
-    ("dpm_solver", {"order": 2}, 2),
-    ("dpm_solver", {"order": 3}, 3),
-    ("dpm_solver_pp", {"order": 2, "lower_order_final": False}, 2),
-    ("dpm_solver_pp", {"order": 3, "lower_order_final": False}, 3),
-    ("unipc", {"order": 1, "lower_order_final": False}, 2),
-    ("unipc", {"order": 2, "lower_order_final": False}, 3),
-    ("unipc", {"order": 3, "lower_order_final": False}, 3),
+    (name, options, BETTER.get((name, order), order))
+    for name, options, order, weak in promises()
+    if not weak
 ]
 NUM_STEPS = (48, 96, 192)
 

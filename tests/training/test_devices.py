@@ -2,15 +2,14 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
+from processes import TINY, digits_config
 
-from dig_jax.config import load_config_file
 from dig_jax.devices.sharding import create_mesh, place_rows
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
@@ -20,17 +19,13 @@ from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.fingerprint import fingerprints, named_leaves
 from dig_jax.training.programs import create_programs
 
-DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 BATCH = 16
-TINY = {
+CHANGES = {
     "backbone.width": 32,  # at 16, no leaf is large enough to be spread over eight
-    "backbone.depth": 2,
-    "backbone.hops": 1,
     "backbone.patch_sizes": (4,),
     "backbone.dtype": "mixed",
     "training.batch_size": BATCH,
     "optimizer.warmup_steps": 0,
-    "sample.num_steps": 2,
     "sample.num_images": 10,
 }
 RESTORED = {"data": 8}, {"fsdp": 8}, {"data": 1, "fsdp": 4}, {"data": 1, "fsdp": 2}
@@ -42,8 +37,7 @@ STEPPED = {
 
 
 def programs_on(mesh, **changes):
-    config = load_config_file(str(DIGITS))
-    config.update_from_flattened_dict(TINY)
+    config = digits_config("", TINY, CHANGES)
     config.training.update(changes)
     return create_programs(create_experiment(config), create_mesh(mesh))
 

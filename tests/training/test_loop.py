@@ -5,6 +5,7 @@ import signal
 
 import jax
 import numpy as np
+import processes
 import pytest
 from processes import Started, digits_config, digits_flags
 
@@ -30,16 +31,11 @@ from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.step import create_state
 
 TINY = {
-    "backbone.width": 16,
-    "backbone.depth": 2,
-    "backbone.patch_sizes": (4, 8),
-    "training.batch_size": 8,
+    **processes.TINY,
     "training.num_steps": 240,
     "training.log_every": 10,
     "training.checkpoint_every": 20,
     "training.diversity_every": 100,
-    "training.evaluate_every": 0,
-    "training.keep_best": "",
     "training.sample_every": 120,
     "training.samples_per_class": 2,
     "training.posthoc_ema": True,
@@ -77,7 +73,8 @@ def final_state(workdir, config):
 
 
 def start(workdir, data_dir):
-    return Started(workdir, *digits_flags(data_dir, TINY))
+    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile
+    return Started(workdir, *digits_flags(data_dir, TINY), environment=quickly)
 
 
 def test_run_writes_what_it_promises(finished):
@@ -239,8 +236,17 @@ def damage_by_line(workdir):
     return {row["step"]: row.get("damaged_records") for row in rows}
 
 
+# With a rate that does not know how many steps there are, all compile one program.
+DAMAGED = {
+    "data.max_damaged_share": 0.2,
+    "optimizer.schedule": "constant",
+    "training.diversity_every": 0,
+    "training.posthoc_ema": False,
+}
+
+
 def test_damaged_records_are_counted_through_interruptions(damaged_dir, tmp_path):
-    changes = {"data.max_damaged_share": 0.2, "training.posthoc_ema": False}
+    changes = {**DAMAGED}
     expected = expected_damage(damaged_dir, 40)
     for num_steps in (15, 40):
         changes["training.num_steps"] = num_steps
@@ -258,7 +264,7 @@ def test_damage_that_was_not_counted_from_the_start_is_not_told(
     def meta_of_before(self, *rest):
         return {k: v for k, v in meta(self, *rest).items() if k != "damaged_records"}
 
-    changes = {"data.max_damaged_share": 0.2, "training.num_steps": 10}
+    changes = {**DAMAGED, "training.num_steps": 10}
     with monkeypatch.context() as patched:
         patched.setattr(TrainingSetup, "meta", meta_of_before)
         train_tiny(tmp_path, damaged_dir, **changes)

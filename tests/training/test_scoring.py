@@ -2,10 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import config_flags, digits_flags
+from trained_runs import SHORT
 
 from dig_jax import load
 from dig_jax import main as command_line
@@ -13,43 +14,27 @@ from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
 from dig_jax.evaluation import flat_scores, read_records
 from dig_jax.reporting.metric_writer import read_metrics
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-TINY = [
-    f"--config={CONFIGS / 'digits.py'}",
-    "--config.backbone.width=16",
-    "--config.backbone.depth=2",
-    "--config.backbone.hops=1",
-    "--config.training.num_steps=4",
-    "--config.training.batch_size=8",
-    "--config.training.samples_per_class=1",
-    "--config.training.diversity_every=0",
-    "--config.training.evaluate_every=0",
-    "--config.training.keep_best=",
-    "--config.sample.num_steps=2",
-    "--config.mesh.data=1",
-]
-EVALUATED = [
-    "--config.training.evaluate_every=2",
-    "--config.training.evaluate_images=20",
-    "--config.training.keep_best=frechet_pixels",
-    "--config.evaluation.metrics=('frechet_pixels',)",
-]
+EVALUATIONS = {
+    "training.evaluate_every": 2,
+    "training.evaluate_images": 20,
+    "training.keep_best": "frechet_pixels",
+    "evaluation.metrics": ("frechet_pixels",),
+}
+EVALUATED = config_flags(EVALUATIONS)
 
 
 @pytest.fixture(scope="module")
-def train(data_dir):
+def train(trained_runs):
     def train(workdir, *arguments):
-        data = f"--config.data.data_dir={data_dir}"
-        return command_line.main([*TINY, f"--workdir={workdir}", data, *arguments])
+        flags = digits_flags(trained_runs.data_dir, SHORT)
+        return command_line.main([*flags, f"--workdir={workdir}", *arguments])
 
     return train
 
 
 @pytest.fixture(scope="module")
-def evaluated(train, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run") / "evaluated"
-    assert train(workdir, *EVALUATED) == EXIT_DONE
-    return workdir
+def evaluated(trained_runs, compile_quickly):
+    return trained_runs.workdir(EVALUATIONS)
 
 
 def test_each_evaluation_is_recorded_plotted_and_logged(evaluated):
@@ -79,9 +64,8 @@ def test_the_best_checkpoint_is_the_one_with_the_best_score(evaluated):
     assert best.parameters_digest == same.parameters_digest
 
 
-def test_evaluations_change_nothing_that_is_trained(train, evaluated, tmp_path):
-    assert train(tmp_path / "plain") == EXIT_DONE
-    plain, other = load(tmp_path / "plain"), load(evaluated)
+def test_evaluations_change_nothing_that_is_trained(trained_runs, evaluated):
+    plain, other = load(trained_runs.workdir()), load(evaluated)
     assert plain.step == other.step == 4
     assert plain.parameters_digest == other.parameters_digest
 
@@ -106,12 +90,11 @@ def test_what_cannot_be_scored_is_said_and_training_goes_on(train, tmp_path, cap
     np.savez(tmp_path / "data" / "train.npz", images=images)
     code = command_line.main(
         [
-            *TINY,
-            *EVALUATED,
+            *digits_flags(tmp_path / "data", SHORT, EVALUATIONS),
             f"--workdir={tmp_path / 'run'}",
             "--config.data.name=npz",
-            f"--config.data.data_dir={tmp_path / 'data'}",
             "--config.backbone.num_classes=0",
+            "--config.objective.label_dropout=0",
             "--config.training.evaluate_images=1",
         ]
     )
