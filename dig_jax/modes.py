@@ -214,6 +214,9 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "compile": compile_mode,
 }
 
+COMPILING = ("train", "sample", "evaluate", "stats", "export", "compare")
+"""The modes that compile for this machine's devices."""
+
 
 def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     """Score the images of a file, whoever drew them."""
