@@ -141,24 +141,28 @@ def _delete(path: Path) -> None:
 
 
 class Lookups(NamedTuple):
-    """Programs that were looked for in the cache: those found, and those not."""
+    """Programs that were looked for in the cache, and those of them that it had."""
 
-    hits: int = 0
-    misses: int = 0
+    asked: int = 0
+    found: int = 0
 
 
 _lookups: Lookups | None = None
+_COUNTED = {
+    "/jax/compilation_cache/compile_requests_use_cache": Lookups(asked=1),
+    "/jax/compilation_cache/cache_hits": Lookups(found=1),
+}
 
 
 def lookups() -> Lookups:
-    """How many there were up to now."""
+    """How many there were up to now; none where nothing is kept."""
     return _lookups or Lookups()
 
 
 def from_cache_since(before: Lookups) -> bool:
-    """Whether all programs of the meantime were found in the cache."""
-    now = lookups()
-    return now.hits > before.hits and now.misses == before.misses
+    """Whether the cache had all programs of the meantime."""
+    asked, found = (now - then for now, then in zip(lookups(), before, strict=True))
+    return 0 < asked == found
 
 
 def _count_lookups() -> None:
@@ -170,10 +174,9 @@ def _count_lookups() -> None:
 
     def count(event: str, **_: Any) -> None:
         global _lookups
-        hits, misses = lookups()
-        if event == "/jax/compilation_cache/cache_hits":
-            _lookups = Lookups(hits + 1, misses)
-        elif event == "/jax/compilation_cache/cache_misses":
-            _lookups = Lookups(hits, misses + 1)
+        if event in _COUNTED:
+            asked, found = _COUNTED[event]
+            before = lookups()
+            _lookups = Lookups(before.asked + asked, before.found + found)
 
     jax.monitoring.register_event_listener(count)

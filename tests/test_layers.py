@@ -13,7 +13,7 @@ LAYERS = (
     ("errors", "npz_arrays"),
     ("files",),
     ("graphs", "config", "versions", "mirror"),
-    ("roll_call", "target"),
+    ("roll_call", "target", "compilation_cache", "device_errors"),
     ("distributed",),
     ("command_line",),
     ("interfaces",),

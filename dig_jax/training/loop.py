@@ -83,10 +83,9 @@ class TrainingRun:
     def _train(self, progress: Progress, stop: StopSignal) -> int:
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
-            with progress.busy("starting"):
-                restored = self.setup.restore(storage.checkpoints, self.goodput)
-                state = restored.state
-                storage.check_free_space(state)
+            restored = self.setup.restore(storage.checkpoints, self.goodput, progress)
+            state = restored.state
+            storage.check_free_space(state)
             start = int(state.step)
             if is_first_process():
                 save_run_config(self.setup.config, workdir)
@@ -165,9 +164,12 @@ class TrainingRun:
         )
         with goodput.spent("data_wait"):
             image, label, damaged = next(batches)
-        with goodput.spent("compile"), progress.compiling():
+        with goodput.spent("compile"), progress.compiling("the training step"):
             train_step = setup.programs.lower_step().compile()
-            diversity = setup.programs.lower_diversity().compile()
+        diversity = None
+        if options.diversity_every:
+            with goodput.spent("compile"), progress.compiling("feature diversity"):
+                diversity = setup.programs.lower_diversity().compile()
         drawing = without_guide(setup.sample_options)
         preview = Preview(setup.experiment, drawing, options, setup.mesh)
         scores = TrainingScores(
@@ -187,7 +189,7 @@ class TrainingRun:
             watchdog.step_done(step)
             record.step_done(log.done)
             last = step == options.num_steps
-            if options.diversity_every and (
+            if diversity is not None and (
                 step == 1 or step % options.diversity_every == 0
             ):
                 log.add_diversity(step, diversity(state, image, label))
@@ -238,6 +240,9 @@ class TrainingRun:
         progress: Progress,
     ) -> None:
         progress.message(f"step {step}: drawing samples")
+        if not preview.is_compiled:
+            with progress.compiling("what draws them"):
+                preview.compile(state)
         grid = preview.draw(state)
         if writer is not None:
             write_png(self.workdir / "samples" / f"step_{step}.png", grid)

@@ -32,6 +32,7 @@ from dig_jax.training.environment import describe_environment, describe_resume
 from dig_jax.training.goodput import Goodput
 from dig_jax.training.options import complete_config
 from dig_jax.training.programs import create_programs
+from dig_jax.training.progress import Progress
 from dig_jax.training.scoring import check_keep_best
 from dig_jax.training.state import TrainState
 
@@ -88,11 +89,15 @@ class TrainingSetup:
         self.source = open_dataset(self.experiment, "train")
         check_keep_best(self.options, self.evaluation_options, self.source)
 
-    def restore(self, checkpoints: Checkpoints, goodput: Goodput) -> Restored:
-        """The newest state, or the first one; its time is noted in `goodput`."""
+    def restore(
+        self, checkpoints: Checkpoints, goodput: Goodput, progress: Progress
+    ) -> Restored:
+        """The newest state, or the first one; its time is noted and shown."""
         if not as_first_process_says(checkpoints.latest_step() is not None):
-            return Restored(self.programs.create_state(), 0)
-        with goodput.spent("checkpoint"):
+            with progress.busy("creating parameters"):
+                state = jax.block_until_ready(self.programs.create_state())
+            return Restored(state, 0)
+        with goodput.spent("checkpoint"), progress.busy("reading the checkpoint"):
             state, meta = checkpoints.restore(self.programs.abstract_state)
         saved, now = meta["data"], self._data_identity()
         if saved != now:
