@@ -11,6 +11,7 @@ from dig_jax.images import write_png
 from dig_jax.sharding import is_first_process, make_sum_and_max
 from dig_jax.training.goodput import Goodput, GoodputFile
 from dig_jax.training.log import TrainingLog
+from dig_jax.training.memory import explaining_shortage
 from dig_jax.training.metric_writer import MetricWriter, read_metrics
 from dig_jax.training.plots import plot_diversity, plot_loss, plot_scores
 from dig_jax.training.preview import Preview, without_guide
@@ -106,6 +107,7 @@ class TrainingRun:
                     writer = opened.enter_context(
                         MetricWriter(workdir, resume_step=start or None)
                     )
+                opened.enter_context(explaining_shortage(self.setup.programs, progress))
                 state = self._train_steps(
                     state,
                     storage,
