@@ -7,6 +7,7 @@ execution errors such as SIGILL": jax-ml/jax#38445, openxla/xla#44565), and whic
 crashed processes on Macs. There is less to gain, too: CPUs compile in seconds.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -52,7 +53,8 @@ def use_compilation_cache(choice: str | None = None) -> None:
     folder = Path(choice) if choice else user_folder()
     try:
         folder = folder.expanduser() / _kind(platform)
-        folder.mkdir(parents=True, exist_ok=True)
+        # Whoever can write there can have this process run what they like.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
         forget_oldest(folder, MOST_BYTES)
@@ -89,7 +91,7 @@ def forget_oldest(folder: Path, most_bytes: int) -> None:
     for _, size, path in sorted(found):
         if excess <= 0:
             return
-        path.unlink(missing_ok=True)
+        _delete(path)
         excess -= size
 
 
@@ -134,10 +136,8 @@ def _say_trouble_once(folder: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        pass
 
 
 class Lookups(NamedTuple):

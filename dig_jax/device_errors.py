@@ -54,7 +54,9 @@ def _line(text: str) -> str | None:
         return f"JAX cannot use the GPU: {_around(text, old.start())}. {_NEEDED}"
     if missing is not None:
         name = next(filter(None, missing.groups()))
-        needed = _NEEDED if name in ("cuda", "gpu") else "JAX_PLATFORMS=cpu does without."
+        needed = (
+            _NEEDED if name in ("cuda", "gpu") else "JAX_PLATFORMS=cpu does without."
+        )
         return f"JAX finds no device of platform {name!r}: {text[:200]}. {needed}"
     if "RESOURCE_EXHAUSTED" in text[:200]:
         return (

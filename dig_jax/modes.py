@@ -219,12 +219,12 @@ def _load(config: ConfigDict, options: flags.FlagValues, description: str) -> Ru
     """The run in the workdir; what it waits for is shown."""
     from dig_jax.training.progress import Progress
 
-    with Progress(0, description=description) as progress:
-        with progress.busy(f"loading {options.workdir}"):
-            from dig_jax.run import load
+    progress = Progress(0, description=description)
+    with progress, progress.busy(f"loading {options.workdir}"):
+        from dig_jax.run import load
 
-            workdir = workdir_of(options)
-            return load(workdir, step=step_of(options), config=config)
+        workdir = workdir_of(options)
+        return load(workdir, step=step_of(options), config=config)
 
 
 def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:

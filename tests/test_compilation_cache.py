@@ -16,7 +16,8 @@ use_compilation_cache(sys.argv[1] if len(sys.argv) > 1 else None)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 before = lookups()
 total = jax.jit(lambda x: (x * 3).sum())(jax.numpy.arange(5.0))
-print(float(total).hex(), from_cache_since(before), jax.config.jax_compilation_cache_dir)
+where = jax.config.jax_compilation_cache_dir
+print(float(total).hex(), from_cache_since(before), where)
 """
 
 
@@ -38,14 +39,16 @@ def entries(folder):
 
 def test_a_second_start_finds_its_programs_and_heals_a_damaged_one(tmp_path):
     first, _ = run(tmp_path)
-    assert first[1] == "False" and entries(tmp_path)
+    assert first[1] == "False"
+    assert entries(tmp_path)
     second, said = run(tmp_path)
     assert (second[0], second[1], said) == (first[0], "True", [])
     for path in entries(tmp_path):
         path.write_bytes(path.read_bytes()[:20])
     damaged, said = run(tmp_path)
     assert damaged[0] == first[0]
-    assert len(said) == 1 and said[0].startswith("compilation cache: jit_")
+    assert len(said) == 1
+    assert said[0].startswith("compilation cache: jit_")
     run(tmp_path)  # those that were deleted are written again
     healed, said = run(tmp_path)
     assert (healed[1], said) == ("True", [])
@@ -55,7 +58,8 @@ def test_a_folder_that_cannot_be_made_costs_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     found, said = run(tmp_path / "file")
     assert found[2] == "None"
-    assert len(said) == 1 and said[0].endswith("compiled programs are not kept")
+    assert len(said) == 1
+    assert said[0].endswith("compiled programs are not kept")
 
 
 def test_a_cpu_keeps_nothing_unless_a_folder_is_named(tmp_path):
@@ -67,7 +71,8 @@ def test_the_users_own_cache_of_jax_is_left_alone(tmp_path):
     mine, other = tmp_path / "mine", tmp_path / "other"
     found, _ = run(other, JAX_COMPILATION_CACHE_DIR=mine)
     assert found[2] == str(mine)
-    assert entries(mine) and not other.exists()
+    assert entries(mine)
+    assert not other.exists()
     before = entries(mine)
     run("off", JAX_COMPILATION_CACHE_DIR=mine)
     assert entries(mine) == before

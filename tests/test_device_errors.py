@@ -39,17 +39,15 @@ def test_an_old_driver_or_cudnn_ends_in_one_line(error, capsys, monkeypatch):
     (line,) = capsys.readouterr().err.splitlines()
     assert code == EXIT_BAD_INPUT
     assert line.startswith("error: JAX ")
-    assert "driver of 525" in line and "cuDNN" in line and "JAX_PLATFORMS=cpu" in line
+    assert "driver of 525" in line
+    assert "cuDNN" in line
+    assert "JAX_PLATFORMS=cpu" in line
 
 
 def test_the_cause_of_an_error_counts_too():
-    try:
-        try:
-            raise TOO_OLD[1]
-        except jax.errors.JaxRuntimeError as error:
-            raise ValueError("something about it") from error
-    except ValueError as error:
-        assert "DNN library" in (device_error(error) or "")
+    error = ValueError("something about it")
+    error.__cause__ = TOO_OLD[1]
+    assert "DNN library" in (device_error(error) or "")
 
 
 def test_other_errors_are_left_alone():

@@ -60,7 +60,8 @@ def test_what_is_advised_fits(programs, uses, monkeypatch):
     with pytest.raises(InputError) as caught:
         explained(programs, there, monkeypatch)
     line = str(caught.value)
-    assert "\n" not in line and "GiB" in line
+    assert "\n" not in line
+    assert "GiB" in line
     (part,) = map(int, re.findall(r"training\.microbatch=(\d+) keeps", line))
     assert 64 % part == 0
     options = replace(programs.options, batch_size=part)
@@ -76,7 +77,8 @@ def test_without_the_devices_account_half_is_advised(programs, uses):
 
 def test_a_device_that_holds_no_image_is_told_of_remat_alone(programs, uses):
     line = advice(programs, uses, 1)
-    assert "Not one image fits" in line and "microbatch" not in line
+    assert "Not one image fits" in line
+    assert "microbatch" not in line
     assert "backbone.remat=true" in line
 
 
