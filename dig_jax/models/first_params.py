@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.core
 import jax.numpy as jnp
 from flax import struct
 from flax.core.scope import LazyRng, Scope
@@ -100,10 +101,11 @@ def _keep_recipes(
     """Call a module's method; parameters that it makes become recipes."""
     module = context.module
     if "param" not in vars(module):
-        param = module.param
+        param, scope = module.param, module.scope
+        assert scope is not None  # it is being initialized
 
-        def keep(name: str, draw: Callable[..., Array], *arguments: Any) -> Array:
-            return param(name, partial(_recipe, module.scope, draw), *arguments)
+        def keep(name: str, draw: Callable[..., Array], *arguments: Any) -> Any:
+            return param(name, partial(_recipe, scope, draw), *arguments)
 
         # A module is frozen, and a copy of its own in each trace.
         object.__setattr__(module, "param", keep)
