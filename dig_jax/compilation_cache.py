@@ -45,7 +45,7 @@ def use_compilation_cache(choice: str | None = None) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
     _count_lookups()
-    if jax.config.values["jax_compilation_cache_dir"]:  # by VARIABLE, or by whoever calls
+    if jax.config.values["jax_compilation_cache_dir"]:  # by VARIABLE or the caller
         return
     platform = jax.default_backend()
     if choice is None and platform == "cpu":
