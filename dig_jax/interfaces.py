@@ -44,6 +44,17 @@ class FeaturesFn(Protocol):
     ) -> Float[Array, "block batch node width"]: ...
 
 
+@runtime_checkable
+class InitFn(Protocol):
+    """Random parameters (float32) from a key, drawn leaf by leaf.
+
+    `places`, a tree of `jax.sharding.Sharding`, says where each leaf is to lie; None
+    for where JAX puts it. The same key gives the same numbers anywhere.
+    """
+
+    def __call__(self, key: PRNGKeyArray, places: Any = None) -> Params: ...
+
+
 class Backbone(NamedTuple):
     """A network as a set of pure functions over one parameter tree.
 
@@ -60,7 +71,7 @@ class Backbone(NamedTuple):
             words; None for networks without any.
     """
 
-    init: Callable[[PRNGKeyArray], Params]
+    init: InitFn
     apply: ApplyFn
     features: FeaturesFn
     image_shape: tuple[int, int, int]

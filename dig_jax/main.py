@@ -39,6 +39,9 @@ Options:
   --topology=CHIP:SHAPE     compile: for example v5e:4x4, 2xv5e:16x16, h100:8
   --search_batch            compile: also the largest batch that fits
   --json                    summary, compile: one JSON object
+  --compilation_cache=DIR|off  keep compiled programs here, or not at all; by default
+                            those for GPUs and TPUs in the user's cache folder, or
+                            wherever JAX_COMPILATION_CACHE_DIR says
 
 Several processes (train), which share a workdir and end together:
   --distributed=off|auto    auto: as Cloud TPU, SLURM or another cluster tells jax; off
@@ -58,7 +61,9 @@ import sys
 import traceback
 
 from dig_jax.cli.command_line import parse
-from dig_jax.cli.modes import MODES
+from dig_jax.cli.modes import COMPILING, MODES
+from dig_jax.devices.compilation_cache import use_compilation_cache
+from dig_jax.devices.device_errors import device_error
 from dig_jax.devices.processes import (
     end_processes,
     is_distributed,
@@ -89,6 +94,8 @@ def main(arguments: list[str]) -> int:
         processes = processes_of(options)
         if processes is not None:
             start_processes(processes)
+        if mode in COMPILING:
+            use_compilation_cache(options.compilation_cache)
         code = MODES[mode](config, options)
     except BaseException as error:
         code = _explain(error)
@@ -101,6 +108,9 @@ def _explain(error: BaseException) -> int:
     Raises:
         BaseException: The error itself, if nobody foresaw it.
     """
+    if (needed := device_error(error)) is not None:
+        print(f"error: {needed}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     if (peer := peer_error(error)) is not None:
         print(f"peer failure: {peer}", file=sys.stderr)
         return EXIT_PEER_FAILURE

@@ -59,6 +59,7 @@ def parse(
     flags.DEFINE_integer("seeds", 1, "", lower_bound=1, flag_values=options)
     flags.DEFINE_boolean("json", False, "", flag_values=options)
     flags.DEFINE_boolean("adm", False, "", flag_values=options)
+    flags.DEFINE_string("compilation_cache", None, "", flag_values=options)
     define_flags(options)
     mine, file = _take_config_file(arguments)
     about_config = [a for a in mine if a.lstrip("-").startswith("config.")]

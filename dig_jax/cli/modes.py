@@ -62,15 +62,14 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=sample: draw images into samples.npz and samples.png."""
+    workdir = workdir_of(options)
+    folder = open_workdir(options.out or workdir)
+    run = _load(config, options, "sample")
     from dig_jax.reporting.images import write_png
-    from dig_jax.run import load
     from dig_jax.sampling.sampler import sample_grid
     from dig_jax.sampling.samples import save_adm_batch, save_samples
     from dig_jax.sampling.store import SampleStore
 
-    workdir = workdir_of(options)
-    folder = open_workdir(options.out or workdir)
-    run = load(workdir, step=step_of(options), config=config)
     sampler = run.sampler()
     provenance = _provenance(run, sampler)
     shape = run.experiment.backbone.image_shape
@@ -92,14 +91,12 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=evaluate: score images that lie there, else draw them."""
-    from dig_jax.evaluation import mean_record
-
     if options.samples:
         return _evaluate_file(config, options)
-    from dig_jax.run import load
-
     workdir = workdir_of(options)
-    run = load(workdir, step=step_of(options), config=config)
+    run = _load(config, options, "evaluate")
+    from dig_jax.evaluation import mean_record
+
     sampler = run.sampler()
     evaluator = _create_evaluator(run.experiment)
     evaluator.check(sampler.options.num_images)
@@ -226,6 +223,21 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "compile": compile_mode,
 }
 
+COMPILING = ("train", "sample", "evaluate", "stats", "export", "compare")
+"""The modes that compile for this machine's devices."""
+
+
+def _load(config: ConfigDict, options: flags.FlagValues, description: str) -> Run:
+    """The run in the workdir; what it waits for is shown."""
+    from dig_jax.reporting.progress import Progress
+
+    progress = Progress(0, description=description)
+    with progress, progress.busy(f"loading {options.workdir}"):
+        from dig_jax.run import load
+
+        workdir = workdir_of(options)
+        return load(workdir, step=step_of(options), config=config)
+
 
 def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     """Score the images of a file, whoever drew them."""
@@ -320,7 +332,7 @@ def _draw(run: Run, sampler: Sampler, store: Any) -> UInt8Images:
     with Progress(wanted, description="draw", unit="image") as progress:
         progress.go_on_from(store.num_images)
         if not sampler.is_compiled:
-            with progress.compiling():
+            with progress.compiling("the sampler"):
                 sampler.compile(run.params)
         draw = partial(sampler.draw_batches, run.params)
         return draw_into(store, wanted, draw, progress.update)

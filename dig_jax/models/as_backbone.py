@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph
 from dig_jax.interfaces import Backbone, Params
+from dig_jax.models.first_params import make_init
 
 
 def as_backbone(
@@ -29,10 +30,9 @@ def as_backbone(
             "objective.label_dropout must be 0."
         )
 
-    def init(key: jax.Array) -> Params:
-        x = jnp.zeros((1, *image_shape))
+    def inputs() -> tuple:
         label = jnp.zeros(1, jnp.int32) if num_classes else None
-        return network.init(key, x, jnp.zeros(1), label)["params"]
+        return jnp.zeros((1, *image_shape)), jnp.zeros(1), label
 
     def apply(
         params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
@@ -47,7 +47,7 @@ def as_backbone(
         return network.apply({"params": params}, x, t, label, return_features=True)  # type: ignore[return-value]
 
     return Backbone(
-        init,
+        make_init(network, inputs),
         apply,
         features,
         image_shape,

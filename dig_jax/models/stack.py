@@ -53,7 +53,8 @@ def stack_blocks(
             in_axes=nn.broadcast if broadcast else 0,  # type: ignore[arg-type]
             length=length,
             reverse=reverse,
-            unroll=unroll or length,
+            # Parameters are made by one body, whatever length the loop has.
+            unroll=1 if module.is_initializing() else unroll or length,
         )
         return scanned(*arguments, name=name)
 

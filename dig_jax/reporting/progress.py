@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Protocol, SupportsFloat, cast, runtime_checkable
 
+from dig_jax.devices.compilation_cache import from_cache_since, lookups
+
 if TYPE_CHECKING:
     from rich.live import Live
 
 _SECONDS_BETWEEN_LINES = 5.0
 _MIN_BAR, _MAX_BAR = 10, 40
+_LONG = 1.0  # seconds that somebody who waits wonders about
 
 
 @runtime_checkable
@@ -84,7 +87,8 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.transient = self._busy is not None  # it never came to a step
+            # It never came to a step, or has none.
+            self._live.transient = self._busy is not None or not self._total_steps
             self._live.stop()
             self._live = None
         elif self._line_due:
@@ -115,20 +119,32 @@ class Progress:
                 self._write_line()
 
     @contextlib.contextmanager
-    def compiling(self) -> Iterator[None]:
+    def compiling(self, what: str = "") -> Iterator[None]:
         """Shows for how long the block has been compiling, then the time it took."""
-        start = self._clock()
-        if self._live is None:
-            _print(self._bar_stream, "compiling ...")
-        with self.busy("compiling"):
+        start, before = self._clock(), lookups()
+        name = f" {what}" if what else ""
+        with self._showing(f"compiling{name}"):
             yield
         now = self._clock()
         self._origin = (now, self._step)
-        self._write_above(self._bar_stream, f"compiled in {now - start:.1f} s")
+        source = ", from the cache" if from_cache_since(before) else ""
+        text = f"compiled{name} in {now - start:.1f} s{source}"
+        self._write_above(self._bar_stream, text)
 
     @contextlib.contextmanager
     def busy(self, what: str) -> Iterator[None]:
-        """Shows in a terminal for how long the block has been doing something."""
+        """Shows for how long the block has been doing something, and what took long."""
+        start = self._clock()
+        with self._showing(what):
+            yield
+        seconds = self._clock() - start
+        if seconds >= _LONG:
+            self._write_above(self._bar_stream, f"{what} took {seconds:.1f} s")
+
+    @contextlib.contextmanager
+    def _showing(self, what: str) -> Iterator[None]:
+        if self._live is None:
+            _print(self._bar_stream, f"{what} ...")
         self._busy = (what, self._clock())
         yield
         self._busy = None

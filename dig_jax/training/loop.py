@@ -17,6 +17,7 @@ from dig_jax.reporting.profile import Profiler, ProfileSteps, check_profile_step
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.state import TrainState
 from dig_jax.training.log import TrainingLog
+from dig_jax.training.memory import explaining_shortage
 from dig_jax.training.preview import Preview, without_guide
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import TrainingSetup
@@ -85,10 +86,9 @@ class TrainingRun:
     def _train(self, progress: Progress, stop: StopSignal) -> int:
         options, workdir = self.options, self.workdir
         with Storage(workdir, options) as storage:
-            with progress.busy("starting"):
-                restored = self.setup.restore(storage.checkpoints, self.goodput)
-                state = restored.state
-                storage.check_free_space(state)
+            restored = self.setup.restore(storage.checkpoints, self.goodput, progress)
+            state = restored.state
+            storage.check_free_space(state)
             start = int(state.step)
             if is_first_process():
                 save_run_config(self.setup.experiment.config, workdir)
@@ -109,6 +109,7 @@ class TrainingRun:
                     writer = opened.enter_context(
                         MetricWriter(workdir, resume_step=start or None)
                     )
+                opened.enter_context(explaining_shortage(self.setup.programs, progress))
                 state = self._train_steps(
                     state,
                     storage,
@@ -167,9 +168,12 @@ class TrainingRun:
         )
         with goodput.spent("data_wait"):
             image, label, damaged = next(batches)
-        with goodput.spent("compile"), progress.compiling():
+        with goodput.spent("compile"), progress.compiling("the training step"):
             train_step = setup.programs.lower_step().compile()
-            diversity = setup.programs.lower_diversity().compile()
+        diversity = None
+        if options.diversity_every:
+            with goodput.spent("compile"), progress.compiling("feature diversity"):
+                diversity = setup.programs.lower_diversity().compile()
         experiment = setup.experiment
         drawing = without_guide(experiment.sample)
         preview = Preview(experiment, drawing, options, setup.mesh)
@@ -190,7 +194,7 @@ class TrainingRun:
             watchdog.step_done(step)
             record.step_done(log.done)
             last = step == options.num_steps
-            if options.diversity_every and (
+            if diversity is not None and (
                 step == 1 or step % options.diversity_every == 0
             ):
                 log.add_diversity(step, diversity(state, image, label))
@@ -241,6 +245,9 @@ class TrainingRun:
         progress: Progress,
     ) -> None:
         progress.message(f"step {step}: drawing samples")
+        if not preview.is_compiled:
+            with progress.compiling("what draws them"):
+                preview.compile(state)
         grid = preview.draw(state)
         if writer is not None:
             write_png(self.workdir / "samples" / f"step_{step}.png", grid)

@@ -42,6 +42,15 @@ class Preview:
         self._sampler = Sampler(experiment, sample_options, mesh)
         self._columns = options.samples_per_class
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether drawing begins at once."""
+        return self._sampler.is_compiled
+
+    def compile(self, state: TrainState) -> None:
+        """Compile now; otherwise the first `draw` does."""
+        self._sampler.compile(state.ema)
+
     def draw(self, state: TrainState) -> UInt8[np.ndarray, "height width 3"]:
         """A grid of samples with the averaged parameters of a state."""
         images = self._sampler.draw(state.ema)

@@ -19,10 +19,16 @@ from dig_jax.devices.sharding import (
 )
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
+from dig_jax.interfaces import Params
 from dig_jax.options import TrainingOptions
 from dig_jax.storage.state import TrainState
 from dig_jax.training.optimizer import create_optimizer
-from dig_jax.training.step import create_state, make_measure_diversity, make_train_step
+from dig_jax.training.step import (
+    create_state,
+    make_measure_diversity,
+    make_train_step,
+    start_from,
+)
 
 DIVERSITY_IMAGES = 16
 
@@ -68,13 +74,18 @@ class TrainingPrograms:
         )
 
     def create_state(self) -> TrainState:
-        """The state before the first step."""
-        return self._create_state(self.init_key)
-
-    @cached_property
-    def _create_state(self) -> jax.stages.Wrapped:
+        """The state before the first step: parameters leaf by leaf, then the rest."""
         places = jax.tree.map(lambda a: a.sharding, self.abstract_state)
-        return jax.jit(self._first_state, out_shardings=places)
+        params = self.experiment.backbone.init(self.init_key, places.params)
+
+        def rest(params: Params) -> TrainState:
+            state = start_from(
+                params, self.optimizer, posthoc_ema=self.options.posthoc_ema
+            )
+            return state._replace(params=())
+
+        out = places._replace(params=())
+        return jax.jit(rest, out_shardings=out)(params)._replace(params=params)
 
     def _first_state(self, key: PRNGKeyArray) -> TrainState:
         return create_state(

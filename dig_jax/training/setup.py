@@ -20,6 +20,7 @@ from dig_jax.experiment import Experiment, check_same_run, open_dataset
 from dig_jax.files.paths import AnyPath
 from dig_jax.reporting.goodput import Goodput
 from dig_jax.reporting.graph_drawing import draw_graph
+from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.sampler import check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.state import TrainState
@@ -75,11 +76,15 @@ class TrainingSetup:
         self.source = open_dataset(experiment, "train")
         check_keep_best(self.options, experiment.evaluation, self.source)
 
-    def restore(self, checkpoints: Checkpoints, goodput: Goodput) -> Restored:
-        """The newest state, or the first one; its time is noted in `goodput`."""
+    def restore(
+        self, checkpoints: Checkpoints, goodput: Goodput, progress: Progress
+    ) -> Restored:
+        """The newest state, or the first one; its time is noted and shown."""
         if not as_first_process_says(checkpoints.latest_step() is not None):
-            return Restored(self.programs.create_state(), 0)
-        with goodput.spent("checkpoint"):
+            with progress.busy("creating parameters"):
+                state = jax.block_until_ready(self.programs.create_state())
+            return Restored(state, 0)
+        with goodput.spent("checkpoint"), progress.busy("reading the checkpoint"):
             state, meta = checkpoints.restore(self.programs.abstract_state)
         saved, now = meta["data"], self._data_identity()
         if saved != now:

@@ -44,6 +44,13 @@ def create_state(
 ) -> TrainState:
     """The state before the first step; with the averages for post-hoc EMA if asked."""
     params = experiment.backbone.init(key)
+    return start_from(params, optimizer, posthoc_ema=posthoc_ema)
+
+
+def start_from(
+    params: Params, optimizer: optax.GradientTransformation, *, posthoc_ema: bool
+) -> TrainState:
+    """The state before the first step with these parameters; see `create_state`."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

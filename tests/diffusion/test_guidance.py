@@ -261,7 +261,13 @@ def test_guidance_out_of_range_is_refused(options, message):
 
 def backbone(num_classes, null_label):
     return Backbone(
-        lambda key: None, apply, apply, (2, 2, 1), num_classes, None, null_label
+        lambda key, places=None: None,
+        apply,
+        apply,
+        (2, 2, 1),
+        num_classes,
+        None,
+        null_label,
     )
 
 

@@ -34,7 +34,7 @@ def create_mlp_backbone(num_classes, null_label=False):
     """The smallest network that multiplies matrices and looks at its label."""
     width = 37  # Odd, so that blocks of a matrix product have ragged ends.
 
-    def init(key):
+    def init(key, places=None):
         keys = jax.random.split(key, 3)
         return {
             "into": jax.random.normal(keys[0], (64, width)) / 8,

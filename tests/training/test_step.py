@@ -29,7 +29,7 @@ BATCH = 8
 def create_linear_backbone():
     """The smallest network: one matrix, one number for each label and for time."""
 
-    def init(key):
+    def init(key, places=None):
         kernel = jax.random.normal(key, (64, 64)) / 8
         return {"kernel": kernel, "label": jnp.zeros(11), "time": jnp.ones(())}
 

@@ -1,0 +1,81 @@
+"""Parameters made leaf by leaf are those that Flax makes in one program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dig_jax.models import as_backbone, create_backbone
+
+NETWORKS = {
+    "dig_parallel": dict(patch_sizes=(2, 4)),
+    "dig_parallel of gin": dict(conv="gin", conditioning="concat", position="2d"),
+    "dig_mix": dict(patch_sizes=(2, 4), conv="gcn", remat=True),
+    "dit": dict(num_heads=4),
+    "uvit": dict(),
+}
+
+
+def create(network):
+    return create_backbone(
+        network.split()[0],
+        image_shape=(8, 8, 1),
+        num_classes=3,
+        null_label=True,
+        width=16,
+        depth=4,
+        **NETWORKS[network],
+    )
+
+
+@pytest.fixture
+def flax_init(monkeypatch):
+    """`network -> init` as Flax has it, in one program."""
+
+    def make(network):
+        def plain(module, make_inputs):
+            return jax.jit(lambda key: module.init(key, *make_inputs())["params"])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(as_backbone, "make_init", plain)
+            return create(network).init
+
+    return make
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_parameters_are_flaxs_own_bit_for_bit(network, flax_init):
+    key = jax.random.key(7)
+    wanted = flax_init(network)(key)
+    found = create(network).init(key)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+
+
+def test_parameters_are_the_same_inside_of_a_program():
+    init, key = create("dig_mix").init, jax.random.key(7)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(init)(key), init(key))
+
+
+def test_leaves_lie_where_they_are_asked_to():
+    init, key = create("uvit").init, jax.random.key(7)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("fsdp",))
+    shapes = jax.eval_shape(init, key)
+
+    def place(leaf):
+        spread = PartitionSpec("fsdp") if leaf.ndim > 1 else PartitionSpec()
+        return NamedSharding(mesh, spread)
+
+    places = jax.tree.map(place, shapes)
+    found = init(key, places)
+    for leaf, there in zip(
+        jax.tree.leaves(found), jax.tree.leaves(places), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(there, leaf.ndim)
+        assert leaf.dtype == jnp.float32
+
+
+def test_no_program_of_the_parameters_holds_a_product():
+    lowered = jax.jit(create("dig_parallel").init).lower(jax.random.key(0))
+    assert "dot_general" not in lowered.as_text()
