@@ -7,6 +7,7 @@ costs = count_costs(compiled)
 """
 
 from dig_jax.compiled.costs import Costs, count_costs
+from dig_jax.compiled.kernels import Kernel, Tally, list_kernels, tally_by_kind
 from dig_jax.compiled.report import (
     StepReport,
     format_report,
@@ -28,8 +29,10 @@ __all__ = [
     "Chip",
     "Costs",
     "DoesNotFitError",
+    "Kernel",
     "Memory",
     "StepReport",
+    "Tally",
     "Topology",
     "compile_lowered",
     "compile_train_step",
@@ -37,8 +40,10 @@ __all__ = [
     "count_costs",
     "create_topology",
     "format_report",
+    "list_kernels",
     "memory_of",
     "report_record",
     "report_step",
+    "tally_by_kind",
     "target_platform",
 ]
