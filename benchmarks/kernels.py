@@ -38,7 +38,15 @@ from dig_jax.experiment import create_experiment
 
 NETWORKS = "dig_parallel_2_4", "dig_mix_2_4", "uvit_2", "dit_2"
 SMALL = 1e6  # bytes: less than a microsecond of an H100's memory
-KINDS = "Triton product", "Triton", "cuBLAS", "cuDNN", "loop", "reduction", "transpose"
+KINDS = (
+    "Triton product",
+    "Triton",
+    "cuBLAS",
+    "cuDNN",
+    "loop",
+    "reduction",
+    "rearrangement",
+)
 
 
 class Step(NamedTuple):
@@ -148,7 +156,11 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=0, help="kernels to list")
     parser.add_argument("--out", default="")
     options = parser.parse_args()
-    rows = list(measure(options))
+    rows = []
+    for row in measure(options):
+        print(row, flush=True)
+        rows.append(row)
+    print()
     print_table(rows)
     write_json(options.out, rows, options)
 

@@ -195,7 +195,8 @@ def _touched(parameter: Instruction, inner: Computation, module: Module) -> int:
     total = 0
     for user in inner.users[parameter.name]:
         if user.opcode in _SLICES:
-            total += _stored(user)
+            read = _stored(user) if user.is_root else _touched(user, inner, module)
+            total += min(read, _stored(user))
         elif user.opcode == "dynamic-update-slice" and (
             user.operands[0] == parameter.name
         ):

@@ -21,8 +21,8 @@ class Kernel(NamedTuple):
     """An instruction that a GPU runs by itself.
 
     Attributes:
-        kind: Triton product, Triton, cuBLAS, cuDNN, loop, reduction, transpose, copy,
-            or what HLO calls it. Reductions and transposes are XLA's `kInput`.
+        kind: Triton product, Triton, cuBLAS, cuDNN, loop, reduction, rearrangement
+            (a transpose or a concatenation), copy, or what HLO calls it.
         times: How often it runs.
         memory_bytes: Read from and written to main memory each time.
         results: Types and shapes, as HLO writes them.
@@ -100,5 +100,5 @@ def _kind(instruction: Instruction, inner: list[str]) -> str:
     if "__triton" in attributes:
         return "Triton product" if "gemm" in attributes else "Triton"
     if "kind=kInput" in attributes:
-        return "reduction" if "reduce" in inner else "transpose"
+        return "reduction" if "reduce" in inner else "rearrangement"
     return "loop" if "kind=kLoop" in attributes else "other fusion"
