@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from dig_jax.models.linear_call import linear_call
 from dig_jax.models.products import DType
+from dig_jax.target import target_platform
 
 Rows = Float[Array, "_ width"]
 Column = Float[np.ndarray, "_ 1"]
@@ -71,6 +72,9 @@ def _times(
             precision=jax.lax.Precision.HIGHEST if exact else None,
             preferred_element_type=jnp.float32,
         )
+        if target_platform() == "gpu":
+            # As it leaves the product; factors and what follows are another kernel.
+            total = total.astype(h.dtype)
         return scaled(total, after).astype(h.dtype).reshape(-1, h.shape[-1])
 
     return times
