@@ -14,6 +14,7 @@ from dig_jax.costs.compiled_step import (
     memory_of,
 )
 from dig_jax.costs.hlo_costs import Costs, count_costs
+from dig_jax.costs.kernels import Kernel, Tally, list_kernels, tally_by_kind
 from dig_jax.costs.report import StepReport, format_report, report_record, report_step
 from dig_jax.costs.topology import CHIPS, Chip, Topology, create_topology
 from dig_jax.devices.target import compiling_for, target_platform
@@ -23,8 +24,10 @@ __all__ = [
     "Chip",
     "Costs",
     "DoesNotFitError",
+    "Kernel",
     "Memory",
     "StepReport",
+    "Tally",
     "Topology",
     "compile_lowered",
     "compile_train_step",
@@ -32,8 +35,10 @@ __all__ = [
     "count_costs",
     "create_topology",
     "format_report",
+    "list_kernels",
     "memory_of",
     "report_record",
     "report_step",
+    "tally_by_kind",
     "target_platform",
 ]

@@ -113,7 +113,7 @@ def _add_run(
     times: float,
 ) -> None:
     """Add what an instruction does that runs by itself."""
-    costs.memory_bytes += times * _memory_bytes(instruction, computation, module)
+    costs.memory_bytes += times * memory_bytes(instruction, computation, module)
     cycles = times * instruction.estimated_cycles
     if cycles:
         costs.cycles += cycles
@@ -144,12 +144,18 @@ def _kind(instruction: Instruction, module: Module) -> str:
     return "product" if is_product else instruction.opcode
 
 
-def _memory_bytes(
+def moves_nothing(instruction: Instruction) -> bool:
+    """Whether it only names what is there, or waits for what was started before."""
+    opcode = instruction.opcode
+    return opcode in _FREE or opcode.endswith(("-done", "-update"))
+
+
+def memory_bytes(
     instruction: Instruction, computation: Computation, module: Module
 ) -> int:
     """Bytes of main memory that an instruction reads and writes."""
     opcode = instruction.opcode
-    if opcode in _FREE or opcode.endswith(("-done", "-update")):
+    if moves_nothing(instruction):
         return 0
     operands = [computation[name] for name in instruction.operands]
     if opcode.endswith("-start") and len(instruction.shapes) > len(operands):
@@ -192,20 +198,24 @@ def _touched(parameter: Instruction, inner: Computation, module: Module) -> int:
     total = 0
     for user in inner.users[parameter.name]:
         if user.opcode in _SLICES:
-            total += _stored(user)
+            read = _stored(user) if user.is_root else _touched(user, inner, module)
+            total += min(read, _stored(user))
         elif user.opcode == "dynamic-update-slice" and (
             user.operands[0] == parameter.name
         ):
             continue  # written in place
         elif user.opcode == "bitcast":
             total += _touched(user, inner, module)
+        elif user.opcode == "convert" and not user.is_root:  # value by value
+            read = _touched(user, inner, module)
+            total += read * _stored(parameter) // max(_stored(user), 1)
         elif user.opcode == "fusion":
             nested = module.computations[user.called[0]]
             for place, name in zip(nested.parameters(), user.operands, strict=True):
                 if name == parameter.name:
                     total += _touched(place, nested, module)
         else:
-            return sum(shape.num_bytes for shape in parameter.shapes)
+            return _stored(parameter)
     return total
 
 

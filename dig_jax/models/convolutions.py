@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,6 +24,7 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph, Normalization
 from dig_jax.models.layers import MLP, gelu, uniform_fan_in
 from dig_jax.ops.aggregation import Aggregate, create_aggregate
+from dig_jax.ops.linear_call import linear_call
 from dig_jax.ops.products import DType, matmul
 
 Rows = Float[Array, "rows width"]
@@ -32,8 +34,8 @@ Conv: TypeAlias = Literal["sage", "gcn", "gin"]
 class GraphSAGE(nn.Module):
     """GraphSAGE (arXiv:1706.02216), no bias: W_self h_v + W_neigh mean_u h_u.
 
-    The kernel is [W_self | W_neigh], [width, 2 width]: on CPU one product. Aggregated
-    is what comes out of it (mean_u (W h_u) = W mean_u h_u).
+    The kernel is [W_self | W_neigh], [width, 2 width]: on CPU and GPU one product.
+    Aggregated is what comes out of it (mean_u (W h_u) = W mean_u h_u).
 
     Attributes:
         aggregate: The mean over the neighbours.
@@ -49,10 +51,37 @@ class GraphSAGE(nn.Module):
         if target_platform() == "cpu":
             own, neighbours = jnp.split(matmul(h, kernel, self.dtype), 2, axis=1)
             return own + self.aggregate(neighbours)
+        if target_platform() == "gpu":
+            both = matmul(h, kernel, self.dtype)
+            return _add_neighbours(both, self.aggregate, self.dtype)
         # Two products: sum and GELU are fused with the one that comes last.
         of_self, of_neighbours = jnp.split(kernel, 2, axis=1)
         neighbours = self.aggregate(matmul(h, of_neighbours, self.dtype))
         return matmul(h, of_self, self.dtype) + neighbours
+
+
+def _add_neighbours(
+    both: Float[Array, "rows twice_width"], aggregate: Aggregate, dtype: DType
+) -> Rows:
+    """The first half of the columns, and the second aggregated.
+
+    Its transpose puts the cotangent and what is aggregated of it side by side, for the
+    gradients of the kernel and of the features to be one product each, and of the type
+    that these multiply in.
+    """
+    factor = jnp.float32 if dtype == "float32" else jnp.bfloat16
+
+    def add(both: Float[Array, "rows twice_width"]) -> Rows:
+        own, neighbours = jnp.split(both, 2, axis=1)
+        return own + aggregate(neighbours)
+
+    def transpose(g: Rows) -> Float[Array, "rows twice_width"]:
+        (of_neighbours,) = jax.linear_transpose(aggregate, g)(g)
+        sides = jnp.concatenate([g, of_neighbours], axis=1).astype(factor)
+        # Else XLA writes the second half by itself first, for one of the products.
+        return jax.lax.optimization_barrier(sides).astype(both.dtype)
+
+    return linear_call(add, transpose, (), both)
 
 
 class GCN(nn.Module):

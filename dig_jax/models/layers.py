@@ -1,6 +1,7 @@
 """Layers that the backbones share: linear layers, norms, GELU, embeddings."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -17,13 +18,25 @@ truncated_normal = nn.initializers.truncated_normal(0.02)
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+def add_bias(
+    x: Float[Array, "*batch n"], bias: Float[Array, "n"]
+) -> Float[Array, "*batch n"]:
+    """x + b, of the type of x."""
+    return x + bias.astype(x.dtype)
+
+
 class Linear(nn.Module):
-    """x W + b, with W [in, features]."""
+    """x W + b, with W [in, features].
+
+    Attributes:
+        add: Adds the bias to the product; may do more with the sum.
+    """
 
     features: int
     dtype: DType = "float32"
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = truncated_normal
+    add: Callable[[Array, Array], Array] = add_bias
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch k"]) -> Float[Array, "*batch n"]:
@@ -31,7 +44,7 @@ class Linear(nn.Module):
         x = matmul(x, kernel, self.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            x = x + bias.astype(x.dtype)
+            x = self.add(x, bias)
         return x
 
 
@@ -47,6 +60,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        if self.affine and target_platform() == "gpu":
+            scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+            return layer_norm(x, scale, bias, self.epsilon)
         y = x.astype(jnp.float32)
         mean = jnp.mean(y, axis=-1, keepdims=True)
         if target_platform() == "cpu":
@@ -59,6 +76,64 @@ class LayerNorm(nn.Module):
             scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
             y = y * scale + self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return y.astype(x.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def layer_norm(
+    x: Float[Array, "*batch width"],
+    scale: Float[Array, "width"],
+    bias: Float[Array, "width"],
+    epsilon: float,
+) -> Float[Array, "*batch width"]:
+    """Layer normalization for GPUs, in float32, of the type of x.
+
+    Forward, XLA makes one kernel of a mean and a variance that are taken one after the
+    other, and reads x once. The backward pass keeps x alone; the four sums of each row
+    that it needs are one kernel, the gradients another.
+    """
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(variance + epsilon) * scale + bias
+    return y.astype(x.dtype)
+
+
+@layer_norm.defjvp
+def _layer_norm_jvp(epsilon: float, primals: tuple, tangents: tuple) -> tuple:
+    x, scale, bias = primals
+
+    def tangent(x: Array, scale: Array, moved: tuple[Array, Array, Array]) -> Array:
+        dx, d_scale, d_bias = moved
+        unit, slope = _normalized(x, dx.astype(jnp.float32), epsilon)
+        return (slope * scale + unit * d_scale + d_bias).astype(x.dtype)
+
+    def transpose(x: Array, scale: Array, g: Array) -> tuple[Array, Array, Array]:
+        # The barrier keeps XLA from taking a sum of the forward pass for one of these.
+        x, g = jax.lax.optimization_barrier(x), g.astype(jnp.float32)
+        unit, of_x = _normalized(x, g * scale, epsilon)
+        rows = tuple(range(x.ndim - 1))
+        of_scale, of_bias = jnp.sum(g * unit, axis=rows), jnp.sum(g, axis=rows)
+        return of_x.astype(x.dtype), of_scale, of_bias
+
+    return layer_norm(x, scale, bias, epsilon), linear_call(
+        tangent, transpose, (x, scale), tangents
+    )
+
+
+def _normalized(
+    x: Float[Array, "*batch width"], d: Float[Array, "*batch width"], epsilon: float
+) -> tuple[Float[Array, "*batch width"], Float[Array, "*batch width"]]:
+    """x normalized, and d times the slope of that, which is symmetric; in float32."""
+
+    def mean_of(rows: Float[Array, "*batch width"]) -> Float[Array, "*batch 1"]:
+        return jnp.mean(rows, axis=-1, keepdims=True)
+
+    y = x.astype(jnp.float32)
+    mean, square, d_mean, product = map(mean_of, (y, jnp.square(y), d, d * y))
+    inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
+    unit = (y - mean) * inverse
+    along = (product - mean * d_mean) * inverse  # the mean of d times unit
+    return unit, inverse * (d - d_mean - unit * along)
 
 
 class Convolution(nn.Module):
@@ -139,8 +214,9 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         width = x.shape[-1]
         linear = partial(Linear, dtype=self.dtype, kernel_init=self.kernel_init)
-        x = linear(round(width * self.ratio), name="expand")(x)
-        return linear(width, name="project")(gelu(x, self.tanh_gelu))
+        activate = partial(gelu_of_sum, tanh=self.tanh_gelu)
+        x = linear(round(width * self.ratio), add=activate, name="expand")(x)
+        return linear(width, name="project")(x)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -161,6 +237,50 @@ def _gelu_jvp(tanh: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array
     return gelu(x, tanh), linear_call(times_slope, times_slope, (x,), dx)
 
 
+def gelu_of_sum(
+    x: Float[Array, "*batch n"], bias: Float[Array, "n"], *, tanh: bool = False
+) -> Float[Array, "*batch n"]:
+    """GELU of x + b; see `gelu`.
+
+    On a GPU the sum is in float32, and the backward pass adds again: to write it
+    between the product and GELU's result costs as much as to write that.
+    """
+    if target_platform() != "gpu":
+        return gelu(add_bias(x, bias), tanh)
+    return _gelu_of_sum(x, bias, tanh)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _gelu_of_sum(
+    x: Float[Array, "*batch n"], bias: Float[Array, "n"], tanh: bool
+) -> Float[Array, "*batch n"]:
+    return _gelu_of_float32(tanh, x.astype(jnp.float32) + bias).astype(x.dtype)
+
+
+@_gelu_of_sum.defjvp
+def _gelu_of_sum_jvp(tanh: bool, primals: tuple, tangents: tuple) -> tuple:
+    (x, bias), moved = primals, tangents
+
+    def times_slope(x: Array, bias: Array, moved: tuple[Array, Array]) -> Array:
+        dx, d_bias = moved
+        d = dx.astype(jnp.float32) + d_bias
+        return (d * slope(x, bias)).astype(dx.dtype)
+
+    def transpose(x: Array, bias: Array, g: Array) -> tuple[Array, Array]:
+        of_sum = g.astype(jnp.float32) * slope(x, bias)
+        of_bias = jnp.sum(of_sum, axis=tuple(range(x.ndim - 1)))
+        return of_sum.astype(x.dtype), of_bias
+
+    def slope(x: Array, bias: Array) -> Array:
+        # For the barrier see `_times_gelu_slope`.
+        y = jax.lax.optimization_barrier(x).astype(jnp.float32) + bias
+        return _gelu_slope(tanh, y)
+
+    return _gelu_of_sum(x, bias, tanh), linear_call(
+        times_slope, transpose, (x, bias), moved
+    )
+
+
 def _times_gelu_slope(
     tanh: bool, x: Float[Array, "*shape"], d: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
@@ -176,6 +296,19 @@ def _gelu_of_float32(tanh: bool, x: Float[Array, "*shape"]) -> Float[Array, "*sh
         return jax.nn.gelu(x, approximate=True)
     # Not jax.nn.gelu's erfc, which XLA:CPU takes twice as long for.
     return x * (0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_slope(tanh: bool, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """In closed form, and (1 + tanh(u)) / 2 as the sigmoid of 2 u.
+
+    Of what JAX derives by tanh XLA makes two kernels on a GPU, with float32 in between.
+    """
+    if tanh:
+        slope, cubic, square = 2 * math.sqrt(2 / math.pi), 0.044715, jnp.square(x)
+        cdf = jax.lax.logistic(slope * x * (1 + cubic * square))
+        return cdf + x * cdf * (1 - cdf) * slope * (1 + 3 * cubic * square)
+    density = jnp.exp(-0.5 * jnp.square(x)) / math.sqrt(2 * math.pi)
+    return 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5)) + x * density
 
 
 def look_up(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dig_jax.devices.target import target_platform
 from dig_jax.ops.linear_call import linear_call
 from dig_jax.ops.products import DType
 
@@ -71,6 +72,9 @@ def _times(
             precision=jax.lax.Precision.HIGHEST if exact else None,
             preferred_element_type=jnp.float32,
         )
+        if target_platform() == "gpu":
+            # As it leaves the product; factors and what follows are another kernel.
+            total = total.astype(h.dtype)
         return scaled(total, after).astype(h.dtype).reshape(-1, h.shape[-1])
 
     return times

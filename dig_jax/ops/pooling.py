@@ -1,16 +1,19 @@
 """Between the graphs of DiG-parallel's scales: pooling and copying back (App. A.1)."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from dig_jax.devices.target import target_platform
 from dig_jax.graphs import GridGraph
-from dig_jax.ops.node_product import node_product
+from dig_jax.ops.linear_call import linear_call
+from dig_jax.ops.node_product import column, node_product, scaled
 from dig_jax.ops.products import DType
 from dig_jax.ops.stencil import pool_sum, repeat_patches
 
-Rows = Float[Array, "rows width"]
+Rows = Float[Array, "_ width"]
 
 
 def pool(
@@ -27,6 +30,9 @@ def pool(
     if target_platform() != "cpu":
         mask = _padded_mask(graph, index)
         sums = np.maximum(mask.sum(1, keepdims=True), 1)
+        if target_platform() == "gpu":
+            mean, copy = _product_and_copies(mask, 1 / sums, dtype)
+            return linear_call(mean, copy, (), h)
         return node_product(mask / sums, h, dtype)
     fine, coarse = graph.at_scale(0), graph.at_scale(index)
     factor = graph.factor(0, index)
@@ -42,12 +48,41 @@ def unpool(
     dtype: DType = "float32",
 ) -> Float[Array, "fine_rows width"]:
     """Features of a coarser graph copied to the patches they cover: C^T h (Eq. 5)."""
-    if target_platform() != "cpu":
+    if target_platform() == "gpu":
+        mask = _padded_mask(graph, index)
+        total, copy = _product_and_copies(mask, np.ones((len(mask), 1)), dtype)
+        return linear_call(copy, total, (), h)
+    if target_platform() == "tpu":
         return node_product(_padded_mask(graph, index).T, h, dtype)
     fine, coarse = graph.at_scale(0), graph.at_scale(index)
     per_image = h.reshape(-1, coarse.num_padded_nodes, h.shape[-1])
     copied = repeat_patches(_as_grid(per_image, coarse), graph.factor(0, index))
     return _to_rows(copied, per_image[:, coarse.hubs], fine)
+
+
+def _product_and_copies(
+    mask: Float[np.ndarray, "coarse_node fine_node"],
+    factors: Float[np.ndarray, "coarse_node 1"],
+    dtype: DType,
+) -> tuple[Callable[[Rows], Rows], Callable[[Rows], Rows]]:
+    """h to factors (C h), and its transpose: copies, which are read where needed.
+
+    A GPU makes one kernel of the copies and what they are added to; as a product they
+    would be written and read again, at the finest scale.
+    """
+    coarse = len(mask)
+    source = np.argmax(mask, axis=0).astype(np.int32)  # each fine node has at most one
+    used = column(mask.sum(axis=0)) * factors[source].astype(np.float32)
+
+    def sum_up(h: Rows) -> Rows:
+        return node_product(mask * factors, h, dtype)
+
+    def copy(h: Rows) -> Rows:
+        per_image = h.reshape(-1, coarse, h.shape[-1])
+        copies = per_image.at[:, source].get(mode="promise_in_bounds")
+        return scaled(copies, used).astype(h.dtype).reshape(-1, h.shape[-1])
+
+    return sum_up, copy
 
 
 def _padded_mask(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dig_jax.devices.target import compiling_for
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph
 from dig_jax.models.convolutions import CONVOLUTIONS, create_convolution
@@ -88,6 +89,50 @@ def test_convolution_on_any_graph_is_its_formula(rng, conv, aggregation, weighte
 @convs
 def test_convolution_on_a_grid_is_its_formula(rng, conv, grid, aggregation):
     check_formula(rng, conv, GRIDS[grid], aggregation=aggregation)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_graph_sage_for_an_accelerator_is_its_formula(rng, grid, platform):
+    with compiling_for(platform):
+        check_formula(rng, "sage", GRIDS[grid])
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
+def test_derivatives_of_graph_sage_are_those_of_its_formula(rng, platform, aggregation):
+    """h W_self + A h W_neigh, and the same for gradient and tangent by hand."""
+    graph = GRIDS["two scales"]
+    h, dh, g = rng.normal(size=(3, 2, graph.num_padded_nodes, WIDTH))
+    kernel, d_kernel = rng.normal(size=(2, WIDTH, 2 * WIDTH)) / WIDTH**0.5
+    adjacency = graph.graph.adjacency()
+    mean = adjacency / np.maximum(adjacency.sum(1, keepdims=True), 1)
+
+    def sage(h, kernel):
+        w_self, w_neigh = np.split(kernel, 2, axis=1)
+        return h @ w_self + mean @ h @ w_neigh
+
+    with compiling_for(platform):
+        layer = create_convolution("sage", graph, aggregation=aggregation)
+
+        def apply(h, kernel):
+            rows = h.reshape(-1, WIDTH)
+            out = layer.apply({"params": {"kernel": kernel}}, rows)
+            return jnp.asarray(out).reshape(h.shape)
+
+        given = jnp.float32(h), jnp.float32(kernel)
+        moved = jnp.float32(dh), jnp.float32(d_kernel)
+        _, tangent = jax.jvp(apply, given, moved)
+        of_h, of_kernel = jax.vjp(apply, *given)[1](jnp.float32(g))
+    atol = 10 * ROUNDING * len(h) * graph.num_nodes**0.5  # sums over all rows
+    np.testing.assert_allclose(tangent, sage(dh, kernel) + sage(h, d_kernel), atol=atol)
+    w_self, w_neigh = np.split(kernel, 2, axis=1)
+    expected = g @ w_self.T + mean.T @ g @ w_neigh.T
+    np.testing.assert_allclose(of_h, expected, atol=atol)
+    expected = np.concatenate(
+        [np.einsum("bni,bno->io", part, g) for part in (h, mean @ h)], axis=1
+    )
+    np.testing.assert_allclose(of_kernel, expected, atol=atol)
 
 
 @pytest.mark.parametrize(

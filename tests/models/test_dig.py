@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dig_jax.devices.target import compiling_for
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import pool, unpool
@@ -81,6 +82,18 @@ def test_gradient_equals_finite_differences_in_numpy(kind, case, rng):
 def along(kind, case, params, direction, step, cotangent):
     moved = jax.tree.map(lambda p, d: np.float64(p) + step * d, params, direction)
     return np.vdot(in_numpy(kind, case, moved)[0], np.float64(cotangent))
+
+
+@pytest.mark.parametrize("case", ["two scales", "three scales"])
+@kinds
+def test_what_a_gpu_is_given_is_the_same_network(kind, case):
+    """Run here: prediction as in NumPy, gradient as on a CPU, which is tested above."""
+    params, *_ = problem(kind, case)
+    _, expected = output_and_gradient(kind, case, aggregation="stencil")
+    with compiling_for("gpu"):
+        output, gradient = output_and_gradient(kind, case, aggregation="auto")
+    assert_close(output, in_numpy(kind, case, params)[0])
+    assert_close(gradient, expected)
 
 
 @kinds

@@ -36,10 +36,14 @@ CASES = {
         if len(graph.scales) > 1
     },
 }
-# The stencil is computed in another way where there is no CPU.
+# The stencil is computed in other ways where there is no CPU.
 aggregations = pytest.mark.parametrize(
     ("name", "platform"),
-    [*((name, "cpu") for name in AGGREGATIONS), ("stencil", "tpu")],
+    [
+        *((name, "cpu") for name in AGGREGATIONS),
+        ("stencil", "tpu"),
+        ("stencil", "gpu"),
+    ],
 )
 
 

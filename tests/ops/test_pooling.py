@@ -19,7 +19,7 @@ GRAPHS = {
 # Relative to the largest result, about 8 (sums of up to 36 terms): float32 sums, and
 # operands rounded to bfloat16 once (2^-9 each).
 TOLERANCE = {"float32": 2e-6, "mixed": 2**-7}
-platforms = pytest.mark.parametrize("platform", ["cpu", "tpu"])
+platforms = pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
 
 
 def padded(matrix, rows, cols):
@@ -55,8 +55,27 @@ def test_pooling_is_a_product_with_the_mask(rng, platform, name, dtype):
         np.testing.assert_allclose(cotangent, matrix.T @ g, atol=atol)
 
 
-def test_a_network_for_another_platform_predicts_the_same(rng):
-    """What is traced for a TPU, run here: other sums, other roundings."""
+@pytest.mark.parametrize("function", [pool, unpool])
+def test_a_gpu_pools_without_a_scatter(function):
+    """Its copies are gathers: what JAX derives of one is a scatter."""
+    graph, index = GRAPHS["hubs"], 1
+    sizes = [graph.at_scale(i).num_padded_nodes for i in (0, index)]
+    size, out = sizes if function is pool else sizes[::-1]
+    h, g = jnp.ones((size, 5)), jnp.ones((out, 5))
+
+    def both_ways(h, g):
+        out, vjp = jax.vjp(lambda h: function(h, graph, index), h)
+        return out, vjp(g)
+
+    with compiling_for("gpu"):
+        text = jax.jit(both_ways).lower(h, g).as_text()
+    assert "gather" in text
+    assert "scatter" not in text
+
+
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_a_network_for_another_platform_predicts_the_same(rng, platform):
+    """What is traced for a TPU or GPU, run here: other sums, other roundings."""
     backbone = create_dig_parallel(
         image_shape=(8, 8, 3), width=16, depth=2, patch_sizes=(2, 4), dtype="mixed"
     )
@@ -67,7 +86,7 @@ def test_a_network_for_another_platform_predicts_the_same(rng):
         return jnp.mean(jnp.square(backbone.apply(params, x, t, None) - x))
 
     here = jax.jit(jax.value_and_grad(loss))(params)
-    with compiling_for("tpu"):
+    with compiling_for(platform):
         there = jax.jit(jax.value_and_grad(lambda p: loss(p)))(params)
     np.testing.assert_allclose(there[0], here[0], rtol=2**-8)
     for a, b in zip(jax.tree.leaves(here[1]), jax.tree.leaves(there[1]), strict=True):
