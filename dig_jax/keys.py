@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, get_args
 
 import pydantic
@@ -131,16 +131,23 @@ def check_keywords(
     Raises:
         InputError: As for `call_with_section`.
     """
-    keyed = make_dataclass(
-        "Section",
+    keyed = _keywords_class(function, tuple(others))
+    return vars(call_with_section(name, keyed, section)).copy()
+
+
+@cache
+def _keywords_class(function: Callable[..., Any], others: tuple[str, ...]) -> type:
+    """A dataclass of a constructor's keywords."""
+    keys = keys_of(function)
+    return make_dataclass(
+        "Keywords",
         [
             (name, key.type, field(default=key.default))
-            for name, key in keys_of(function).items()
+            for name, key in keys.items()
             if name not in others
         ],
         kw_only=True,
     )
-    return vars(call_with_section(name, keyed, section)).copy()
 
 
 def call_with_section(
@@ -167,10 +174,15 @@ def call_with_section(
             raise InputError(f"config.{name}.{key} must be finite, got {section[key]}.")
     try:
         if inspect.isclass(function):
-            return pydantic.TypeAdapter(function).validate_python({**section, **more})
+            return _adapter(function).validate_python({**section, **more})
         return pydantic.validate_call(function)(**section, **more)
     except pydantic.ValidationError as error:
         raise InputError(_describe(name, error)) from None
+
+
+@cache
+def _adapter(checked: type) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(checked)
 
 
 def check_known(name: str, section: Mapping[str, Any], keys: Collection[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import dig_jax
+from dig_jax.options import SECTIONS
 from dig_jax.training.environment import COMPUTING_CODE
 
 ROOT = Path(dig_jax.__file__).parent
@@ -93,6 +94,28 @@ def test_only_the_conversion_of_weights_knows_torch():
         for node in at_its_top
         if isinstance(node, ast.Import | ast.ImportFrom)
     )
+
+
+def test_below_the_door_nobody_reads_a_configuration():
+    """Sections come typed, in an experiment: a default is written in one place."""
+    door = {ROOT / name for name in ("config.py", "experiment.py")}
+    door.add(ROOT / "cli" / "command_line.py")  # it writes a flag's value into one
+    keys = {*SECTIONS, "get", "seed"}
+    readers = []
+    for module in set(MODULES) - door:
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            reads = isinstance(node, ast.Subscript) or (
+                isinstance(node, ast.Attribute) and node.attr in keys
+            )
+            if reads and is_config(node.value):
+                readers.append(f"{module}:{node.lineno}")
+    assert not readers
+
+
+def is_config(node: ast.expr) -> bool:
+    """Whether an expression is called config, or something's config."""
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name == "config"
 
 
 def test_nothing_runs_code_from_data():

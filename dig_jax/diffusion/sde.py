@@ -76,6 +76,10 @@ def create_vp_linear(
 ) -> VPLinear:
     """The linear VP-SDE.
 
+    Args:
+        beta_min: beta at t = 0.
+        beta_max: beta at t = 1, at least beta_min.
+
     Raises:
         InputError: beta_max below beta_min.
     """
@@ -170,7 +174,12 @@ def create_vp_cosine(
     offset: PositiveFloat = 0.008,
     logsnr_min: Annotated[float, Field(ge=-18, lt=0)] = -10.0,
 ) -> VPCosine:
-    """The cosine VP-SDE, with no less signal at t = 1 than float32 can tell."""
+    """The cosine VP-SDE, with no less signal at t = 1 than float32 can tell.
+
+    Args:
+        offset: The paper's s; keeps beta(0) from being 0.
+        logsnr_min: Log signal-to-noise ratio at t = 1.
+    """
     return VPCosine(offset, logsnr_min)
 
 
@@ -280,6 +289,11 @@ def create_edm(
     rho: Annotated[float, Field(ge=1)] = 7.0,
 ) -> EDM:
     """The EDM noise schedule.
+
+    Args:
+        sigma_min: sigma at t = 0.
+        sigma_max: sigma at t = 1, above sigma_min; noise that sampling starts from.
+        rho: How much shorter the steps are near the data.
 
     Raises:
         InputError: sigma_max not above sigma_min.

@@ -1,0 +1,328 @@
+"""Keys of the sections: their marks, and that a key left out is its default."""
+
+import inspect
+import json
+import re
+import runpy
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dig_jax import main as command_line
+from dig_jax.comparison.plan import create_plan
+from dig_jax.comparison.report import comparison_record, format_comparison
+from dig_jax.comparison.run import Speed
+from dig_jax.config import (
+    config_to_json,
+    load_config_file,
+    read_comparison,
+    read_config_file,
+    with_values,
+)
+from dig_jax.costs.count_tables import count_tables
+from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.experiment import (
+    COMPUTING_KEYS,
+    FREE_KEYS,
+    TABLES,
+    check_same_run,
+    complete_config,
+    create_experiment,
+    section_defaults,
+    section_keys,
+)
+from dig_jax.export.model_card import model_card
+from dig_jax.keys import keys_of
+from dig_jax.options import FREE_SECTIONS, SECTIONS, SampleOptions
+from dig_jax.run import Run, load
+from dig_jax.sampling.samples import describe_samples, read_samples
+from dig_jax.training.environment import describe_environment
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+DIGITS = str(CONFIGS / "digits.py")
+NETWORKS = [
+    f"{path}:{variant}" if variant else str(path)
+    for path in sorted(CONFIGS.glob("*.py"))
+    if "backbone" in read_config_file(str(path))
+    for variant in runpy.run_path(str(path)).get("VARIANTS", [""])
+]
+TINY = {
+    "backbone.width": 16,
+    "backbone.depth": 2,
+    "data.image_size": 8,
+    "mesh.data": 1,
+    "sample.num_images": 10,
+    "sample.num_steps": 2,
+    "training.batch_size": 8,
+    "training.num_steps": 2,
+    "training.samples_per_class": 1,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly(without_optimizations):
+    """Every test here."""
+
+
+def test_marks_hold_what_old_runs_were_kept_by():
+    """Checkpoints name the first; digests of samples leave the other two out."""
+    in_backbones = ("aggregation", "attention", "node_multiple", "remat", "unroll")
+    named = [*(f"backbone.{key}" for key in in_backbones), "training.microbatch"]
+    assert list(COMPUTING_KEYS) == named
+    assert FREE_SECTIONS == ("evaluation", "mesh", "sample")
+    sample = keys_of(SampleOptions).items()
+    ignored = {name for name, key in sample if not key.marks.images}
+    assert ignored == {"num_images", "batch_size"}
+
+
+def test_what_changes_the_network_or_its_data_is_never_free():
+    fixed = {
+        f"{section}.{key}"
+        for section in SECTIONS
+        for key in section_keys(section)
+        if f"{section}.{key}" not in FREE_KEYS
+    }
+    assert {"backbone.width", "sde.beta_max", "data.transform"} < fixed
+    assert not {key.partition(".")[0] for key in fixed} & set(FREE_SECTIONS)
+    assert {"data.data_dir", "data.num_threads", "training.num_steps"} < {*FREE_KEYS}
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_a_key_has_the_same_marks_under_every_name(section):
+    found = {}
+    for constructor in TABLES[section].values():
+        for name, key in keys_of(constructor).items():
+            if name not in keys_of(SECTIONS[section]):
+                assert found.setdefault(name, key.marks) == key.marks, name
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_has_a_meaning(section):
+    constructors = TABLES.get(section, {}).values()
+    documented = "".join(inspect.getdoc(c) or "" for c in constructors)
+    for name, key in section_keys(section).items():
+        assert key.meaning or re.search(rf"^ *{name}: ", documented, re.M), name
+
+
+def both_ways(config):
+    """For each key: its name, the configuration without it, and with its default."""
+    for section in SECTIONS:
+        written = config[section].to_dict()
+        for key, default in section_defaults(section, written).items():
+            without = config.copy_and_resolve_references()
+            without.unlock()
+            without[section] = {k: v for k, v in written.items() if k != key}
+            name = f"{section}.{key}"
+            yield name, without, with_values(without, {name: default})
+
+
+def outcome(config):
+    """What a configuration comes to; text where it cannot be."""
+    try:
+        return create_experiment(config)
+    except InputError as error:
+        return str(error)
+
+
+def described(experiment):
+    """What it says of images, of steps, of itself; without the digest of its text."""
+    samples = describe_samples(experiment, experiment.sample, 7)
+    environment = describe_environment(experiment, experiment.mesh)
+    run = Run(experiment, {}, 7, experiment.mesh)
+    card = model_card(run, experiment.sample, ["cpu"])
+    del samples["config"]
+    return samples, environment, card
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda path: Path(path).name)
+def test_a_key_left_out_equals_its_default(network):
+    worked = 0
+    for name, without, written in both_ways(load_config_file(network)):
+        left, given = outcome(without), outcome(written)
+        assert left == given, name
+        worked += not isinstance(left, str)
+    assert worked > 50
+
+
+@pytest.mark.parametrize("network", [DIGITS, f"{CONFIGS / 'cifar10_cond.py'}:uvit_2"])
+def test_what_is_told_of_a_key_left_out_is_its_default(network):
+    for name, without, written in both_ways(load_config_file(network)):
+        assert check_same_run(without, written, "runs/a") == []
+        left = outcome(without)
+        if not isinstance(left, str):
+            assert described(left) == described(create_experiment(written)), name
+
+
+def test_an_experiment_of_another_value_is_another():
+    config = load_config_file(DIGITS)
+    experiment = create_experiment(config)
+    for name in (
+        "backbone.hops",
+        "data.num_threads",
+        "sample.seed",
+        "training.log_every",
+    ):
+        assert experiment.changed({name: 3}) != experiment, name
+    assert experiment.changed() == experiment
+
+
+def test_digits_are_grey_and_synthetic_labels_the_backbones():
+    config = load_config_file(DIGITS)
+    del config.data["channels"], config.data["image_size"]
+    assert create_experiment(config).data.image_shape == (8, 8, 1)
+
+
+def test_what_must_be_given_is_named():
+    config = load_config_file(DIGITS)
+    config.unlock()
+    config.data = dict(name="npz")
+    with pytest.raises(InputError, match=r"config\.data\.image_size is missing"):
+        create_experiment(config)
+
+
+def comparison(**sections):
+    config = read_config_file(str(CONFIGS / "compare_digits.py"))
+    config.unlock()
+    config.variants = {"parallel": {}, "other": sections}
+    return config
+
+
+@pytest.mark.parametrize("name", ["uvit", "dit"])
+def test_a_width_is_matched_without_the_number_of_heads(name):
+    keys = dict(name=name, num_classes=10, depth=2)
+    default = section_defaults("backbone", keys)["num_heads"]
+    left, given = (
+        create_plan(read_comparison(comparison(backbone={**keys, **heads})))
+        for heads in ({}, {"num_heads": default})
+    )
+    assert left.variants[1].experiment == given.variants[1].experiment
+    assert left.variants[1].macs == given.variants[1].macs
+
+
+def test_a_comparison_is_the_same_with_a_key_left_out():
+    """Its plan, its record and its tables, for every key of the base."""
+    config = comparison(backbone=dict(name="dig_mix", width=16, depth=2))
+    config.compare.budget = "none"
+    config.base.backbone.update(width=16, depth=2, unroll=1)
+    speed = Speed(100.0, (90.0, 110.0), 2**20, 1.0)
+
+    def report(base):
+        config.base = base
+        plan = create_plan(read_comparison(config))
+        speeds = {variant.name: speed for variant in plan.variants}
+        record = comparison_record(plan, speeds, Path("no/such/folder"))
+        return json.loads(json.dumps(record)), format_comparison(record)
+
+    for name, without, written in both_ways(config.base):
+        if name.startswith(("backbone.", "sde.", "data.channels")):
+            continue  # experiments that are equal: see above
+        assert report(without) == report(written), name
+
+
+def test_the_counts_of_tables_do_not_depend_on_what_is_written(tmp_path):
+    """Without `aggregation` they would be of the matrices that a CPU multiplies."""
+    network = dict(name="dig_mix", width=16, depth=2)
+    for name, keys in {"left": {}, "given": {"aggregation": "auto"}}.items():
+        (tmp_path / f"{name}.py").write_text(
+            "import runpy\n"
+            "def get_config():\n"
+            f"    config = runpy.run_path({DIGITS!r})['get_config']()\n"
+            "    with config.unlocked():\n"
+            f"        config.backbone = {network | keys}\n"
+            "    return config\n"
+        )
+    rows = (("Digits", "A", "left.py"), ("Digits", "B", "given.py"))
+    tables = dict(folder=str(tmp_path), batch=10, tables=(("T", rows),))
+    left, given = count_tables(tables).tables["T"]
+    assert left.costs == given.costs
+
+
+def run_all_modes(folder, config):
+    """Train, draw, score, count and export by the command line; what came of it."""
+    folder.mkdir()
+    (folder / "config.py").write_text(
+        "from dig_jax.config import config_from_json\n"
+        f"def get_config(): return config_from_json({config_to_json(config)!r})\n"
+    )
+    workdir = folder / "run"
+    for mode in ("train", "sample", "evaluate", "export"):
+        file = [f"--config={folder}/config.py"] if mode == "train" else []
+        arguments = [f"--mode={mode}", f"--workdir={workdir}", *file]
+        assert command_line.main(arguments) == EXIT_DONE
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_dir):
+    """Workdirs of a run with few keys written, and of the same with all."""
+    bare = load_config_file(DIGITS)
+    bare.unlock()
+    for section in SECTIONS:
+        bare[section] = {}
+    bare.backbone = dict(name="dig_parallel", num_classes=10)
+    bare.sde = dict(name="vp_linear")
+    bare.data = dict(name="digits", data_dir=str(data_dir))
+    bare = with_values(bare, TINY)
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        run_all_modes(folder / name, config)
+        for name, config in (("bare", bare), ("full", complete_config(bare)))
+    ]
+
+
+def test_a_run_with_few_keys_ends_as_one_with_all(runs):
+    bare, full = (load(workdir) for workdir in runs)
+    assert "ema_decay" not in bare.config.training
+    assert full.config.training.ema_decay == 0.9999
+    assert bare.step == full.step == 2
+    assert bare.parameters_digest == full.parameters_digest
+    np.testing.assert_array_equal(bare.sample(4), full.sample(4))
+
+
+def test_its_samples_and_scores_are_the_same(runs):
+    (left, described), (given, in_full) = (
+        read_samples(workdir / "samples.npz") for workdir in runs
+    )
+    np.testing.assert_array_equal(left.images, given.images)
+    assert described.pop("config") != in_full.pop("config")  # of what is written
+    assert described == in_full
+    left, given = (
+        json.loads((workdir / "eval" / "scores.jsonl").read_text()) for workdir in runs
+    )
+    assert left["scores"] == given["scores"]
+    cards = [(workdir / "export" / "README.md").read_text() for workdir in runs]
+    assert cards[0] == cards[1]
+
+
+def test_either_goes_on_as_the_other(runs, capsys):
+    bare, full = runs
+    for workdir, other in ((bare, full), (full, bare)):
+        file = f"--config={other.parent}/config.py"
+        assert command_line.main([file, f"--workdir={workdir}"]) == EXIT_DONE
+        said = capsys.readouterr().out
+        assert "exact resume" in said
+        assert "changed:" not in said
+
+
+def test_progress_knows_the_steps_that_are_left_at_their_default(
+    tmp_path, data_dir, monkeypatch, capsys
+):
+    def signalled(stop):
+        stop.received = signal.SIGTERM
+        return stop
+
+    monkeypatch.setattr("dig_jax.training.stop.StopSignal.__enter__", signalled)
+    config = load_config_file(DIGITS)
+    config = with_values(config, {**TINY, "data.data_dir": str(data_dir)})
+    config.unlock()
+    del config.training["num_steps"]
+    (tmp_path / "config.py").write_text(
+        "from dig_jax.config import config_from_json\n"
+        f"def get_config(): return config_from_json({config_to_json(config)!r})\n"
+    )
+    file, workdir = f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run"
+    assert command_line.main([file, workdir]) == EXIT_DONE
+    said = capsys.readouterr()
+    assert "step 1/500000" in said.out + said.err
