@@ -61,6 +61,7 @@ from dig_jax.cli.command_line import parse
 from dig_jax.cli.modes import MODES
 from dig_jax.devices.processes import (
     end_processes,
+    failed_peer,
     is_distributed,
     peer_error,
     processes_of,
@@ -103,6 +104,11 @@ def _explain(error: BaseException) -> int:
     """
     if (peer := peer_error(error)) is not None:
         print(f"peer failure: {peer}", file=sys.stderr)
+        if is_distributed() and (failed := failed_peer()) is not None:
+            # To start all again, as after 76, would not help.
+            number, code = failed
+            print(f"process {number} failed by itself, with {code}", file=sys.stderr)
+            return code
         return EXIT_PEER_FAILURE
     match error:
         case InputError() | CheckpointCorruptError() | OSError():
