@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 from pydantic import PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Index, Noise, Solver, Time
 from dig_jax.solvers.probability_flow import velocity
 
 
@@ -17,13 +16,8 @@ def heun(sde: SDE, num_steps: PositiveInt) -> Solver:
     """
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        index: Int[Array, ""],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
-    ) -> tuple[Images, Int[Array, ""]]:
+        denoise: Denoiser, x: Images, index: Index, t: Time, s: Time, noise: Noise
+    ) -> tuple[Images, Index]:
         slope = velocity(sde, x, denoise(x, t), t)
         euler = x + (s - t) * slope
 
