@@ -75,17 +75,6 @@ class Processes:
     process_id: int = 0
 
 
-def define_flags(options: flags.FlagValues) -> None:
-    """The flags that `processes_of` reads."""
-    flags.DEFINE_enum("distributed", None, ["off", "auto"], "", flag_values=options)
-    flags.DEFINE_string("coordinator_address", None, "", flag_values=options)
-    for name, least in (("num_processes", 1), ("process_id", 0)):
-        flags.DEFINE_integer(name, None, "", lower_bound=least, flag_values=options)
-    flags.DEFINE_integer(
-        "initialization_timeout", 300, "", lower_bound=1, flag_values=options
-    )
-
-
 def processes_of(options: flags.FlagValues) -> Processes | None:
     """The processes that the flags name; None for this one alone.
 
