@@ -12,7 +12,7 @@ ROOT = Path(dig_jax.__file__).parent
 # Folders from the bottom to the top, those of one line from left to right, and beside
 # them the modules at the door: each part knows those that stand before it.
 LAYERS = (
-    ("errors versions", "devices files graphs", "config interfaces", "ops"),
+    ("errors versions networks", "devices files graphs", "config interfaces", "ops"),
     ("diffusion models solvers data metrics storage reporting", "experiment"),
     ("sampling evaluation prepare",),
     ("training costs", "run"),
