@@ -107,7 +107,7 @@ def read_reference(path: AnyPath, space: FeatureSpace) -> ReferenceStatistics:
 
     Raises:
         InputError: There is no such file, it is damaged, or holds no statistics (a
-            batch of images alone: `read_adm_images` reads it).
+            batch of images alone: `read_reference_file` reads it).
     """
     found = read_reference_file(path, space)
     if not isinstance(found, ReferenceStatistics):
@@ -143,16 +143,6 @@ def read_reference_file(
         if "provenance" in npz:
             return _own_statistics(npz, _read_arrays(npz))
         return _foreign_statistics(path, _read_arrays(npz), space)
-
-
-def read_adm_images(path: AnyPath) -> UInt8Images:
-    """The images of an ADM reference or sample batch (`arr_0`).
-
-    Raises:
-        InputError: There are none, or they are not uint8 [image, row, col, 3].
-    """
-    with open_npz(path) as npz:
-        return _read_images(npz)
 
 
 def _read_images(npz: NpzFile) -> UInt8Images:

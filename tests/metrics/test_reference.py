@@ -11,8 +11,8 @@ from dig_jax.metrics.moments import moments_of
 from dig_jax.metrics.reference import (
     ReferenceSet,
     check_reference,
-    read_adm_images,
     read_reference,
+    read_reference_file,
     write_reference,
 )
 
@@ -105,7 +105,9 @@ def test_adms_statistics_and_images_are_read(tmp_path):
     assert found.keys == ("mu", "sigma", "mu_s", "sigma_s")
     scores = scores_from_features(random_summary(1), found.summary)
     assert set(scores) == {"fid40", "sfid40"}
-    np.testing.assert_array_equal(read_adm_images(tmp_path / "x.npz"), images)
+    np.savez(tmp_path / "x.npz", images)
+    alone = read_reference_file(tmp_path / "x.npz", SPACE)
+    np.testing.assert_array_equal(alone, images)
 
 
 def test_a_batch_of_images_alone_is_no_statistics(tmp_path):
@@ -225,4 +227,4 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path, content):
 def test_a_batch_of_other_values_than_bytes_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", np.zeros((2, 4, 4, 3), np.float32))
     with pytest.raises(InputError, match=r"uint8.*got arr_0 float32"):
-        read_adm_images(tmp_path / "x.npz")
+        read_reference_file(tmp_path / "x.npz", SPACE)
