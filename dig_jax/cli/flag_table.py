@@ -6,7 +6,7 @@
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from absl import flags
 
@@ -240,7 +240,7 @@ def define_flags() -> flags.FlagValues:
     """The flags that a command line is parsed by."""
     options = flags.FlagValues()
     for flag in FLAGS:
-        name, default = flag.name, flag.default
+        name, default = flag.name, cast(Any, flag.default)
         match flag.kind:
             case "text":
                 flags.DEFINE_string(name, default, "", flag_values=options)
