@@ -10,39 +10,11 @@ DiG-parallel {2, 4}, or after a colon one of VARIANTS.
 from ml_collections import ConfigDict
 
 from dig_jax.config import choose_variant
+from dig_jax.models.paper_networks import paper_networks
 
-DIG = dict(
-    width=512,
-    depth=12,
-    hops=2,
-    conv="sage",
-    mlp_ratio=3.0,
-    neighbors=4,
-    conditioning="node",
-    position="1d",
-    num_classes=10,
-    aggregation="auto",
-    dtype="mixed",
-    unroll=0,
-    remat=False,
-    node_multiple=1,
+PARALLEL, MIX, UVIT, DIT = paper_networks(
+    width=512, depth=12, hops=2, num_heads=8, num_classes=10
 )
-PARALLEL = DIG | dict(name="dig_parallel", coarse="product", fusion="concat")
-MIX = DIG | dict(name="dig_mix", across=True)
-TRANSFORMER = dict(
-    width=512,
-    depth=12,
-    num_heads=8,
-    mlp_ratio=4.0,
-    num_classes=10,
-    attention="auto",
-    dtype="mixed",
-    unroll=0,
-    remat=False,
-    token_multiple=1,
-)
-UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False)
-DIT = TRANSFORMER | dict(name="dit")
 VARIANTS = {
     "dig_parallel_2_4": PARALLEL | dict(patch_sizes=(2, 4)),
     "dig_mix_2_4": MIX | dict(patch_sizes=(2, 4)),

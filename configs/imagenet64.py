@@ -10,39 +10,11 @@ DiG-parallel {4, 8}, or after a colon one of VARIANTS. DPM-Solver has its own or
 from ml_collections import ConfigDict
 
 from dig_jax.config import choose_variant
+from dig_jax.models.paper_networks import paper_networks
 
-DIG = dict(
-    width=768,
-    depth=16,
-    hops=1,
-    conv="sage",
-    mlp_ratio=3.0,
-    neighbors=4,
-    conditioning="node",
-    position="1d",
-    num_classes=1000,
-    aggregation="auto",
-    dtype="mixed",
-    unroll=0,
-    remat=False,
-    node_multiple=1,
+PARALLEL, MIX, UVIT, DIT = paper_networks(
+    width=768, depth=16, hops=1, num_heads=12, num_classes=1000
 )
-PARALLEL = DIG | dict(name="dig_parallel", coarse="product", fusion="concat")
-MIX = DIG | dict(name="dig_mix", across=True)
-TRANSFORMER = dict(
-    width=768,
-    depth=16,
-    num_heads=12,
-    mlp_ratio=4.0,
-    num_classes=1000,
-    attention="auto",
-    dtype="mixed",
-    unroll=0,
-    remat=False,
-    token_multiple=1,
-)
-UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False)
-DIT = TRANSFORMER | dict(name="dit")
 VARIANTS = {
     "dig_parallel_4_8": PARALLEL | dict(patch_sizes=(4, 8)),
     "dig_mix_4_8": MIX | dict(patch_sizes=(4, 8)),

@@ -21,6 +21,8 @@ Params: TypeAlias = Any
 """A tree of arrays: nested mappings from a module's name to its parameters."""
 
 Images: TypeAlias = Float[Array, "batch row col rgb"]
+Time: TypeAlias = Float[Array, ""]
+Index: TypeAlias = Int[Array, ""]
 Times: TypeAlias = Float[Array, "batch"]
 Labels: TypeAlias = Int[Array, "batch"]
 UInt8Images: TypeAlias = UInt8[np.ndarray, "batch row col rgb"]
@@ -133,20 +135,23 @@ class Noise(Protocol):
     def __call__(self, index: int = 0) -> Images: ...
 
 
+StepFn: TypeAlias = Callable[
+    [Denoiser, Images, Any, Time, Time, Noise], tuple[Images, Any]
+]
+"""`(denoise, x, state, t, s, noise) -> (x, state)`, from time t down to s."""
+
+
 class Solver(NamedTuple):
     """One step of a sampler, in the shape of an optax transformation.
 
     Attributes:
         init: `x -> state`: what the solver carries along, a tree of arrays.
-        step: `(denoise, x, state, t, s, noise) -> (x, state)`, from time t down to s.
+        step: See `StepFn`.
         evaluations: Calls of the denoiser in each step; as many entries as steps.
     """
 
     init: Callable[[Images], Any]
-    step: Callable[
-        [Denoiser, Images, Any, Float[Array, ""], Float[Array, ""], Noise],
-        tuple[Images, Any],
-    ]
+    step: StepFn
     evaluations: tuple[int, ...]
 
 

@@ -104,9 +104,9 @@ def test_below_the_door_nobody_reads_a_configuration():
     readers = []
     for module in set(MODULES) - door:
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            reads = isinstance(node, ast.Subscript) or (
-                isinstance(node, ast.Attribute) and node.attr in keys
-            )
+            if not isinstance(node, ast.Subscript | ast.Attribute):
+                continue
+            reads = isinstance(node, ast.Subscript) or node.attr in keys
             if reads and is_config(node.value):
                 readers.append(f"{module}:{node.lineno}")
     assert not readers

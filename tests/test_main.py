@@ -17,6 +17,7 @@ from processes import config_flags
 from trained_runs import SHORT
 
 from dig_jax import main as command_line
+from dig_jax.cli.flag_table import FLAGS, MODE_HELP
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, CheckpointSaveError
 from dig_jax.evaluation import read_records
 from dig_jax.sampling.samples import read_samples
@@ -77,6 +78,10 @@ def test_help_names_every_mode_and_flag(run, arguments):
     assert (code, err) == (EXIT_DONE, "")
     for name in (*command_line.MODES, "--config=", "--workdir", "--out", "--step"):
         assert name in out
+    assert tuple(MODE_HELP) == tuple(command_line.MODES)
+    assert all(f"  {flag.usage}  " in out for flag in FLAGS)
+    assert {mode for flag in FLAGS for mode in flag.modes} <= set(MODE_HELP)
+    assert max(map(len, out.splitlines())) <= 88
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Literal
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from dig_jax.cli.flag_table import FLAGS, define_flags
 from dig_jax.config import (
     check_sections,
     load_run_config,
     read_config_file,
 )
-from dig_jax.devices.processes import define_flags
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
 
@@ -23,19 +23,6 @@ VALUE_KINDS = {
     str: "text",
     tuple: "values such as 2,4",
 }
-MODES_OF = {
-    "adm": ("sample",),
-    "json": ("summary", "compile"),
-    "out": ("sample", "evaluate", "stats", "export", "summary"),
-    "profile_steps": ("train",),
-    "samples": ("evaluate",),
-    "search_batch": ("compile",),
-    "seeds": ("evaluate",),
-    "split": ("stats",),
-    "step": ("sample", "evaluate", "export"),
-    "topology": ("compile",),
-}
-"""The modes that read each flag which not all of them do."""
 
 
 def parse(
@@ -46,21 +33,7 @@ def parse(
     Raises:
         InputError: An unknown flag, mode or key, or a value of a wrong type.
     """
-    options = flags.FlagValues()
-    flags.DEFINE_string("mode", "train", "", flag_values=options)
-    flags.DEFINE_string("workdir", "", "", flag_values=options)
-    flags.DEFINE_string("out", "", "", flag_values=options)
-    flags.DEFINE_string("step", None, "", flag_values=options)
-    flags.DEFINE_string("profile_steps", None, "", flag_values=options)
-    flags.DEFINE_string("topology", "", "", flag_values=options)
-    flags.DEFINE_boolean("search_batch", False, "", flag_values=options)
-    flags.DEFINE_string("samples", "", "", flag_values=options)
-    flags.DEFINE_string("split", "train", "", flag_values=options)
-    flags.DEFINE_integer("seeds", 1, "", lower_bound=1, flag_values=options)
-    flags.DEFINE_boolean("json", False, "", flag_values=options)
-    flags.DEFINE_boolean("adm", False, "", flag_values=options)
-    flags.DEFINE_string("compilation_cache", None, "", flag_values=options)
-    define_flags(options)
+    options = define_flags()
     mine, file = _take_config_file(arguments)
     about_config = [a for a in mine if a.lstrip("-").startswith("config.")]
     _parse_flags(options, [a for a in mine if a not in about_config])
@@ -123,10 +96,14 @@ def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
 
 def _check_modes(options: flags.FlagValues) -> None:
     """Raise InputError for a flag that the mode would pass over in silence."""
-    for name, modes in MODES_OF.items():
-        if options[name].present and options.mode not in modes:
-            of_modes = " or ".join(f"--mode={mode}" for mode in modes)
-            raise InputError(f"--{name} is of {of_modes}, got --mode={options.mode}.")
+    for flag in FLAGS:
+        if not flag.modes or options.mode in flag.modes:
+            continue
+        if options[flag.name].present:
+            of_modes = " or ".join(f"--mode={mode}" for mode in flag.modes)
+            raise InputError(
+                f"--{flag.name} is of {of_modes}, got --mode={options.mode}."
+            )
 
 
 def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:

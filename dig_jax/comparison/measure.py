@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from dig_jax.comparison.plan import Plan, Variant
+from dig_jax.costs.compiled_step import find_memory
 from dig_jax.data.loader import load_batches
 from dig_jax.experiment import complete_section
 from dig_jax.files.paths import AnyPath, read_text, write_whole
@@ -86,7 +87,8 @@ class _TimedStep:
         start = time.perf_counter()
         self._step = self._programs.lower_step().compile()
         self.compile_seconds = time.perf_counter() - start
-        self.peak_bytes = _bytes_needed(self._step)
+        memory = find_memory(self._step)
+        self.peak_bytes = None if memory is None else memory.peak
 
     def images_per_second(self) -> float:
         """Over a second or so, after two steps that are not counted."""
@@ -102,19 +104,6 @@ class _TimedStep:
             state, _ = self._step(state, *self._batch)
         jax.block_until_ready(state)
         return count * self._batch_size / (time.perf_counter() - start)
-
-
-def _bytes_needed(compiled: jax.stages.Compiled) -> int | None:
-    memory = compiled.memory_analysis()
-    if memory is None:  # not every platform gives an account
-        return None
-    # Donated arguments are the results' memory.
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
 
 
 def identity_of(plan: Plan) -> dict[str, Any]:

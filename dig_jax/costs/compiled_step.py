@@ -98,8 +98,16 @@ def _no_program_kept() -> Iterator[None]:
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
     """What a program holds, by its compiler's account."""
-    found = compiled.memory_analysis()
+    found = find_memory(compiled)
     assert found is not None
+    return found
+
+
+def find_memory(compiled: jax.stages.Compiled) -> Memory | None:
+    """`memory_of`, or None where the platform gives no account."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
     return Memory(
         found.argument_size_in_bytes,
         found.output_size_in_bytes - found.alias_size_in_bytes,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveFloat
 from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
 from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
-from dig_jax.files.npz import read_npz_array
+from dig_jax.files.npz import Header, open_npz
 
 if TYPE_CHECKING:
     from etils import epath
@@ -70,9 +69,9 @@ class NpzSource:
         self.class_names = tuple(str(label) for label in range(self.num_classes))
         rows, cols, channels = self._images.shape[1:]
         self.image_shape = (rows, cols, channels)
-        digest = hashlib.sha256(self._images.tobytes())
+        digest = hashlib.sha256(self._images.data)
         if self._labels is not None:
-            digest.update(self._labels.tobytes())
+            digest.update(self._labels.data)
         self.fingerprint = compute_fingerprint(
             name=self.name,
             split=split,
@@ -158,47 +157,41 @@ def _read_npz(path: epath.Path, max_bytes: int) -> tuple[np.ndarray, np.ndarray 
             f"Data set 'npz' needs data_dir, a folder with train.npz and test.npz or "
             f"one npz file; {path} does not exist."
         )
-    limit = "max_gigabytes"
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            image_key = next((key for key in _IMAGE_KEYS if key in names), None)
-            label_key = next((key for key in _LABEL_KEYS if key in names), None)
-            if image_key is None:
-                raise ValueError(
-                    f"it needs an array {' or '.join(_IMAGE_KEYS)}, and has "
-                    f"{', '.join(names) or 'none'}"
-                )
-            images = _check_images(read_npz_array(archive, image_key, max_bytes, limit))
-            labels = None
-            if label_key is not None:
-                labels = read_npz_array(archive, label_key, max_bytes, limit)
-                labels = _check_labels(labels, len(images))
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
-    return images, labels
-
-
-def _check_images(images: np.ndarray) -> np.ndarray:
-    images = images[..., None] if images.ndim == 3 else images
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"images must be uint8 [image, row, col, rgb] with 1 or 3 channels, and "
-            f"are {images.dtype} {list(images.shape)}"
-        )
-    if 0 in images.shape:
-        raise ValueError(f"there are no images: their shape is {list(images.shape)}")
-    images = np.ascontiguousarray(images)
-    images.setflags(write=False)
-    return images
-
-
-def _check_labels(labels: np.ndarray, num_images: int) -> np.ndarray:
-    if labels.dtype.kind not in "iu" or labels.shape != (num_images,):
-        raise ValueError(
-            f"labels must be {num_images} whole numbers, one for each image, and are "
-            f"{labels.dtype} {list(labels.shape)}"
-        )
+    with open_npz(path) as npz:
+        image_key = next((key for key in _IMAGE_KEYS if key in npz), None)
+        label_key = next((key for key in _LABEL_KEYS if key in npz), None)
+        if image_key is None:
+            raise InputError(
+                f"{path} needs an array {' or '.join(_IMAGE_KEYS)}, and has "
+                f"{npz.describe()}."
+            )
+        read = partial(npz.read, max_bytes=max_bytes, limit="max_gigabytes")
+        images = read(image_key, _check_images)
+        images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
+        images.setflags(write=False)
+        if label_key is None:
+            return images, None
+        labels = read(label_key, partial(_check_labels, len(images)))
     if labels.min() < 0 or labels.max() >= 2**31:
-        raise ValueError(f"labels must not be negative, and reach from {labels.min()}")
-    return labels.astype(np.int32)
+        raise InputError(
+            f"{path}: labels must not be negative, and reach from {labels.min()} to "
+            f"{labels.max()}."
+        )
+    return images, labels.astype(np.int32)
+
+
+def _check_images(header: Header) -> None:
+    shape = header.shape + (1,) * (len(header.shape) == 3)
+    if header.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
+        raise ValueError(
+            "images must be uint8 [image, row, col, rgb] with 1 or 3 channels"
+        )
+    if 0 in shape:
+        raise ValueError("there are no images")
+
+
+def _check_labels(num_images: int, header: Header) -> None:
+    if header.dtype.kind not in "iu" or header.shape != (num_images,):
+        raise ValueError(
+            f"labels must be {num_images} whole numbers, one for each image"
+        )

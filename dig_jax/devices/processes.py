@@ -7,6 +7,7 @@ with an exit code that says why, so that whoever started them starts them again.
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,8 +31,30 @@ HEARTBEAT_SECONDS = 20
 # All processes come to these ends, process 0 after its last pictures.
 ENDS_OF_ALL = (EXIT_DONE, EXIT_INTERRUPTED, EXIT_NON_FINITE)
 SECONDS_FOR_ALL_TO_END, SECONDS_FOR_SOME = 300, 5
-# What jax says of an error of its own, not of another process's end.
-OWN_STATUS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "NOT_FOUND")
+# How messages begin that come from below jax.
+STATUS = re.compile(r"[A-Z]+(_[A-Z]+)*: ")
+# What jax says when it does not reach another process, and how its parts say it: the
+# coordination service, gRPC below it, gloo's and NCCL's collectives.
+LOST_STATUS = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE")
+LOST_SIGNS = (
+    "coordinationservice",
+    "coordination service",
+    "heartbeat",
+    "gloo/rendezvous",
+    "gloo/transport",
+    "connection closed by peer",
+    "connection reset by peer",
+    "socket closed",
+    "remote process exited",
+    "ncclremoteerror",
+    "ncclsystemerror",
+    "unhandled system error",
+    "nccl communicator",
+)
+# Processes whose programs differ: starting them again would not help.
+OWN_SIGNS = ("enforce fail",)
+# Where a process that fails by itself leaves its exit code for the others.
+FAILED_KEY = "dig_jax_failed"
 
 
 @dataclass(frozen=True)
@@ -50,17 +73,6 @@ class Processes:
     coordinator_address: str = ""
     num_processes: int = 0
     process_id: int = 0
-
-
-def define_flags(options: flags.FlagValues) -> None:
-    """The flags that `processes_of` reads."""
-    flags.DEFINE_enum("distributed", None, ["off", "auto"], "", flag_values=options)
-    flags.DEFINE_string("coordinator_address", None, "", flag_values=options)
-    for name, least in (("num_processes", 1), ("process_id", 0)):
-        flags.DEFINE_integer(name, None, "", lower_bound=least, flag_values=options)
-    flags.DEFINE_integer(
-        "initialization_timeout", 300, "", lower_bound=1, flag_values=options
-    )
 
 
 def processes_of(options: flags.FlagValues) -> Processes | None:
@@ -172,20 +184,47 @@ def is_distributed() -> bool:
 
 
 def peer_error(error: BaseException | None) -> PeerError | None:
-    """What an error says of another process's end; None if it is one of our own."""
+    """What an error says of another process's end; None if it is one of our own.
+
+    jax has one class for everything that goes wrong below it, and raises some of it as
+    ValueError, so the message decides: an error is another process's where the
+    collectives or the coordination service lost it, and our own (memory, a kernel, a
+    callback) otherwise.
+    """
     if not is_distributed():
         return error if isinstance(error, PeerError) else None
-    import jax
-
     while error is not None:
         if isinstance(error, PeerError):
             return error
         text = " ".join(str(error).split())
-        if isinstance(error, jax.errors.JaxRuntimeError) and not text.startswith(
-            OWN_STATUS
-        ):
+        if isinstance(error, RuntimeError | ValueError) and says_lost(text):
             return PeerError(f"Another process of the run has ended ({text[:300]}).")
         error = error.__cause__ or error.__context__
+    return None
+
+
+def says_lost(text: str) -> bool:
+    """Whether a message is jax's, of another process that is not there."""
+    lower = text.lower()
+    if not STATUS.match(text) or any(sign in lower for sign in OWN_SIGNS):
+        return False
+    return text.startswith(LOST_STATUS) or any(sign in lower for sign in LOST_SIGNS)
+
+
+def failed_peer() -> tuple[int, int] | None:
+    """A process that failed by itself and could say so, and its exit code."""
+    import jax
+    from jax._src import distributed
+
+    client = distributed.global_state.client
+    if client is None:
+        return None
+    try:
+        found = client.key_value_dir_get(FAILED_KEY)
+    except jax.errors.JaxRuntimeError:  # process 0, where it is kept, is gone
+        return None
+    for name, code in found:
+        return int(name.rpartition("/")[2]), int(code)
     return None
 
 
@@ -201,11 +240,13 @@ def end_processes(code: int) -> int:
     from jax._src import distributed
 
     seconds = SECONDS_FOR_ALL_TO_END if code in ENDS_OF_ALL else SECONDS_FOR_SOME
-    if code != EXIT_PEER_FAILURE:
+    if code != EXIT_PEER_FAILURE and failed_peer() is None:
         try:
             # jax's own barrier at the shutdown kills the process when it is too late.
             client = distributed.global_state.client
             assert client is not None
+            if code not in ENDS_OF_ALL:
+                client.key_value_set(f"{FAILED_KEY}/{jax.process_index()}", str(code))
             client.wait_at_barrier("dig_jax_end", 1000 * seconds)
             jax.distributed.shutdown()
             return code

@@ -21,7 +21,7 @@ from dig_jax.diffusion.loss import (
     noise_level_losses,
 )
 from dig_jax.diffusion.objective import check_objective
-from dig_jax.diffusion.prediction import make_denoiser, network_input
+from dig_jax.diffusion.prediction import add_noise, make_denoiser, network_input
 from dig_jax.diffusion.sde import (
     EDM,
     Flow,
@@ -66,6 +66,7 @@ __all__ = [
     "PerImage",
     "VPCosine",
     "VPLinear",
+    "add_noise",
     "check_guidance",
     "check_objective",
     "create_edm",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dig_jax.diffusion.prediction import (
+    add_noise,
     error_factor,
     network_input,
     per_image,
@@ -222,6 +223,6 @@ def _prediction_error(
     label: Labels | None,
 ) -> Images:
     """The network's output less what it should be, for x0 noised by eps to time t."""
-    x = per_image(sde.alpha(t)) * x0 + per_image(sde.sigma(t)) * eps
+    x = add_noise(sde, x0, eps, t)
     output = apply(params, network_input(objective, sde, x, t), t, label)
     return output - prediction_target(objective, sde, x0, eps, t)

@@ -29,6 +29,11 @@ def per_image(values: Float[Array, "*batch"]) -> Float[Array, "*batch 1 1 1"]:
     return values[..., None, None, None]
 
 
+def add_noise(sde: SDE, x0: Images, eps: Images, t: Times) -> Images:
+    """x_t = alpha(t) x0 + sigma(t) eps, each image at its own time."""
+    return per_image(sde.alpha(t)) * x0 + per_image(sde.sigma(t)) * eps
+
+
 def network_input(objective: Objective, sde: SDE, x: Images, t: Times) -> Images:
     """What the network is shown of x_t.
 

@@ -36,9 +36,8 @@ from dig_jax.metrics.reference import (
     ReferenceSet,
     ReferenceStatistics,
     check_reference,
-    holds_only_images,
-    read_adm_images,
     read_reference,
+    read_reference_file,
     write_reference,
 )
 from dig_jax.options import EvaluationOptions
@@ -106,10 +105,10 @@ class FeatureScorer:
         if not self._options.reference:
             return self.statistics(self._options.reference_split)
         path = open_path(self._options.reference)
-        if not holds_only_images(path):
-            return read_reference(path, self.extractor.space)
-        images = read_adm_images(path)
-        digest = hashlib.sha256(images.tobytes()).hexdigest()
+        images = read_reference_file(path, self.extractor.space)
+        if isinstance(images, ReferenceStatistics):
+            return images
+        digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         summary = self._summarize(images, "reference features")
         return ReferenceStatistics(summary, ReferenceSet(), digest, ("arr_0",))
 

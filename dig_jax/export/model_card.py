@@ -25,7 +25,7 @@ CARD = """# {name} on {dataset}
 ## Draw images
 
 ```bash
-pip install jax flatbuffers numpy safetensors
+pip install jax flatbuffers numpy pillow safetensors
 python sample.py --num_images=16 {labels}--seed=0 --out=samples.png
 ```
 

@@ -1,4 +1,6 @@
-"""Draw images with an exported sampler: needs jax, flatbuffers, numpy, safetensors.
+"""Draw images with an exported sampler.
+
+Needs jax, flatbuffers, numpy, pillow and safetensors.
 
     python sample.py --num_images=16 --labels=0,3,5 --seed=0 --out=samples.png
 
@@ -8,14 +10,13 @@ Labels go round. --out ends in .png, or in .npz for the arrays `images` and `lab
 import argparse
 import hashlib
 import json
-import struct
 import sys
-import zlib
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax import export
+from PIL import Image
 from safetensors.numpy import load_file
 
 
@@ -58,18 +59,8 @@ def write_png(path: Path, images: np.ndarray) -> None:
     grid = np.full((down * across, rows, cols, channels), 255, np.uint8)
     grid[:count] = images
     grid = grid.reshape(down, across, rows, cols, channels).swapaxes(1, 2)
-    lines = [b"\0" + line.tobytes() for line in grid.reshape(down * rows, -1)]
-    size = struct.pack(">II", across * cols, down * rows)
-    kind = bytes([8, 0 if channels == 1 else 2, 0, 0, 0])  # bits, grey or RGB
-    with path.open("wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-        for name, data in (
-            (b"IHDR", size + kind),
-            (b"IDAT", zlib.compress(b"".join(lines))),
-            (b"IEND", b""),
-        ):
-            file.write(struct.pack(">I", len(data)) + name + data)
-            file.write(struct.pack(">I", zlib.crc32(name + data)))
+    grid = grid.reshape(down * rows, across * cols, channels)
+    Image.fromarray(grid[..., 0] if channels == 1 else grid).save(path, "PNG")
 
 
 def main() -> None:

@@ -8,14 +8,15 @@ read too.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dig_jax.errors import InputError
+from dig_jax.files.npz import Header, NpzFile, any_header, open_npz
 from dig_jax.files.paths import AnyPath, make_folder, written_whole
 from dig_jax.interfaces import UInt8Images
 from dig_jax.metrics.extraction import FeatureSpace
@@ -24,8 +25,7 @@ from dig_jax.metrics.moments import Moments
 
 SCHEMA = 1
 MAX_DIM = 8192
-_LIMITS = {"features": 2**31, "provenance": 2**20, "arr_0": 2**34}
-"""Bytes of an array that a file may declare; of the others 8 * MAX_DIM**2."""
+MAX_FEATURE_BYTES, MAX_PROVENANCE_BYTES, MAX_IMAGE_BYTES = 2**31, 2**20, 2**34
 
 UNKNOWN = "unknown"
 
@@ -107,59 +107,74 @@ def read_reference(path: AnyPath, space: FeatureSpace) -> ReferenceStatistics:
 
     Raises:
         InputError: There is no such file, it is damaged, or holds no statistics (a
-            batch of images alone: `read_adm_images` reads it).
+            batch of images alone: `read_reference_file` reads it).
+    """
+    found = read_reference_file(path, space)
+    if not isinstance(found, ReferenceStatistics):
+        raise InputError(
+            f"Reference statistics are arrays mu and sigma (and mu_s, sigma_s), got "
+            f"arr_0 in {path}. Features of its images (arr_0) would do."
+        )
+    return found
+
+
+def read_reference_file(
+    path: AnyPath, space: FeatureSpace
+) -> ReferenceStatistics | UInt8Images:
+    """Statistics (see `read_reference`), or a batch of images where that is all.
+
+    Raises:
+        InputError: There is no such file, it is damaged, or holds neither.
     """
     if not path.is_file():
         raise InputError(
             f"There are no reference statistics {path}; make some with --mode=stats, "
             "or name a .npz of pytorch-fid or of the ADM evaluator."
         )
-    shapes = _array_shapes(path)
-    keys = tuple(k for k in ("mu", "sigma", "mu_s", "sigma_s") if k in shapes)
-    if keys not in (("mu", "sigma"), ("mu", "sigma", "mu_s", "sigma_s")):
-        hint = " Features of its images (arr_0) would do." if "arr_0" in shapes else ""
+    with open_npz(path) as npz:
+        if "arr_0" in npz and "mu" not in npz:
+            return _read_images(npz)
+        keys = tuple(k for k in ("mu", "sigma", "mu_s", "sigma_s") if k in npz)
+        if keys not in (("mu", "sigma"), ("mu", "sigma", "mu_s", "sigma_s")):
+            raise InputError(
+                "Reference statistics are arrays mu and sigma (and mu_s, sigma_s), "
+                f"got {npz.describe()} in {path}."
+            )
+        if "provenance" in npz:
+            return _own_statistics(npz, _read_arrays(npz))
+        return _foreign_statistics(path, _read_arrays(npz), space)
+
+
+def _read_images(npz: NpzFile) -> UInt8Images:
+    if "arr_0" not in npz:
         raise InputError(
-            f"Reference statistics are arrays mu and sigma (and mu_s, sigma_s), got "
-            f"{', '.join(shapes) or 'none'} in {path}.{hint}"
+            f"A batch of images is an array arr_0, got {npz.describe()} in {npz.place}."
         )
-    keys += tuple(k for k in ("features", "provenance") if "provenance" in shapes)
-    keys = tuple(key for key in keys if key in shapes)
-    for key in keys:
-        _check_size(path, key, *shapes[key], _LIMITS.get(key, 8 * MAX_DIM**2))
-    arrays = _load(path, keys)
-    if "provenance" in arrays:
-        return _own_statistics(path, arrays)
-    return _foreign_statistics(path, arrays, space)
+    return npz.read("arr_0", _check_pixels, max_bytes=MAX_IMAGE_BYTES, limit="of them")
 
 
-def holds_only_images(path: AnyPath) -> bool:
-    """Whether an npz has a batch of images (`arr_0`) and no statistics."""
-    return (
-        path.is_file()
-        and "arr_0" in (found := _array_shapes(path))
-        and ("mu" not in found)
-    )
-
-
-def read_adm_images(path: AnyPath) -> UInt8Images:
-    """The images of an ADM reference or sample batch (`arr_0`).
-
-    Raises:
-        InputError: There are none, or they are not uint8 [image, row, col, 3].
-    """
-    shapes = _array_shapes(path)
-    if "arr_0" not in shapes:
-        raise InputError(
-            f"A batch of images is an array arr_0, got {', '.join(shapes)} in {path}."
+def _read_arrays(npz: NpzFile) -> dict[str, np.ndarray]:
+    """The means, covariances, and features of one width, as many as there are."""
+    arrays = {}
+    for mean, cov in (("mu", "sigma"), ("mu_s", "sigma_s")):
+        if mean in npz:
+            limit = f"{MAX_DIM} features"
+            found = npz.read(mean, _check_vector, max_bytes=8 * MAX_DIM, limit=limit)
+            arrays[mean] = found
+            arrays[cov] = npz.read(
+                cov,
+                partial(_check_matrix, len(found)),
+                max_bytes=8 * MAX_DIM**2,
+                limit=limit,
+            )
+    if "features" in npz and "provenance" in npz:
+        arrays["features"] = npz.read(
+            "features",
+            partial(_check_features, len(arrays["mu"])),
+            max_bytes=MAX_FEATURE_BYTES,
+            limit="of the features of some images",
         )
-    _check_size(path, "arr_0", *shapes["arr_0"], _LIMITS["arr_0"])
-    images = _load(path, ("arr_0",))["arr_0"]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise InputError(
-            f"Images are uint8 [image, row, col, rgb], got {images.dtype} "
-            f"{images.shape} in {path}."
-        )
-    return images
+    return arrays
 
 
 def check_reference(
@@ -204,11 +219,13 @@ def check_reference(
     return differences
 
 
-def _own_statistics(
-    path: AnyPath, arrays: dict[str, np.ndarray]
-) -> ReferenceStatistics:
+def _own_statistics(npz: NpzFile, arrays: dict[str, np.ndarray]) -> ReferenceStatistics:
+    path = npz.place
+    text = npz.read(
+        "provenance", any_header, max_bytes=MAX_PROVENANCE_BYTES, limit="of a JSON text"
+    )
     try:
-        described = json.loads(str(arrays.pop("provenance")))
+        described = json.loads(str(text))
         digest, schema = described.pop("sha256"), described["schema"]
         space = FeatureSpace(**described["space"])
         images, count = ReferenceSet(**described["images"]), int(described["count"])
@@ -243,7 +260,7 @@ def _foreign_statistics(
 
 
 def _summary(
-    path: AnyPath,
+    path: AnyPath | str,
     arrays: Mapping[str, np.ndarray],
     space: FeatureSpace,
     count: int | None,
@@ -254,24 +271,14 @@ def _summary(
     )
     assert moments is not None
     dim, held = len(moments.mean), arrays.get("features")
-    if held is not None and (held.dtype != np.float32 or held.shape[1:] != (dim,)):
-        raise InputError(
-            f"{path} needs features float32 [image, {dim}], got {held.dtype} "
-            f"{held.shape}."
-        )
     return FeatureSummary(replace(space, dim=dim), moments, spatial, held)
 
 
 def _moments(
-    path: AnyPath, mean: np.ndarray, cov: np.ndarray, count: int | None
+    path: AnyPath | str, mean: np.ndarray, cov: np.ndarray, count: int | None
 ) -> Moments:
-    if mean.ndim != 1 or cov.shape != mean.shape * 2:
-        raise InputError(
-            f"{path} needs a mean [dim] and a covariance [dim, dim], got {mean.shape} "
-            f"and {cov.shape}."
-        )
     for values in (mean, cov):
-        if values.dtype.kind != "f" or not np.isfinite(values).all():
+        if not np.isfinite(values).all():
             raise InputError(f"{path} needs finite floating-point numbers.")
     return Moments(count, mean.astype(np.float64), cov.astype(np.float64))
 
@@ -285,42 +292,24 @@ def _digest(arrays: Mapping[str, np.ndarray], described: Mapping[str, Any]) -> s
     return digest.hexdigest()
 
 
-def _array_shapes(path: AnyPath) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and type that each array of an npz declares, nothing of it read."""
-    shapes = {}
-    try:
-        with path.open("rb") as opened, zipfile.ZipFile(opened) as archive:
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    with archive.open(name) as file:
-                        version = np.lib.format.read_magic(file)
-                        read = {
-                            (1, 0): np.lib.format.read_array_header_1_0,
-                            (2, 0): np.lib.format.read_array_header_2_0,
-                        }[version]
-                        shape, _, dtype = read(file)
-                        shapes[name.removesuffix(".npy")] = shape, dtype
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npz that can be read: {error}.") from error
-    return shapes
+def _check_vector(header: Header) -> None:
+    if len(header.shape) != 1 or header.dtype.kind != "f":
+        raise ValueError("a mean is floating-point numbers [dim]")
 
 
-def _check_size(
-    path: AnyPath, key: str, shape: tuple[int, ...], dtype: np.dtype, limit: int
-) -> None:
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
-    if dtype.hasobject or size > limit:
-        raise InputError(
-            f"{path} declares {key} as {dtype} {shape}; at most {limit} bytes of plain "
-            "numbers are read."
+def _check_matrix(dim: int, header: Header) -> None:
+    if header.shape != (dim, dim) or header.dtype.kind != "f":
+        raise ValueError(
+            f"the covariance of a mean [{dim}] is floating-point numbers [{dim}, {dim}]"
         )
 
 
-def _load(path: AnyPath, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in keys}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
+def _check_features(dim: int, header: Header) -> None:
+    if header.shape[1:] != (dim,) or header.dtype != np.float32:
+        raise ValueError(f"features are float32 [image, {dim}]")
+
+
+def _check_pixels(header: Header) -> None:
+    shape = header.shape
+    if header.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
+        raise ValueError("images are uint8 [image, row, col, rgb]")

@@ -138,6 +138,7 @@ class DiG(nn.Module):
     ) -> Array:
         batch, nodes = x.shape[0], self.graph
         h = self._embed(x, t, label).astype(activation_dtype(self.dtype))
+        # [batch, node, width] to [batch * node, width]
         h, features = LongSkipStack(
             block=self.block,
             depth=self.depth,
@@ -147,10 +148,12 @@ class DiG(nn.Module):
             name="blocks",
         )(h.reshape(-1, self.width), return_features)
         if features is not None:
+            # [block, batch * node, width] to [block, batch, node, width]
             per_image = features.reshape(
                 len(features), batch, nodes.num_padded_nodes, self.width
             )
             return per_image[:, :, : nodes.num_patches]
+        # [batch * node, width] to [batch, node, width], patches of one scale
         finest = h.reshape(batch, -1, self.width)[:, nodes.scales[0].nodes]
         return predict_image(finest, x.shape, self.graph.patch_sizes[0], self.dtype)
 
@@ -191,6 +194,7 @@ class DiG(nn.Module):
         for scale in nodes.scales:
             row = self._table(f"position_row_{scale.patch_size}", scale.rows)
             col = self._table(f"position_col_{scale.patch_size}", scale.cols)
+            # [row, col, width] to [row * col, width]
             parts.append((row[:, None] + col[None]).reshape(-1, self.width))
         if nodes.num_hubs:
             parts.append(self._table("position_hubs", nodes.num_hubs))

@@ -48,8 +48,10 @@ def predict_image(
         dtype: Of the linear layer; the convolution is float32.
     """
     batch, rows, cols, rgb = shape
+    # [batch, node, width] to [batch * node, width]
     h = LayerNorm(name="norm")(h).reshape(-1, h.shape[-1])
     pixels = Linear(patch_size**2 * rgb, dtype, name="to_pixels")(h)
+    # [batch * node, pixel * rgb] to [batch, node, pixel * rgb]
     pixels = pixels.reshape(batch, -1, patch_size**2 * rgb).astype(jnp.float32)
     image = patches_to_image(pixels, (rows, cols), patch_size)
     return Convolution(rgb, name="smooth")(image)

@@ -170,6 +170,7 @@ def _per_image(
     """Put an aggregation over [batch, node, width] between two reshapes."""
 
     def aggregate_rows(h: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
+        # [batch * node, width] to [batch, node, width] and back
         return aggregate(h.reshape(-1, num_nodes, h.shape[-1])).reshape(h.shape)
 
     return aggregate_rows

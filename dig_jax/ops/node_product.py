@@ -68,13 +68,14 @@ def _times(
         total = jnp.einsum(
             "vu,bud->bvd",
             jnp.asarray(matrix, operand),
-            features.reshape(batch, len(before), -1),
+            features.reshape(batch, len(before), -1),  # [batch, node, width]
             precision=jax.lax.Precision.HIGHEST if exact else None,
             preferred_element_type=jnp.float32,
         )
         if target_platform() == "gpu":
             # As it leaves the product; factors and what follows are another kernel.
             total = total.astype(h.dtype)
+        # [batch, out, width] to [batch * out, width]
         return scaled(total, after).astype(h.dtype).reshape(-1, h.shape[-1])
 
     return times

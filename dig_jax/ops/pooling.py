@@ -36,6 +36,7 @@ def pool(
         return node_product(mask / sums, h, dtype)
     fine, coarse = graph.at_scale(0), graph.at_scale(index)
     factor = graph.factor(0, index)
+    # [batch * node, width] to [batch, node, width]
     per_image = h.reshape(-1, fine.num_padded_nodes, h.shape[-1])
     pooled = pool_sum(_as_grid(per_image, fine), factor) / factor**2
     return _to_rows(pooled.astype(h.dtype), per_image[:, fine.hubs], coarse)
@@ -55,6 +56,7 @@ def unpool(
     if target_platform() == "tpu":
         return node_product(_padded_mask(graph, index).T, h, dtype)
     fine, coarse = graph.at_scale(0), graph.at_scale(index)
+    # [batch * node, width] to [batch, node, width]
     per_image = h.reshape(-1, coarse.num_padded_nodes, h.shape[-1])
     copied = repeat_patches(_as_grid(per_image, coarse), graph.factor(0, index))
     return _to_rows(copied, per_image[:, coarse.hubs], fine)
@@ -99,6 +101,7 @@ def _as_grid(
     h: Float[Array, "batch node width"], graph: GridGraph
 ) -> Float[Array, "batch row col width"]:
     scale = graph.scales[0]
+    # [batch, row * col, width] to [batch, row, col, width]
     return h[:, scale.nodes].reshape(len(h), scale.rows, scale.cols, -1)
 
 
@@ -110,7 +113,9 @@ def _to_rows(
     """Put patches, hubs and padding of a single-scale graph together again."""
     batch, _, _, width = grid.shape
     padding = graph.num_padded_nodes - graph.num_nodes
+    # [batch, row, col, width] to [batch, row * col, width]
     parts = [grid.reshape(batch, -1, width), hubs]
     if padding:
         parts.append(jnp.zeros((batch, padding, width), grid.dtype))
+    # [batch, node, width] to [batch * node, width]
     return jnp.concatenate(parts, axis=1).reshape(-1, width)

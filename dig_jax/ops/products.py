@@ -37,9 +37,9 @@ def matmul(
         return jax.lax.dot_general(
             x, kernel, contract_last, precision=jax.lax.Precision.HIGHEST
         )
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])  # [*batch, k] to [rows, k]
     out = _bfloat16_product(rows, kernel).astype(activation_dtype(dtype))
-    return out.reshape(*x.shape[:-1], -1)
+    return out.reshape(*x.shape[:-1], -1)  # [rows, n] to [*batch, n]
 
 
 def batched_matmul(
@@ -144,5 +144,7 @@ def _transposed_copy(x: Matrices) -> Matrices:
     """
     *batch, rows, cols = x.shape
     split = math.gcd(cols, 16)
+    # [*batch, rows, cols] to [*batch, rows, part, split]
     parts = x.reshape(*batch, rows, cols // split, split)
+    # [*batch, part, split, rows] to [*batch, cols, rows]
     return jnp.moveaxis(parts, -3, -1).reshape(*batch, cols, rows)

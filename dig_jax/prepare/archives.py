@@ -21,8 +21,8 @@ MAX_FILE_BYTES = 256 * 2**20
 # Deflated images hardly shrink; a megabyte of zeros shrinks a thousandfold.
 _MAX_RATIO = 200
 _FREE_BYTES = 2**20
-# RuntimeError is zipfile's word for a password.
-_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# What archives raise that are damaged. RuntimeError is zipfile's word for a password.
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class FileSet:
         for name, size in zip(self.names, self.sizes, strict=True):
             try:
                 content = next(contents)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise InputError(
                     f"{self.place(name)} cannot be read: {error}."
                 ) from error

@@ -35,7 +35,8 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,33 +57,57 @@ from dig_jax.prepare.svhn import open_svhn
 from dig_jax.reporting.images import choose_scale, image_grid, write_png
 from dig_jax.reporting.progress import Progress
 
-OPENERS: dict[str, Callable[[Path], RawDataset]] = {
-    "celeba64": open_celeba,
-    "cifar10": open_cifar10,
-    "folder": open_folder,
-    "imagenet64": open_imagenet,
-    "svhn": open_svhn,
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """A data set that can be prepared.
+
+    Attributes:
+        open: Its images, from a file or folder.
+        tfds_name: What TFDS downloads; "" if it does not have it.
+        image_size: Side of the square; None for what --image_size says.
+        transforms: How images become squares, the default first; () for as they are.
+        published: Images of each split, if nothing is missing.
+    """
+
+    open: Callable[[Path], RawDataset]
+    tfds_name: str = ""
+    image_size: int | None = None
+    transforms: tuple[str, ...] = ()
+    published: Mapping[str, int] = field(default_factory=dict)
+
+
+SOURCES = {
+    "celeba64": PreparedSource(
+        open_celeba,
+        tfds_name="celeb_a",
+        image_size=64,
+        transforms=tuple(CELEBA_TRANSFORMS),
+        published={"train": 162_770, "validation": 19_867, "test": 19_962},
+    ),
+    "cifar10": PreparedSource(
+        open_cifar10,
+        tfds_name="cifar10",
+        image_size=32,
+        published={"train": 50_000, "test": 10_000},
+    ),
+    "folder": PreparedSource(
+        open_folder, transforms=(*IMAGENET_TRANSFORMS, "box", "none")
+    ),
+    "imagenet64": PreparedSource(
+        open_imagenet,
+        tfds_name="imagenet_resized/64x64",
+        image_size=64,
+        transforms=tuple(IMAGENET_TRANSFORMS),
+        published={"train": 1_281_167, "validation": 50_000},
+    ),
+    "svhn": PreparedSource(
+        open_svhn,
+        tfds_name="svhn_cropped",
+        image_size=32,
+        published={"train": 73_257, "test": 26_032, "extra": 531_131},
+    ),
 }
-_TFDS_NAMES = {
-    "celeba64": "celeb_a",
-    "cifar10": "cifar10",
-    "imagenet64": "imagenet_resized/64x64",
-    "svhn": "svhn_cropped",
-}
-# The first is the default.
-_TRANSFORMS = {
-    "celeba64": tuple(CELEBA_TRANSFORMS),
-    "folder": (*IMAGENET_TRANSFORMS, "box", "none"),
-    "imagenet64": tuple(IMAGENET_TRANSFORMS),
-}
-# Images that a data set has if nothing of it is missing.
-_PUBLISHED = {
-    "celeba64": {"train": 162_770, "validation": 19_867, "test": 19_962},
-    "cifar10": {"train": 50_000, "test": 10_000},
-    "imagenet64": {"train": 1_281_167, "validation": 50_000},
-    "svhn": {"train": 73_257, "test": 26_032, "extra": 531_131},
-}
-_SIZES = {"celeba64": 64, "cifar10": 32, "imagenet64": 64, "svhn": 32}
 _SHEET_COLUMNS, _SHEET_IMAGES = 16, 64
 
 
@@ -108,7 +133,7 @@ def _prepare(options: argparse.Namespace) -> None:
         return
     rule = _choose_rule(options, raw)
     variant = ""
-    if name in _TRANSFORMS:
+    if SOURCES[name].transforms:
         variant = rule.transform
     if name == "folder":
         variant += "_" + "x".join(map(str, rule.shape))
@@ -135,15 +160,15 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
     name = options.name
     if options.source:
         print(f"Reading what is in {options.source} ...", flush=True)
-        return OPENERS[name](Path(options.source).expanduser())
-    if name not in _TFDS_NAMES:
+        return SOURCES[name].open(Path(options.source).expanduser())
+    if not SOURCES[name].tfds_name:
         raise InputError(f"{name} needs --source, the images to prepare.")
     if name == "imagenet64" and options.transform not in ("", "box"):
         raise InputError(
             f"--transform={options.transform} needs ImageNet's own images, which TFDS "
             f"cannot download: name their folder with --source."
         )
-    builder = download_with_tfds(_TFDS_NAMES[name], options.data_dir)
+    builder = download_with_tfds(SOURCES[name].tfds_name, options.data_dir)
     if name == "celeba64":
         return open_tfds_celeba(builder)
     print(f"{name} is prepared in {builder.data_path}.")
@@ -152,11 +177,13 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
 
 def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
     """What images become, and InputError for options that do not fit the data set."""
-    name = options.name
+    name, source = options.name, SOURCES[options.name]
     if name != "folder" and (options.image_size, options.channels) != (None, None):
         raise InputError(f"--image_size and --channels are for folder, not {name}.")
-    size = _SIZES.get(name) or options.image_size or 64
-    choices = _TRANSFORMS.get(name, ("none",)) if raw.encoded else (raw.transform,)
+    size = source.image_size or options.image_size or 64
+    choices = source.transforms or ("none",)
+    if not raw.encoded:
+        choices = (raw.transform,)
     transform = options.transform or choices[0]
     if transform not in choices:
         raise InputError(
@@ -211,7 +238,7 @@ def _summarize(
             converted.update(record.notes)
             skipped += record.skipped
         count = sum(record.num_records for record in records)
-        published = _PUBLISHED.get(name, {}).get(split, count)
+        published = SOURCES[name].published.get(split, count)
         number = f"{count:,} images"
         if count != published:
             number += f" (published: {published:,})"
@@ -231,7 +258,7 @@ def _summarize(
         keys["data_dir"] = Path(data_dir).expanduser().absolute()
     if rule.shape[2] != 3:
         keys["channels"] = rule.shape[2]
-    if name in _TRANSFORMS:
+    if SOURCES[name].transforms:
         keys["transform"] = rule.transform
     flags = " ".join(f"--config.data.{key}={value}" for key, value in keys.items())
     return "\n".join([*lines, f"  look at    {sheet}", f"  read with  {flags}"])
@@ -255,9 +282,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
         print(__doc__)
         return None
     options = parser.parse_args(arguments)
-    if options.name not in OPENERS:
+    if options.name not in SOURCES:
         raise InputError(
-            f"Unknown data set {options.name!r}. Available: {', '.join(OPENERS)}."
+            f"Unknown data set {options.name!r}. Available: {', '.join(SOURCES)}."
         )
     if "://" in options.data_dir or "://" in options.source:
         raise InputError(

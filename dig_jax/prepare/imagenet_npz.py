@@ -7,16 +7,17 @@ from 1 on. The authors shuffled them, so they are written in the order of the fi
 import hashlib
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from dig_jax.errors import InputError
-from dig_jax.prepare.archives import check_zip
+from dig_jax.files.npz import Header, NpzFile
+from dig_jax.prepare.archives import UNREADABLE, check_zip
 from dig_jax.prepare.splits import RawDataset, RawImage
 
 _SIDE = 64
@@ -28,7 +29,7 @@ _NPZ_NAME = re.compile(r"(train|val)_data(?:_batch_(\d+))?\.npz")
 _PICKLE_NAME = re.compile(r"(train|val)_data(_batch_\d+)?")
 
 
-class NpzFile(NamedTuple):
+class ArchiveFile(NamedTuple):
     """One npz file, maybe in a zip.
 
     Attributes:
@@ -44,6 +45,9 @@ class NpzFile(NamedTuple):
         """Its own name."""
         return PurePosixPath(self.member or self.archive.name).name
 
+    def __str__(self) -> str:
+        return f"{self.archive}:{self.member}" if self.member else str(self.archive)
+
 
 class NpzSplit:
     """The images of some npz files, one after another.
@@ -52,7 +56,7 @@ class NpzSplit:
     reading there; any other reads its file from the start.
     """
 
-    def __init__(self, files: list[NpzFile]):
+    def __init__(self, files: list[ArchiveFile]):
         self._files = files
         self._labels = [_read_labels(file) for file in files]
         self._ends = np.cumsum([len(labels) for labels in self._labels])
@@ -88,13 +92,13 @@ class NpzSplit:
             skip = 0
 
 
-def find_npz_archives(source: Path) -> dict[str, list[NpzFile]]:
+def find_npz_archives(source: Path) -> dict[str, list[ArchiveFile]]:
     """The npz files of each split in a folder, in their order; none if it has none.
 
     Raises:
         InputError: There are pickled ones, or train or val is missing.
     """
-    found: dict[str, list[tuple[int, NpzFile]]] = {}
+    found: dict[str, list[tuple[int, ArchiveFile]]] = {}
     for path in sorted(source.iterdir()):
         for file in _list_npz(path):
             match = _NPZ_NAME.fullmatch(file.name)
@@ -117,7 +121,7 @@ def find_npz_archives(source: Path) -> dict[str, list[NpzFile]]:
 
 
 def open_npz_archives(
-    archives: dict[str, list[NpzFile]], synsets: tuple[str, ...]
+    archives: dict[str, list[ArchiveFile]], synsets: tuple[str, ...]
 ) -> RawDataset:
     """Downsampled ImageNet from its npz files.
 
@@ -136,9 +140,9 @@ def open_npz_archives(
     )
 
 
-def _list_npz(path: Path) -> Iterator[NpzFile]:
+def _list_npz(path: Path) -> Iterator[ArchiveFile]:
     if path.suffix == ".npz":
-        yield NpzFile(path, "")
+        yield ArchiveFile(path, "")
     if path.suffix != ".zip" or not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -149,70 +153,55 @@ def _list_npz(path: Path) -> Iterator[NpzFile]:
                     f"{path} is the pickled version of downsampled ImageNet, which can "
                     f"run any code and is not read ({member}). Take the npz version."
                 )
-            yield NpzFile(path, member)
-
-
-def _open_array(
-    file: NpzFile, name: str, stack: ExitStack
-) -> tuple[Any, tuple[int, ...], np.dtype]:
-    """The stream of an array's numbers, with its shape and dtype."""
-    archive = stack.enter_context(zipfile.ZipFile(file.archive))
-    if file.member:
-        archive = stack.enter_context(zipfile.ZipFile(archive.open(file.member)))
-    check_zip(archive, file.name, max_file_bytes=_MAX_FILE_BYTES)
-    stream = stack.enter_context(archive.open(f"{name}.npy"))
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"{name} is of a newer npy version")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if fortran or dtype.hasobject:
-        raise ValueError(f"{name} is {dtype}, in Fortran's order: {fortran}")
-    return stream, shape, dtype
-
-
-def _read_labels(file: NpzFile) -> np.ndarray:
-    """Labels from 0 on, int64."""
-    with _refuse_damage(file), ExitStack() as stack:
-        stream, shape, dtype = _open_array(file, "labels", stack)
-        size = int(np.prod(shape)) * dtype.itemsize
-        if len(shape) != 1 or dtype.kind not in "iu" or size > _MAX_LABEL_BYTES:
-            raise ValueError(f"labels are {dtype} {shape}")
-        labels = np.frombuffer(stream.read(size), dtype).astype(np.int64) - 1
-        if len(labels) != shape[0] or not len(labels):
-            raise ValueError(f"{len(labels)} labels of {shape[0]}")
-        if labels.min() < 0 or labels.max() >= _NUM_CLASSES:
-            raise ValueError(f"labels {labels.min() + 1}..{labels.max() + 1}")
-        return labels
-
-
-def _read_images(file: NpzFile, num_images: int) -> Iterator[np.ndarray]:
-    """Images uint8 [row, col, rgb], one after another."""
-    with _refuse_damage(file), ExitStack() as stack:
-        stream, shape, dtype = _open_array(file, "data", stack)
-        if shape != (num_images, _IMAGE_BYTES) or dtype != np.uint8:
-            raise ValueError(f"data are {dtype} {shape}, for {num_images} labels")
-        for _ in range(num_images):
-            content = stream.read(_IMAGE_BYTES)
-            if len(content) != _IMAGE_BYTES:
-                raise ValueError("data end too early")
-            planes = np.frombuffer(content, np.uint8).reshape(3, _SIDE, _SIDE)
-            yield np.ascontiguousarray(planes.transpose(1, 2, 0))
+            yield ArchiveFile(path, member)
 
 
 @contextmanager
-def _refuse_damage(file: NpzFile) -> Iterator[None]:
-    """Turns what a broken npz raises into an InputError that names it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        KeyError,
-        EOFError,
-        OSError,
-    ) as error:
+def _opened(file: ArchiveFile) -> Iterator[NpzFile]:
+    """The npz file, out of its zip if it is in one."""
+    with ExitStack() as stack:
+        try:
+            content = stack.enter_context(file.archive.open("rb"))
+            if file.member:
+                outer = stack.enter_context(zipfile.ZipFile(content))
+                content = stack.enter_context(outer.open(file.member))
+        except UNREADABLE as error:
+            raise InputError(f"{file} cannot be read: {error}.") from error
+        npz = NpzFile(content, str(file))
+        stack.callback(npz.close)
+        yield npz
+
+
+def _read_labels(file: ArchiveFile) -> np.ndarray:
+    """Labels from 0 on, int64."""
+    with _opened(file) as npz:
+        labels = npz.read(
+            "labels", _check_labels, max_bytes=_MAX_LABEL_BYTES, limit="of labels"
+        )
+    labels = labels.astype(np.int64) - 1
+    if labels.min() < 0 or labels.max() >= _NUM_CLASSES:
         raise InputError(
-            f"{file.name} in {file.archive} is not downsampled ImageNet's: {error}."
-        ) from error
+            f"{file} needs labels from 1 to {_NUM_CLASSES}, got labels "
+            f"{labels.min() + 1}..{labels.max() + 1}."
+        )
+    return labels
+
+
+def _read_images(file: ArchiveFile, num_images: int) -> Iterator[np.ndarray]:
+    """Images uint8 [row, col, rgb], one after another."""
+    with _opened(file) as npz:
+        for row in npz.rows("data", partial(_check_data, num_images)):
+            planes = row.reshape(3, _SIDE, _SIDE)
+            yield np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def _check_labels(header: Header) -> None:
+    if len(header.shape) != 1 or header.dtype.kind not in "iu" or not header.shape[0]:
+        raise ValueError("labels are whole numbers, one for each image")
+
+
+def _check_data(num_images: int, header: Header) -> None:
+    if header.shape != (num_images, _IMAGE_BYTES) or header.dtype != np.uint8:
+        raise ValueError(
+            f"data must be uint8 [image, {_IMAGE_BYTES}] for {num_images} labels"
+        )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dig_jax.errors import InputError
+from dig_jax.files.lock import Purpose, locked
 from dig_jax.prepare.shards import (
     Advance,
     ImageRule,
@@ -29,6 +30,7 @@ from dig_jax.prepare.workers import write_in_processes
 
 SHARD_BYTES = 128 * 2**20
 _PLAN, _JOURNAL = "plan.json", "shards.jsonl"
+_PREPARE = Purpose("lock", "is being prepared by another process", "Wait for it.")
 _FREE_BYTES = 64 * 2**20
 
 
@@ -88,7 +90,7 @@ def prepare(
             f"--data_dir needs a folder that can be written; {folder} cannot be made: "
             f"{error}."
         ) from error
-    with _only_process(folder):
+    with locked(folder, _PREPARE, patience_seconds=0.0):
         finished = _resume(folder, plan)
         missing = [shard for shard in shards if shard.file not in finished]
         _check_disk(folder, missing, rule)
@@ -103,7 +105,7 @@ def prepare(
         made = _gather(folder, shards)
         _write_journal(folder, [r for records in made.shards.values() for r in records])
         _write_metadata(raw, rule, made)
-        (folder / "lock").unlink()
+        (folder / _PREPARE.file).unlink()
         folder.rename(path)
     return _gather(path, shards)
 
@@ -146,19 +148,6 @@ def _describe_plan(
     }
 
 
-@contextlib.contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Holds a lock that goes away with the process, however it ends."""
-    import fcntl
-
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"Another process is preparing {folder} now.") from None
-        yield
-
-
 def _resume(folder: Path, plan: dict[str, Any]) -> set[str]:
     """The sound shards of an earlier call with the same plan; all else is deleted."""
     finished = []
@@ -166,7 +155,7 @@ def _resume(folder: Path, plan: dict[str, Any]) -> set[str]:
         finished = [r for r in _read_journal(folder) if _is_sound(folder, r)]
     names = {record.file for record in finished}
     for file in folder.iterdir():
-        if file.name not in names and file.name != "lock":
+        if file.name not in names and file.name != _PREPARE.file:
             file.unlink()
     (folder / _PLAN).write_text(json.dumps(plan), encoding="utf-8")
     _write_journal(folder, finished)

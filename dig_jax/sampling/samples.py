@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import zlib
+from functools import partial
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Int
 from dig_jax.data.transforms import ROUNDING
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
-from dig_jax.files.npz import read_npz_array
+from dig_jax.files.npz import Header, NpzFile, any_header, open_npz
 from dig_jax.files.paths import AnyPath, make_folder, written_whole
 from dig_jax.interfaces import LabelledImages, UInt8Images
 from dig_jax.keys import keys_of
@@ -25,16 +24,7 @@ NO_LABELS = "none"
 """The label rule of images that nobody asked for by a label."""
 
 MAX_BYTES = 50 * 10**9
-# RuntimeError: a password, an unknown compression, JSON that is nested too deep.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    ValueError,
-    BadZipFile,
-    zlib.error,
-)
+MAX_PROVENANCE_BYTES = 2**20
 _CHANGE_IMAGES = [n for n, key in keys_of(SampleOptions).items() if key.marks.images]
 
 
@@ -112,26 +102,28 @@ def read_samples(path: AnyPath) -> tuple[LabelledImages, dict[str, Any]]:
     Raises:
         InputError: The file is no such npz, or its images are not uint8.
     """
-    needed = "an npz with images, labels and provenance, or an ADM batch (arr_0)"
-    try:
-        with path.open("rb") as file, ZipFile(file) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
-            adm = "arr_0" in names
-            images = _read(archive, "arr_0" if adm else "images")
-            name = "arr_1" if adm else "labels"
-            labels = _read(archive, name) if name in names else None
-            text = "" if adm else str(_read(archive, "provenance"))
-            provenance = json.loads(text) if text else {}
-    except _UNREADABLE as error:
-        raise InputError(f"Samples are {needed}; {path} is not: {error}.") from error
+    with open_npz(path) as npz:
+        adm = "arr_0" in npz
+        name, label_name = ("arr_0", "arr_1") if adm else ("images", "labels")
+        if not adm and not ("images" in npz and "provenance" in npz):
+            raise InputError(
+                "Samples are an npz with images, labels and provenance, or an ADM "
+                f"batch (arr_0); {path} has {npz.describe()}."
+            )
+        read = partial(npz.read, max_bytes=MAX_BYTES, limit="of any samples")
+        images = read(name, _check_image_header)
+        labels = read(label_name, _check_label_header) if label_name in npz else None
+        provenance = {} if adm else _read_provenance(npz)
     _check_pixels(path, images)
     if adm:
         provenance = {
-            "samples_digest": hashlib.sha256(images.tobytes()).hexdigest(),
+            "samples_digest": hashlib.sha256(
+                np.ascontiguousarray(images).data
+            ).hexdigest(),
             "labels": NO_LABELS if labels is None else "those of the file",
         }
     labels = _labels_or_zeros(labels, len(images))
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+    if len(labels) != len(images):
         raise InputError(
             f"Samples need a whole number for each image as its label, got "
             f"{labels.dtype} {labels.shape} for {len(images)} images in {path}."
@@ -139,17 +131,34 @@ def read_samples(path: AnyPath) -> tuple[LabelledImages, dict[str, Any]]:
     return LabelledImages(images, labels.astype(np.int32)), provenance
 
 
-def _read(archive: ZipFile, name: str) -> np.ndarray:
-    return read_npz_array(archive, name, MAX_BYTES, "of any samples")
+def _read_provenance(npz: NpzFile) -> dict[str, Any]:
+    text = npz.read(
+        "provenance", any_header, max_bytes=MAX_PROVENANCE_BYTES, limit="of a JSON text"
+    )
+    try:
+        provenance = json.loads(str(text))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{npz.place} has no readable provenance: {error}.") from error
+    if not isinstance(provenance, dict):
+        raise InputError(f"{npz.place} needs a JSON object as its provenance.")
+    return provenance
+
+
+def _check_image_header(header: Header) -> None:
+    shape = header.shape
+    if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
+        raise ValueError(
+            "samples are images [image, row, col, rgb] with one channel or three"
+        )
+
+
+def _check_label_header(header: Header) -> None:
+    if header.dtype.kind not in "iu" or len(header.shape) != 1:
+        raise ValueError("labels are whole numbers, one for each image")
 
 
 def _check_pixels(path: AnyPath, images: np.ndarray) -> None:
-    """Raise InputError unless these are images of bytes; say what else they are."""
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise InputError(
-            f"Samples are images [image, row, col, rgb] with one channel or three, got "
-            f"{images.shape} in {path}."
-        )
+    """Raise InputError unless these are bytes; say what else they are."""
     if images.dtype == np.uint8:
         return
     found = f"{images.dtype}"

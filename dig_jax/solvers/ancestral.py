@@ -1,10 +1,9 @@
 """Ancestral sampling: DDPM's posterior on any path (arXiv:2006.11239, Eq. 6-7)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from pydantic import PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver, Time
 
 
 def ancestral(sde: SDE, num_steps: PositiveInt) -> Solver:
@@ -15,12 +14,7 @@ def ancestral(sde: SDE, num_steps: PositiveInt) -> Solver:
     """
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        state: tuple[()],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
+        denoise: Denoiser, x: Images, state: tuple[()], t: Time, s: Time, noise: Noise
     ) -> tuple[Images, tuple[()]]:
         gap = sde.logsnr(s) - sde.logsnr(t)
         forgotten = -jnp.expm1(-gap)  # 1 - r

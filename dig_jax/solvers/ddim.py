@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from pydantic import Field, PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver, Time
 from dig_jax.solvers.probability_flow import noise_estimate
 
 
@@ -22,12 +21,7 @@ def ddim(
     """
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        state: tuple[()],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
+        denoise: Denoiser, x: Images, state: tuple[()], t: Time, s: Time, noise: Noise
     ) -> tuple[Images, tuple[()]]:
         x0 = denoise(x, t)
         eps = noise_estimate(sde, x, x0, t)

@@ -5,10 +5,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from pydantic import PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Index, Noise, Solver, Time
 from dig_jax.solvers.exponential import half_logsnr
 from dig_jax.solvers.probability_flow import noise_estimate
 
@@ -40,13 +40,8 @@ def dpm_solver(
     branches = np.searchsorted(used, orders)
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        index: Int[Array, ""],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
-    ) -> tuple[Images, Int[Array, ""]]:
+        denoise: Denoiser, x: Images, index: Index, t: Time, s: Time, noise: Noise
+    ) -> tuple[Images, Index]:
         start = half_logsnr(sde, t)
         h = half_logsnr(sde, s) - start
         x0 = denoise(x, t)

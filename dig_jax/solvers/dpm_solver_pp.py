@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from pydantic import Field, PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver, Time
 from dig_jax.solvers.exponential import (
     History,
     empty_history,
@@ -47,12 +46,7 @@ def dpm_solver_pp(
     orders = multistep_orders("dpm_solver_pp", order, num_steps, lower)
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        past: History,
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
+        denoise: Denoiser, x: Images, past: History, t: Time, s: Time, noise: Noise
     ) -> tuple[Images, History]:
         start = half_logsnr(sde, t)
         h = half_logsnr(sde, s) - start

@@ -1,10 +1,9 @@
 """Euler-Maruyama on the reverse SDE (arXiv:2011.13456, Eq. 6)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 from pydantic import PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver, Time
 
 
 def euler_maruyama(sde: SDE, num_steps: PositiveInt) -> Solver:
@@ -16,12 +15,7 @@ def euler_maruyama(sde: SDE, num_steps: PositiveInt) -> Solver:
     """
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        state: tuple[()],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
+        denoise: Denoiser, x: Images, state: tuple[()], t: Time, s: Time, noise: Noise
     ) -> tuple[Images, tuple[()]]:
         x0, z = denoise(x, t), noise()
         score = (sde.alpha(t) * x0 - x) / jnp.square(sde.sigma(t))

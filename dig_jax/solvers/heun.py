@@ -5,10 +5,9 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Index, Noise, Solver, Time
 from dig_jax.solvers.probability_flow import noise_estimate
 
 MAX_CHURN = math.sqrt(2) - 1
@@ -41,8 +40,8 @@ def heun(
     growth = min(churn / num_steps, MAX_CHURN)
 
     def add_noise(
-        x: Images, index: Int[Array, ""], t: Float[Array, ""], noise: Noise
-    ) -> tuple[Images, Float[Array, ""]]:
+        x: Images, index: Index, t: Time, noise: Noise
+    ) -> tuple[Images, Time]:
         """Raise the noise level of x from t to that of the time that is returned."""
         ratio = _noise_ratio(sde, t)
         low, high = churn_interval
@@ -55,13 +54,8 @@ def heun(
         return jnp.where(is_inside, noisier, x), jnp.where(is_inside, later, t)
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        index: Int[Array, ""],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
-    ) -> tuple[Images, Int[Array, ""]]:
+        denoise: Denoiser, x: Images, index: Index, t: Time, s: Time, noise: Noise
+    ) -> tuple[Images, Index]:
         if growth:
             x, t = add_noise(x, index, t, noise)
         x0 = denoise(x, t)
@@ -85,7 +79,7 @@ def heun(
     )
 
 
-def _noise_ratio(sde: SDE, t: Float[Array, ""]) -> Float[Array, ""]:
+def _noise_ratio(sde: SDE, t: Time) -> Time:
     """sigma / alpha, where alpha is not 0."""
     alpha = sde.alpha(t)
     return sde.sigma(t) / jnp.where(alpha > 0, alpha, 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from pydantic import PositiveInt
 
-from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver
+from dig_jax.interfaces import SDE, Denoiser, Images, Noise, Solver, Time
 from dig_jax.solvers.exponential import (
     History,
     Scalar,
@@ -22,7 +22,7 @@ from dig_jax.solvers.exponential import (
 Variant: TypeAlias = Literal["bh1", "bh2"]
 
 
-class UniPCState(NamedTuple):
+class State(NamedTuple):
     """What is needed to correct the x that the last step predicted.
 
     Attributes:
@@ -82,13 +82,8 @@ def unipc(
         return sde.sigma(s) / sde.sigma(t) * x + sde.alpha(s) * integral
 
     def step(
-        denoise: Denoiser,
-        x: Images,
-        state: UniPCState,
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        noise: Noise,
-    ) -> tuple[Images, UniPCState]:
+        denoise: Denoiser, x: Images, state: State, t: Time, s: Time, noise: Noise
+    ) -> tuple[Images, State]:
         x0, index = denoise(x, t), state.past.index
         x = jax.lax.cond(
             index > 0,
@@ -96,10 +91,10 @@ def unipc(
             lambda: x,
         )
         past = state.past.push(t, x0)
-        return move(x, past, s, index, new=None), UniPCState(x, past)
+        return move(x, past, s, index, new=None), State(x, past)
 
     return Solver(
-        init=lambda x: UniPCState(x, empty_history(x, order)),
+        init=lambda x: State(x, empty_history(x, order)),
         step=step,
         evaluations=(1,) * num_steps,
     )

@@ -7,6 +7,7 @@ also holds the shape, the dtype and a fingerprint of every leaf, and they are ch
 whenever arrays are read.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ from dig_jax.errors import (
 )
 from dig_jax.files.paths import is_remote, open_path
 from dig_jax.storage.checkpoint_record import Items, make_record
+from dig_jax.storage.orbax_manners import quiet_orbax
 from dig_jax.storage.step_folder import DamagedError, read_item, read_record, short
 
 COMMIT_FILE = ocp.path.atomicity_types.COMMIT_SUCCESS_FILE
@@ -70,6 +72,7 @@ class CheckedSteps:
         self._files = {*items, "meta", "_CHECKPOINT_METADATA", COMMIT_FILE}
         self._what, self._advice = what, advice
         self._manager: ocp.CheckpointManager | None = None
+        self._at_work = contextlib.ExitStack()
         self._saving: tuple[int, int] | None = None  # step, bytes
         if read_only:
             if not self.directory.is_dir():
@@ -85,7 +88,11 @@ class CheckedSteps:
             preservation_policy=ocp.checkpoint_managers.LatestN(keep),
         )
         self._delete_unfinished()
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        with contextlib.ExitStack() as at_work:
+            at_work.enter_context(quiet_orbax())
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            # Until it is closed, because it saves in threads of its own.
+            self._at_work = at_work.pop_all()
 
     def __enter__(self) -> "CheckedSteps":
         return self
@@ -147,7 +154,8 @@ class CheckedSteps:
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with self._at_work:
+                self._manager.close()
             self._manager = None
 
     def delete(self, steps: Iterable[int]) -> None:

@@ -13,8 +13,6 @@ from dig_jax.storage.checkpoint_record import SCHEMA, describe_array, sha256_of
 from dig_jax.storage.fingerprint import fingerprints
 from dig_jax.storage.orbax_manners import quiet_orbax
 
-quiet_orbax()
-
 
 class DamagedError(Exception):
     """A step that is finished but cannot be trusted."""
@@ -33,9 +31,10 @@ def read_record(folder: epath.Path, what: str) -> dict:
     """
     record, reason = {}, None
     try:
-        saved = ocp.JsonCheckpointHandler().restore(
-            folder / "meta", args=ocp.args.JsonRestore()
-        )
+        with quiet_orbax():
+            saved = ocp.JsonCheckpointHandler().restore(
+                folder / "meta", args=ocp.args.JsonRestore()
+            )
         record = saved["record"]
         if saved["sha256"] != sha256_of(record) or str(record["step"]) != folder.name:
             reason = "meta does not match its checksum or its folder"
@@ -83,9 +82,10 @@ def read_item(
     }
     leaves, reason = {}, None
     try:
-        leaves = ocp.StandardCheckpointHandler().restore(
-            folder / item, args=ocp.args.StandardRestore(targets)
-        )
+        with quiet_orbax():
+            leaves = ocp.StandardCheckpointHandler().restore(
+                folder / item, args=ocp.args.StandardRestore(targets)
+            )
     except MemoryError:
         raise
     except Exception as error:  # whatever a parser says to random bytes

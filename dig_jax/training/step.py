@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
@@ -13,6 +14,7 @@ from dig_jax.data.transforms import random_flip, to_unit_range
 from dig_jax.diffusion import (
     NUM_NOISE_LEVELS,
     PerImage,
+    add_noise,
     draw_times_and_noise,
     drop_labels,
     loss_by_noise_level,
@@ -33,6 +35,9 @@ TrainStep: TypeAlias = Callable[
     [TrainState, UInt8[Array, "batch row col rgb"], Int[Array, "batch"]],
     tuple[TrainState, StepMetrics],
 ]
+
+NO_STEP = np.uint32(2**31)
+"""What a key is folded with that belongs to no step, whose number is an int32."""
 
 
 def create_state(
@@ -179,10 +184,8 @@ def make_measure_diversity(
     ) -> Float[Array, "block"]:
         t = (jnp.arange(len(image)) + 0.5) / len(image)
         x0 = to_unit_range(image)
-        eps = jax.random.normal(run_key, x0.shape)
-        per_image = (slice(None), None, None, None)
-        x = sde.alpha(t)[per_image] * x0 + sde.sigma(t)[per_image] * eps
-        x = network_input(experiment.objective, sde, x, t)
+        eps = jax.random.normal(jax.random.fold_in(run_key, NO_STEP), x0.shape)
+        x = network_input(experiment.objective, sde, add_noise(sde, x0, eps, t), t)
         given = label if backbone.num_classes else None
         return feature_diversity(backbone.features(state.params, x, t, given))
 

@@ -107,14 +107,17 @@ def test_batches_come_from_it(tmp_path, arrays):
     ("change", "message"),
     [
         ({"images": None}, "needs an array images or arr_0, and has labels"),
-        ({"images": np.zeros((9, 5, 6, 3), np.float32)}, "and are float32"),
-        ({"images": np.zeros((9, 5, 6, 4), np.uint8)}, r"\[9, 5, 6, 4\]"),
-        ({"images": np.zeros((9, 6), np.uint8)}, r"\[9, 6\]"),
+        ({"images": np.zeros((9, 5, 6, 3), np.float32)}, "got images float32"),
+        (
+            {"images": np.zeros((9, 5, 6, 4), np.uint8)},
+            r"got images uint8 \(9, 5, 6, 4\)",
+        ),
+        ({"images": np.zeros((9, 6), np.uint8)}, r"\(9, 6\)"),
         ({"images": np.zeros((0, 5, 6, 3), np.uint8)}, "there are no images"),
         ({"labels": np.zeros(8, int)}, "labels must be 9 whole numbers"),
-        ({"labels": np.zeros(9)}, "and are float64"),
+        ({"labels": np.zeros(9)}, "got labels float64"),
         ({"labels": np.arange(9) - 1}, "must not be negative"),
-        ({"images": np.array([{}, {}])}, "Python objects, which are not read"),
+        ({"images": np.array([{}, {}])}, "Python objects are not read"),
     ],
 )
 def test_other_arrays_are_refused(change, message, tmp_path, arrays):
@@ -134,11 +137,14 @@ def npy(shape, content=b""):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (npy((10**6, 64, 64, 3)), "declares 12288000000 bytes, more than the limit"),
-        (npy((2**40, 2**40, 2**40, 3)), "more than the limit"),
-        (npy((100, 32, 32, 3)), "declares 307200 bytes, and has"),
-        (npy((-1, 32, 32, 3)), "cannot be read"),
-        (npy((1, 2, 2, 3), bytes(11)), "cannot be read"),
+        (
+            npy((10**6, 64, 64, 3)),
+            r"at most 8000000000 bytes are read.*, 12288000000 bytes",
+        ),
+        (npy((2**40, 2**40, 2**40, 3)), "at most 8000000000 bytes are read"),
+        (npy((100, 32, 32, 3)), "it has 0 bytes of numbers, .*, 307200 bytes"),
+        (npy((-1, 32, 32, 3)), "no array is like this"),
+        (npy((1, 2, 2, 3), bytes(11)), "it has 11 bytes of numbers"),
         (b"\x93NUMPY\x03\x00" + bytes(100), r"npy version \(3, 0\)"),
         (b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535, "cannot be read"),
         (b"", "cannot be read"),
@@ -158,7 +164,7 @@ def test_a_bomb_is_refused_by_its_declared_size(tmp_path):
     path = save(tmp_path / "train.npz", images=images) / "train.npz"
     assert path.stat().st_size < 20_000
     assert len(create(tmp_path)) == 3000
-    with pytest.raises(InputError, match=r"limit of 9000000 \(max_gigabytes\)"):
+    with pytest.raises(InputError, match=r"at most 9000000 bytes.*max_gigabytes"):
         create(tmp_path, max_gigabytes=0.009)
 
 
@@ -166,10 +172,10 @@ def test_what_is_no_npz_is_refused(tmp_path, arrays):
     with pytest.raises(InputError, match=r"train.npz does not exist"):
         create(tmp_path)
     (tmp_path / "train.npz").write_bytes(pickle.dumps([1]))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"no \.npz that can be read"):
         create(tmp_path)
     content = io.BytesIO()
     np.savez(content, **arrays)
     (tmp_path / "train.npz").write_bytes(content.getvalue()[:400])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"no \.npz that can be read"):
         create(tmp_path)

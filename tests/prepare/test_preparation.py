@@ -235,7 +235,7 @@ def test_two_processes_do_not_prepare_the_same(tmp_path):
     path = version_folder(tmp_path)
 
     def advance(count):
-        with pytest.raises(InputError, match="Another process is preparing"):
+        with pytest.raises(InputError, match="is being prepared by another process"):
             run(make_raw(), path)
 
     run(make_raw(), path, advance=advance)

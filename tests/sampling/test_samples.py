@@ -90,9 +90,15 @@ def test_an_adm_batch_is_rgb_and_is_read_back(images, tmp_path):
         (np.zeros((3, 4, 4, 3), np.float32), r"uint8.*got float32 from 0 to 0 in"),
         (np.full((3, 4, 4, 3), -0.5), r"got float64 from -0\.5 to -0\.5"),
         (np.full((3, 4, 4, 3), np.nan, np.float32), r"144 of 144 not finite"),
-        (np.zeros((3, 4, 4, 2), np.uint8), r"one channel or three, got \(3, 4, 4, 2\)"),
-        (np.zeros((0, 4, 4, 3), np.uint8), r"got \(0, 4, 4, 3\)"),
-        (np.zeros((4, 4, 3), np.uint8), r"\[image, row, col, rgb\].*got \(4, 4, 3\)"),
+        (
+            np.zeros((3, 4, 4, 2), np.uint8),
+            r"one channel or three, got arr_0 uint8 \(3, 4, 4, 2\)",
+        ),
+        (np.zeros((0, 4, 4, 3), np.uint8), r"got arr_0 uint8 \(0, 4, 4, 3\)"),
+        (
+            np.zeros((4, 4, 3), np.uint8),
+            r"\[image, row, col, rgb\].*got arr_0 uint8 \(4, 4, 3\)",
+        ),
     ],
 )
 def test_images_that_are_no_pixels_are_refused(tmp_path, array, said):

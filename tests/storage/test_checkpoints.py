@@ -1,5 +1,6 @@
 """Checkpoints come back bit for bit, or not at all."""
 
+import asyncio
 import json
 import logging
 import os
@@ -428,8 +429,8 @@ def test_a_checkpoint_of_eight_devices_is_the_same_on_fewer(tmp_path):
         import sys
         import jax, jax.numpy as jnp
         from jax.sharding import NamedSharding, PartitionSpec as P
-        from dig_jax.training.checkpoints import Checkpoints
-        from dig_jax.training.state import TrainState
+        from dig_jax.storage.checkpoints import Checkpoints
+        from dig_jax.storage.state import TrainState
 
         def sharded(devices, spec):
             return NamedSharding(jax.make_mesh((devices,), ("data",)), spec)
@@ -461,8 +462,8 @@ def test_saving_and_restoring_print_nothing(tmp_path):
     code = f"""
         from absl import app
         import jax, jax.numpy as jnp
-        from dig_jax.training.checkpoints import Checkpoints
-        from dig_jax.training.state import TrainState
+        from dig_jax.storage.checkpoints import Checkpoints
+        from dig_jax.storage.state import TrainState
 
         def main(_):
             params, zero = {{"w": jnp.ones(3)}}, jnp.int32(0)
@@ -484,7 +485,7 @@ def test_damage_prints_one_warning_and_no_traceback(copy):
     manifest.write_bytes(manifest.read_bytes()[:50])
     done = run_python(f"""
         import jax
-        from dig_jax.training.checkpoints import Checkpoints
+        from dig_jax.storage.checkpoints import Checkpoints
 
         kernels = {{"embed": (3, 24), "block_0": (24, 24)}}
         like = {{n: {{"kernel": jax.ShapeDtypeStruct(s, "float32")}}
@@ -499,3 +500,17 @@ def test_the_record_is_plain_json_with_a_checksum(copy):
     saved = json.loads((copy / "20" / "meta" / "metadata").read_text())
     assert saved["record"]["schema"] == checkpoint_record.SCHEMA
     assert logging.getLogger().level == logging.WARNING  # the root logger is left alone
+
+
+def test_event_loops_and_logs_are_others_own_while_no_checkpoint_is_open(tmp_path):
+    before = asyncio.new_event_loop
+    filters = list(absl_logging.get_absl_logger().filters)
+    with Checkpoints(tmp_path / "a") as first:
+        with Checkpoints(tmp_path / "b"):
+            loop = asyncio.new_event_loop()  # not Orbax's: what it always was
+            assert type(loop) is type(before())
+            loop.close()
+        assert asyncio.new_event_loop is not before
+        first.wait()
+    assert asyncio.new_event_loop is before
+    assert absl_logging.get_absl_logger().filters == filters

@@ -1,0 +1,303 @@
+"""Every flag of the command line, once: its kind, default, modes and help.
+
+`--help` is printed from it.
+"""
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+from absl import flags
+
+Kind: TypeAlias = Literal["text", "whole", "switch", "choice"]
+
+WIDTH, INDENT = 88, 28
+
+MODE_HELP = {
+    "train": "train, or go on where the workdir's run stopped (the default)",
+    "sample": "draw images with the workdir's averaged parameters: samples.npz, "
+    "samples.png",
+    "evaluate": "score drawn images against the data set: eval/scores.jsonl",
+    "stats": "write the reference statistics of the data set, which scores compare "
+    "with",
+    "export": "write a folder that draws images without dig_jax: StableHLO, parameters",
+    "compare": "train and evaluate several backbones alike: compare.md, compare.json, "
+    "plots",
+    "summary": "the backbone's modules, parameters, multiply-accumulates, and its "
+    "graph",
+    "compile": "compile the training step for chips that are not there: does it fit, "
+    "what is sent, what bounds it",
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag, or one that is read apart (of kind None).
+
+    Attributes:
+        name: Without dashes.
+        value: What stands after the equals sign in the help; "" for a switch.
+        help: For each set of modes that it means the same in.
+        kind: Of its value.
+        default: Its value if it is not given.
+        least: The smallest whole number.
+        choices: Of kind "choice".
+        several: Whether it is of runs of several processes.
+    """
+
+    name: str
+    value: str
+    help: dict[tuple[str, ...], str]
+    kind: Kind | None = "text"
+    default: str | int | bool | None = ""
+    least: int | None = None
+    choices: tuple[str, ...] = ()
+    several: bool = False
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that read it; () for all."""
+        return tuple(mode for modes in self.help for mode in modes)
+
+    @property
+    def usage(self) -> str:
+        """As users write it."""
+        return f"--{self.name}" + (f"={self.value}" if self.value else "")
+
+
+ALL = ()
+FLAGS = (
+    Flag(
+        "config",
+        "FILE[:VARIANT]",
+        {
+            ALL: "a Python file with get_config(); after training, the workdir's own "
+            "configuration is used, and this is not needed"
+        },
+        kind=None,
+    ),
+    Flag(
+        "config.SECTION.KEY",
+        "VALUE",
+        {
+            ALL: "another value for one key, in every mode; for example "
+            "--config.sample.num_images=16 --config.sample.labels=3 "
+            "--config.sample.labels=0,1,2 --config.sample.num_steps=250 "
+            "--config.sample.seed=1 --config.sample.batch_size=256"
+        },
+        kind=None,
+    ),
+    Flag("mode", "MODE", {ALL: "one of the above"}, default="train"),
+    Flag(
+        "workdir",
+        "DIR",
+        {
+            ALL: "where the run is, or will be: a folder, or gs://BUCKET/RUN of Google "
+            "Cloud Storage (needs: pip install gcsfs), as are the DIR and FILE.npz of "
+            "the options that follow"
+        },
+    ),
+    Flag(
+        "out",
+        "PATH",
+        {
+            ("sample",): "a folder to write to instead of the workdir",
+            ("evaluate",): "with --samples, a folder for the scores instead of the "
+            "workdir",
+            ("export",): "a folder to write to instead of WORKDIR/export",
+            ("stats",): "FILE.npz to write instead of beside the data set",
+            ("summary",): "of a file of tables (configs/paper_tables.py): a file to "
+            "put them into, between its markers, or a new one",
+        },
+    ),
+    Flag(
+        "step",
+        "N|best",
+        {
+            (
+                "sample",
+                "evaluate",
+                "export",
+            ): "this checkpoint instead of the newest"
+        },
+        default=None,
+    ),
+    Flag(
+        "profile_steps",
+        "FIRST:LAST",
+        {
+            ("train",): "trace these steps into WORKDIR/profile, for TensorBoard "
+            "(XProf) and Perfetto"
+        },
+        default=None,
+    ),
+    Flag(
+        "adm",
+        "",
+        {("sample",): "also samples_adm.npz, for the ADM evaluator"},
+        kind="switch",
+        default=False,
+    ),
+    Flag(
+        "seeds",
+        "N",
+        {("evaluate",): "N seeds from sample.seed on; mean and deviation"},
+        kind="whole",
+        default=1,
+        least=1,
+    ),
+    Flag(
+        "samples",
+        "FILE.npz",
+        {
+            ("evaluate",): "these images (samples.npz, or an ADM batch) of whoever "
+            "drew them; with --config or --workdir"
+        },
+    ),
+    Flag(
+        "split",
+        "NAME",
+        {("stats",): "of this part of the data set (default: train)"},
+        default="train",
+    ),
+    Flag(
+        "topology",
+        "CHIP:SHAPE",
+        {("compile",): "for example v5e:4x4, 2xv5e:16x16, h100:8"},
+    ),
+    Flag(
+        "search_batch",
+        "",
+        {("compile",): "also the largest batch that fits"},
+        kind="switch",
+        default=False,
+    ),
+    Flag(
+        "json",
+        "",
+        {("summary", "compile"): "one JSON object"},
+        kind="switch",
+        default=False,
+    ),
+    Flag(
+        "compilation_cache",
+        "DIR|off",
+        {
+            ALL: "keep compiled programs here, or not at all; by default those for "
+            "GPUs and TPUs in the user's cache folder, or wherever "
+            "JAX_COMPILATION_CACHE_DIR says"
+        },
+        default=None,
+    ),
+    Flag(
+        "distributed",
+        "off|auto",
+        {ALL: "auto: as Cloud TPU, SLURM or another cluster tells jax; off by default"},
+        kind="choice",
+        default=None,
+        choices=("off", "auto"),
+        several=True,
+    ),
+    Flag(
+        "coordinator_address",
+        "HOST:PORT",
+        {
+            ALL: "or by hand: process 0's address. 127.0.0.1 is not reached from "
+            "outside this machine; another address trusts whoever reaches it"
+        },
+        default=None,
+        several=True,
+    ),
+    Flag(
+        "num_processes",
+        "N",
+        {ALL: "by hand: how many"},
+        kind="whole",
+        default=None,
+        least=1,
+        several=True,
+    ),
+    Flag(
+        "process_id",
+        "I",
+        {ALL: "by hand: which one of them this is, from 0 on"},
+        kind="whole",
+        default=None,
+        least=0,
+        several=True,
+    ),
+    Flag(
+        "initialization_timeout",
+        "SECONDS",
+        {ALL: "wait so long for all of them (default: 300)"},
+        kind="whole",
+        default=300,
+        least=1,
+        several=True,
+    ),
+)
+
+COMMAND = "python -m dig_jax.main --config=FILE --workdir=DIR [--mode=MODE] [options]"
+EXIT_CODES = (
+    "Exit codes: 0 done (or saved after SIGTERM), 75 no progress, 76 another process "
+    "of the run was lost (start all again after either), 77 not finite, 78 bad "
+    "configuration or input, 130 saved after Ctrl-C."
+)
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags that a command line is parsed by."""
+    options = flags.FlagValues()
+    for flag in FLAGS:
+        name, default = flag.name, cast(Any, flag.default)
+        match flag.kind:
+            case "text":
+                flags.DEFINE_string(name, default, "", flag_values=options)
+            case "switch":
+                flags.DEFINE_boolean(name, default, "", flag_values=options)
+            case "choice":
+                flags.DEFINE_enum(name, default, flag.choices, "", flag_values=options)
+            case "whole":
+                flags.DEFINE_integer(
+                    name, default, "", lower_bound=flag.least, flag_values=options
+                )
+    return options
+
+
+def help_text() -> str:
+    """What --help prints."""
+    parts = [
+        "Train, sample and look at image-diffusion backbones.",
+        f"    {COMMAND}",
+        "\n".join(["Modes:", *(_entry(n, t, 12) for n, t in MODE_HELP.items())]),
+        "\n".join(["Options:", *_flag_entries(f for f in FLAGS if not f.several)]),
+        "\n".join(
+            [
+                "Several processes (train), which share a workdir and end together:",
+                *_flag_entries(f for f in FLAGS if f.several),
+            ]
+        ),
+        textwrap.fill(EXIT_CODES, WIDTH, break_on_hyphens=False),
+    ]
+    return "\n\n".join(parts)
+
+
+def _flag_entries(shown: Iterable[Flag]) -> list[str]:
+    return [
+        _entry(flag.usage, f"{', '.join(modes)}: {text}" if modes else text, INDENT)
+        for flag in shown
+        for modes, text in flag.help.items()
+    ]
+
+
+def _entry(usage: str, text: str, indent: int) -> str:
+    """Usage and text side by side; a usage that is too long pushes its text aside."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"  {usage}  ".ljust(indent),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
