@@ -31,6 +31,7 @@ setup(
         "numpy>=2.0,<3",
         "optax>=0.2.6,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
+        "packaging>=23,<27",
         "pillow>=11,<14",
         "pydantic>=2.11,<3",
         "rich>=14,<16",

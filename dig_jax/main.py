@@ -77,6 +77,7 @@ from dig_jax.errors import (
     NonFiniteError,
 )
 from dig_jax.modes import MODES
+from dig_jax.versions import check_versions
 
 
 def main(arguments: list[str]) -> int:
@@ -85,6 +86,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return EXIT_DONE
     try:
+        check_versions()
         mode, config, options = parse(arguments, MODES)
         processes = processes_of(options)
         if processes is not None:
