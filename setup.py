@@ -30,7 +30,7 @@ setup(
         "ml_collections>=1.1,<2",
         "numpy>=2.0,<3",
         "optax>=0.2.6,<0.3",
-        "orbax-checkpoint>=0.12.8,<0.13",
+        "orbax-checkpoint>=0.12.4,<0.13",
         "packaging>=23,<27",
         "pillow>=11,<14",
         "pydantic>=2.11,<3",

@@ -20,7 +20,7 @@ from dig_jax.training.step import create_state
 
 pytestmark = pytest.mark.gpu
 
-NUM_STEPS = 1000
+NUM_STEPS = 300
 DETERMINISTIC = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
 QUIETLY = {
     "training.diversity_every": 0,
@@ -33,7 +33,7 @@ SHORT = QUIETLY | {
     "training.batch_size": 8,
     "training.num_steps": NUM_STEPS,
     "training.log_every": 1,
-    "training.checkpoint_every": 200,
+    "training.checkpoint_every": 100,
     "sample.num_steps": 1,
 }
 NETWORKS = {
