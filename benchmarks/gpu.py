@@ -5,9 +5,9 @@
 No network is needed, and nothing is installed: packages are taken as they are there, or
 from folders named by PYTHONPATH. In this order: the tests marked gpu; starting times;
 training and forward of the networks of the paper; aggregations against none; the same
-blocks in torch; a step's kernels by kind; XLA's flags against each other; memory and the
-largest batch. Each part is a process of its own with a deadline; it is printed as it
-ends, and what it has found is in the file at any time. Parts that no longer fit are
+blocks in torch; a step's kernels by kind; XLA's flags against each other; memory and
+the largest batch. Each part is a process of its own with a deadline; it is printed as
+it ends, and what it has found is in the file at any time. Parts that no longer fit are
 named. Within a part programs are compiled side by side while nothing is timed.
 
 Elsewhere: --platform=cpu --tiny runs all of it on a CPU, to see that it works. Some of
@@ -179,11 +179,10 @@ class Run:
     ) -> None:
         """Keep the file as new as the part's own."""
         result, log = folder / f"{part.name}.json", folder / f"{part.name}.log"
-        arguments = [f"--part={part.name}", f"--result={result}"]
+        arguments = [*self._argv, f"--part={part.name}", f"--result={result}"]
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, __file__, *self._argv, *arguments]
-                + [f"--seconds={seconds}"],
+                [sys.executable, __file__, *arguments, f"--seconds={seconds}"],
                 env=environment_of(self.options, folder),
                 stdout=errors,
                 stderr=subprocess.STDOUT,

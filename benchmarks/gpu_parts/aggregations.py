@@ -7,11 +7,11 @@ from typing import Any
 import aggregate
 import jax
 from common import paired_ratio, seconds_in_turn
+
+from dig_jax.graphs import GridGraph
 from gpu_parts.networks import MIX, NONE, STEP, Bench, Network
 from gpu_parts.report import Report
 from gpu_parts.tables import card_product, measure, sizes_of
-
-from dig_jax.graphs import GridGraph
 
 COUNT = 20  # of the small programs, queued in each measurement
 

@@ -1,16 +1,17 @@
-"""Where a step's time goes, by kind of kernel: jax's own trace, read without TensorFlow."""
+"""Where a step's time goes, by kind of kernel, from the trace that jax writes."""
 
 import argparse
 import gzip
 import json
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
 from gpu_parts.networks import STENCIL, STEP, UVIT, Bench, Program, warmed_up
 from gpu_parts.report import Report
 from gpu_parts.tables import sizes_of
@@ -21,7 +22,7 @@ KINDS = (
     ("attention", r"fmha|flash|sdpa|cudnn.*(attn|attention|generated)"),
     ("products, Triton", r"gemm_fusion|triton_gemm|block_scaled|nested_gemm"),
     ("products, libraries", r"gemm|cublas|nvjet|cutlass|xmma|matmul|^dot|dot_general"),
-    ("copies", r"memcpy|memset|copy|transpose|bitcast"),
+    ("copies", r"memcpy|memset|copy|transpose"),
     ("sums", r"reduce|reduction|splitk"),
     ("scatters", r"scatter|sort"),
     ("other fusions", r"fusion|fused|triton"),
@@ -114,7 +115,7 @@ def kind_of(kernel: Kernel) -> str:
 
 def by_kind(kernels: Iterable[Kernel], steps: int) -> list[dict[str, Any]]:
     """Milliseconds and launches of a step, the most expensive kind first."""
-    spent, launches = Counter(), Counter()
+    spent, launches = defaultdict(float), Counter()
     for kernel in kernels:
         for key in (kind_of(kernel), "all"):
             spent[key] += kernel.microseconds
@@ -126,13 +127,13 @@ def by_kind(kernels: Iterable[Kernel], steps: int) -> list[dict[str, Any]]:
             "share": round(spent[kind] / max(spent["all"], 1e-9), 3),
             "launches": round(launches[kind] / steps, 1),
         }
-        for kind, _ in spent.most_common()
+        for kind in sorted(spent, key=lambda kind: -spent[kind])
     ]
 
 
 def largest(kernels: Iterable[Kernel], steps: int) -> list[dict[str, Any]]:
     """The kernels that take most of a step together, over all of their launches."""
-    spent, launches, kinds = Counter(), Counter(), {}
+    spent, launches, kinds = defaultdict(float), Counter(), {}
     for kernel in kernels:
         spent[kernel.name] += kernel.microseconds
         launches[kernel.name] += 1
@@ -141,8 +142,8 @@ def largest(kernels: Iterable[Kernel], steps: int) -> list[dict[str, Any]]:
         {
             "kernel": name[:80],
             "kind": kinds[name],
-            "ms a step": round(microseconds / steps / 1e3, 3),
+            "ms a step": round(spent[name] / steps / 1e3, 3),
             "launches": round(launches[name] / steps, 1),
         }
-        for name, microseconds in spent.most_common(LARGEST)
+        for name in sorted(spent, key=lambda name: -spent[name])[:LARGEST]
     ]

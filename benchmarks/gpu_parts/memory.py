@@ -4,6 +4,8 @@ import argparse
 from typing import Any
 
 import jax
+
+from dig_jax.compiled import memory_of
 from gpu_parts.networks import (
     STENCIL,
     STEP,
@@ -15,8 +17,6 @@ from gpu_parts.networks import (
 )
 from gpu_parts.report import Report
 from gpu_parts.tables import sizes_of
-
-from dig_jax.compiled import memory_of
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -38,7 +38,7 @@ def bytes_limit() -> int:
 def predict(
     network: Network, options: argparse.Namespace, limit: int
 ) -> dict[str, Any]:
-    """From two sizes of the batch: a step's memory is a constant and so much an image."""
+    """From two sizes of a batch: memory is a constant and so much for each image."""
     sizes = sizes_of(options)
     peaks = []
     for batch in (sizes.batch // 2, sizes.batch):

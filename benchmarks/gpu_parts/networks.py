@@ -3,22 +3,23 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from common import aggregation_off, total_macs
-from gpu_parts.report import first_line
 
 from dig_jax.compiled import memory_of
 from dig_jax.config import load_config_file
 from dig_jax.experiment import Experiment, create_experiment
 from dig_jax.sharding import MeshOptions, create_mesh
 from dig_jax.training.programs import TrainingPrograms, create_programs
+from gpu_parts.report import first_line
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cifar10.py"
 STEP, FORWARD = "step", "forward"
@@ -36,7 +37,7 @@ class Network(NamedTuple):
 
     name: str
     variant: str
-    changes: dict[str, Any] = {}
+    changes: Mapping[str, Any] = MappingProxyType({})
     aggregates: bool = True
 
 
@@ -87,7 +88,9 @@ def macs_of(network: Network, sizes: Sizes) -> int:
     attention's two products; aggregation is none, however it is computed.
     """
     if "aggregation" in network.changes:
-        network = network._replace(changes={**network.changes, "aggregation": "stencil"})
+        network = network._replace(
+            changes={**network.changes, "aggregation": "stencil"}
+        )
     return total_macs(experiment_of(network, sizes))
 
 
@@ -113,15 +116,15 @@ class Bench:
         device: Which device; the first one by default.
     """
 
-    def __init__(self, sizes: Sizes, device: jax.Device | None = None) -> None:
+    def __init__(self, sizes: Sizes, device: Any = None) -> None:
         self.sizes = sizes
         self._mesh = create_mesh(MeshOptions(1, 1), [device or jax.devices()[0]])
         self._states: dict[Any, list] = {}
 
     def compile(
         self, wanted: Iterable[tuple[Network, str]]
-    ) -> dict[tuple[Network, str], Program | str]:
-        """Each network's step or forward pass, or why there is none.
+    ) -> dict[tuple[str, str], Program | str]:
+        """Each network's step or forward pass by its name, or why there is none.
 
         Traced one after the other, compiled in threads meanwhile.
         """
@@ -156,7 +159,9 @@ class Bench:
                 return lowered, lambda compiled: self._stepper(programs, compiled)
             x = jax.random.normal(jax.random.key(0), self._shape(programs))
             t = jnp.linspace(0.0, 1.0, sizes.batch)
-            apply = jax.jit(lambda params, x, t: experiment.backbone.apply(params, x, t, None))
+            apply = jax.jit(
+                lambda params, x, t: experiment.backbone.apply(params, x, t, None)
+            )
             lowered = apply.lower(programs.abstract_state.params, x, t)
 
         def runner(compiled: jax.stages.Compiled) -> Callable:
@@ -174,7 +179,9 @@ class Bench:
         rng = np.random.default_rng(0)
         image, label = programs.abstract_batch
         images = rng.integers(0, 256, image.shape, np.uint8)
-        batch = jax.device_put((images, np.zeros(label.shape, np.int32)), (image.sharding, label.sharding))
+        batch = jax.device_put(
+            (images, np.zeros(label.shape, np.int32)), (image.sharding, label.sharding)
+        )
 
         def run() -> object:
             holder, metrics = self._state_of(programs), None

@@ -77,11 +77,11 @@ def seconds_row(ran: Ran, came: bool) -> dict[str, Any]:
 def time_create_state(options: argparse.Namespace, report: Report) -> None:
     """Making the first state alone, without a cache: traced, compiled, run."""
     import jax
-    from gpu_parts.networks import STENCIL, experiment_of
-    from gpu_parts.tables import sizes_of
 
     from dig_jax.sharding import MeshOptions, create_mesh
     from dig_jax.training.programs import create_programs
+    from gpu_parts.networks import STENCIL, experiment_of
+    from gpu_parts.tables import sizes_of
 
     jax.config.update("jax_enable_compilation_cache", False)
     experiment = experiment_of(STENCIL, sizes_of(options))

@@ -1,4 +1,4 @@
-"""The training and forward tables, and the rates of products that they are shares of."""
+"""The training and forward tables, and the products whose rate they are shares of."""
 
 import argparse
 import time
@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from common import Products, paired_ratio, queued_products, seconds_in_turn
+
 from gpu_parts.networks import (
     DIT,
     FORWARD,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
-from gpu_parts.report import Report, first_line
 from torch_blocks import Parallel, Transformer
 
 from dig_jax.graphs import GridGraph
+from gpu_parts.report import Report, first_line
 
 TOKENS, EMA_DECAY = 257, 0.9999
 
@@ -32,14 +32,10 @@ def create_blocks(kind: str, options: argparse.Namespace) -> torch.nn.Module:
     width, number = options.width or 512, (options.depth or 12) + 1
     heads = width // 64
     if kind == "U-ViT":
-        blocks = [
-            Transformer(width, heads, 4.0, options.batch) for _ in range(number)
-        ]
+        blocks = [Transformer(width, heads, 4.0, options.batch) for _ in range(number)]
     else:
         graph = GridGraph.create(32, (2, 4), num_hubs=1, across=False, coarse="grid")
-        blocks = [
-            Parallel(width, 2, 3.0, graph, options.batch) for _ in range(number)
-        ]
+        blocks = [Parallel(width, 2, 3.0, graph, options.batch) for _ in range(number)]
     return torch.nn.Sequential(*blocks)
 
 

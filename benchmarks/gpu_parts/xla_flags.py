@@ -38,7 +38,7 @@ GO = "go\n"
 
 
 class Child:
-    """A process under some flags; it imports and traces at once, then waits.
+    """A process under some flags; it imports at once, finds the device, and waits.
 
     So one child is compiled and timed while the others sleep.
     """
@@ -126,6 +126,7 @@ def measure_under(options: argparse.Namespace, wait: IO[str]) -> dict[str, Any]:
     import jax
     import numpy as np
     from common import seconds_in_turn
+
     from gpu_parts.tables import sizes_of
 
     sizes = sizes_of(options)
@@ -133,7 +134,9 @@ def measure_under(options: argparse.Namespace, wait: IO[str]) -> dict[str, Any]:
     jax.devices()  # an unknown flag ends the process here
     wait.readline()
     programs = warmed_up(bench.compile([(STENCIL, STEP), (UVIT, STEP)]))
-    found: dict[str, Any] = {k: p for (k, _), p in programs.items() if isinstance(p, str)}
+    found: dict[str, Any] = {
+        k: p for (k, _), p in programs.items() if isinstance(p, str)
+    }
     runs = {k: p.run for k, p in programs.items() if isinstance(p, Program)}
     for (name, _), times in seconds_in_turn(runs, repeats=sizes.repeats).items():
         found[name] = round(float(np.median(times)) / sizes.count * 1e3, 3)

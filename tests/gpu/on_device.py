@@ -20,26 +20,26 @@ class Lowered(NamedTuple):
     arguments: Any
 
 
-def platform_of(device: jax.Device) -> str:
+def platform_of(device: Any) -> str:
     """As `dig_jax.target` names it."""
     return "cpu" if device.platform == "cpu" else "gpu"
 
 
 @contextlib.contextmanager
-def made_for(device: jax.Device):
+def made_for(device: Any):
     """Networks made and traced in here are for that device, and their arrays on it."""
     with compiling_for(platform_of(device)), jax.default_device(device):
         yield
 
 
-def lower_on(device: jax.Device, function: Callable, *arguments: Any) -> Lowered:
+def lower_on(device: Any, function: Callable, *arguments: Any) -> Lowered:
     """Trace a function for a device, and put its arguments there."""
     placed = jax.device_put(arguments, device)
     return Lowered(jax.jit(function).lower(*placed), placed)
 
 
 class Results:
-    """What programs compute, by case: all are compiled in threads at the first question.
+    """What programs compute, by case; all are compiled in threads at the first one.
 
     A case that cannot be traced, compiled or run raises when it is asked for.
     """

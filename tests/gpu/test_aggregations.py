@@ -75,7 +75,9 @@ def test_an_aggregation_is_a_product_with_the_adjacency_matrix(results, case):
     graph, normalization, _, dtype = case
     matrix = matrix_of(GRAPHS[graph], normalization)
     h, g = (np.float64(rows).reshape(IMAGES, -1, WIDTH) for rows in rows_of(case))
-    found = [np.asarray(a, np.float64).reshape(h.shape) for a in results[labelled(case)]]
+    found = [
+        np.asarray(a, np.float64).reshape(h.shape) for a in results[labelled(case)]
+    ]
     for actual, weights, rows in zip(found, (matrix, matrix.T), (h, g), strict=True):
         expected = np.einsum("vu,bud->bvd", weights, rows)
         sums = np.einsum("vu,bud->bvd", np.abs(weights), np.abs(rows))
