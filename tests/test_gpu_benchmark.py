@@ -159,3 +159,18 @@ def test_kernels_are_read_from_the_streams_alone():
 )
 def test_kernels_have_kinds(name, kind):
     assert kind_of(Kernel(name, "", 1.0)) == kind
+
+
+def test_a_flag_that_this_jaxlib_lacks_is_named(tmp_path, monkeypatch):
+    from gpu_parts import xla_flags
+
+    flags = {"none such": "--xla_gpu_no_such_flag=true"}
+    monkeypatch.setattr(xla_flags, "FLAGS", flags)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    path = [str(BENCHMARKS), str(BENCHMARKS.parent)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    child = xla_flags.Child("none such", COMMAND[1:], tmp_path)
+    error = (
+        "not for this jaxlib: Unknown flag in XLA_FLAGS: --xla_gpu_no_such_flag=true"
+    )
+    assert child.measure() == {"error": error}

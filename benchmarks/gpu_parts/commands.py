@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, NamedTuple
 
 SECONDS_TO_SPEAK = 10.0
@@ -37,7 +37,7 @@ def run_command(
     arguments: list[str],
     *,
     limit: float,
-    environment: dict[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     until: Callable[[], bool] | None = None,
     each: Callable[[str], None] | None = None,
 ) -> Ran:
@@ -48,14 +48,15 @@ def run_command(
     Args:
         arguments: After the interpreter's name.
         limit: Seconds.
-        environment: Variables to be added.
+        environment: Variables to be set; None for one that shall not be there.
         until: End it when this is true.
         each: Called with each line that it says.
     """
     start = time.monotonic()
+    variables = {**os.environ, **(environment or {})}
     process = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", *arguments],
-        env=os.environ | (environment or {}),
+        env={name: value for name, value in variables.items() if value is not None},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -80,8 +80,8 @@ class Child:
     def _reason(self) -> str:
         lines = self._errors.read_text(errors="replace").splitlines()
         for line in lines:
-            if "nknown flag" in line:
-                return f"this jaxlib does not know it: {line[-160:]}"
+            if "Unknown flag in XLA_FLAGS" in line or "Illegal value for" in line:
+                return f"not for this jaxlib: {line.split('] ')[-1][:160]}"
         last = next((line for line in reversed(lines) if line.strip()), "")
         return f"ended with {self._process.returncode}: {last[-160:]}"
 
