@@ -38,6 +38,13 @@ def lower_on(device: Any, function: Callable, *arguments: Any) -> Lowered:
     return Lowered(jax.jit(function).lower(*placed), placed)
 
 
+def selected(request: Any, name_of: Callable[..., str]) -> list[str]:
+    """The cases of the tests of a module that are to run, by their parameters."""
+    items = (item for item in request.session.items if item.path == request.path)
+    chosen = (item.callspec.params for item in items if hasattr(item, "callspec"))
+    return list(dict.fromkeys(name_of(**parameters) for parameters in chosen))
+
+
 class Results:
     """What programs compute, by case; all are compiled in threads at the first one.
 

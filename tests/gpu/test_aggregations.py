@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from on_device import Results, lower_on, made_for
+from on_device import Results, lower_on, made_for, selected
 
 from dig_jax.graphs import GridGraph, node_factors
 from dig_jax.models.aggregation import AGGREGATIONS, create_aggregate
@@ -47,7 +47,7 @@ def rows_of(case):
 
 
 @pytest.fixture(scope="module")
-def results(device):
+def results(device, request):
     def lower(text):
         case = next(case for case in CASES if labelled(case) == text)
         graph, normalization, name, dtype = case
@@ -60,7 +60,7 @@ def results(device):
 
             return lower_on(device, run, *jnp.asarray(rows_of(case), dtype))
 
-    return Results(lower, [labelled(case) for case in CASES])
+    return Results(lower, selected(request, labelled))
 
 
 def matrix_of(graph, normalization):

@@ -10,6 +10,7 @@ from on_device import (
     lower_on,
     made_for,
     norm_error,
+    selected,
 )
 
 from dig_jax.errors import InputError
@@ -43,7 +44,7 @@ KERNELS = {
     )
     for name in ("uvit", "dit")
     for attention in ("auto", "xla", "cudnn")
-    for labels in LABELS
+    for labels in (LABELS if name == "uvit" else ("unconditional",))
 }
 NETWORKS = {
     f"{name}, {labels}": dict(
@@ -108,21 +109,31 @@ def lower(device, options):
         return lower_on(device, run, *problem)
 
 
-@pytest.fixture(scope="module")
-def results(device):
-    return Results(lambda case: lower(device, CASES[case]), list(CASES))
+def case_of(case, dtype=""):
+    """Of CASES, for the parameters of a test."""
+    return f"{case}, {dtype}" if dtype else case
+
+
+def reference_of(case, dtype="float32"):
+    """What a case is compared with: plain attention, whatever the dtype."""
+    return case.replace(", auto,", ", xla,").replace(", cudnn,", ", xla,")
 
 
 @pytest.fixture(scope="module")
-def references():
+def results(device, request):
+    chosen = selected(request, case_of)
+    return Results(lambda case: lower(device, CASES[case]), chosen)
+
+
+@pytest.fixture(scope="module")
+def references(request):
     """On the CPU, each once: the dtype and attention of a case have no effect on it."""
     cpu = jax.devices("cpu")[0]
 
     def lower_exact(case) -> Lowered:
         return lower(cpu, exact(dict(**NETWORKS, **KERNELS)[case]))
 
-    kernels = [case for case in KERNELS if ", xla, " in case]
-    return Results(lower_exact, [*NETWORKS, *kernels])
+    return Results(lower_exact, selected(request, reference_of))
 
 
 def check(actual, expected, dtype):
@@ -134,33 +145,24 @@ def check(actual, expected, dtype):
         return
     bound = LOW_PRECISION[dtype]
     wrong, _ = largest_error(output, exact)
-    assert wrong < bound
+    # A network that passes over its dtype would be more exact than it should be.
+    assert ROUNDING < wrong < bound
     assert norm_error(gradient, exact_gradient) < bound
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", NETWORKS)
 def test_a_backbone_gives_the_numbers_of_the_cpu(results, references, case, dtype):
-    check(results[f"{case}, {dtype}"], references[case], dtype)
+    check(results[case_of(case, dtype)], references[case], dtype)
 
 
 @pytest.mark.parametrize("case", KERNELS)
 def test_every_attention_gives_the_numbers_of_the_cpu(results, references, case):
     """256 tokens (DiT), 257 and 258 (U-ViT), with each kernel."""
-    name, attention, labels = case.split(", ")
     try:
         found = results[case]
     except InputError as error:
-        if attention != "cudnn":
+        if ", cudnn," not in case:
             raise
         pytest.skip(str(error))
-    check(found, references[f"{name}, xla, {labels}"], "mixed")
-
-
-def test_low_precision_is_what_was_asked_for(results, references):
-    """Else a bound of 5% would also hold for a network that ignores its dtype."""
-    for case in NETWORKS:
-        for dtype in LOW_PRECISION:
-            output, _ = results[f"{case}, {dtype}"]
-            wrong, _ = largest_error(output, references[case][0])
-            assert wrong > ROUNDING, (case, dtype)
+    check(found, references[reference_of(case)], "mixed")
