@@ -78,15 +78,17 @@ class Results:
 def largest_error(actual: Any, expected: Any) -> tuple[float, str]:
     """The largest error of a leaf, over the leaf's largest value, and where it is."""
 
-    def error(path: tuple, a: Any, b: Any) -> tuple[float, str]:
+    found: list[tuple[float, str]] = []
+
+    def compare(path: tuple, a: Any, b: Any) -> None:
         a, b = (np.asarray(v, np.float64) for v in (a, b))
         assert a.shape == b.shape
-        size = np.abs(b).max() or 1.0
-        wrong = float(np.abs(a - b).max() / size)
-        return (wrong if np.isfinite(wrong) else np.inf), jax.tree_util.keystr(path)
+        wrong = float(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
+        where = jax.tree_util.keystr(path)
+        found.append((wrong if np.isfinite(wrong) else np.inf, where))
 
-    found = jax.tree_util.tree_map_with_path(error, actual, expected)
-    return max(jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, tuple)))
+    jax.tree_util.tree_map_with_path(compare, actual, expected)
+    return max(found)
 
 
 def norm_error(actual: Any, expected: Any) -> float:
