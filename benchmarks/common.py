@@ -13,6 +13,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from table import print_table as print_table
 
 from dig_jax.costs import Memory, memory_of
 from dig_jax.costs.summary import count_costs
@@ -109,6 +110,22 @@ def make_products(dtype: str, *, seconds: float = 0.1) -> Products:
     return Products(run, 2.0 * rows * inner * cols * count)
 
 
+def queued_products(
+    rows: int, inner: int, cols: int, *, out: Any = jnp.bfloat16, count: int = 1
+) -> Products:
+    """Products of random bfloat16 matrices, of which the device always has the next."""
+    keys = jax.random.split(jax.random.key(0))
+    a = jax.random.normal(keys[0], (rows, inner), jnp.bfloat16)
+    b = jax.random.normal(keys[1], (inner, cols), jnp.bfloat16)
+    product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=out))
+    product = product.lower(a, b).compile()
+
+    def run() -> object:
+        return [product(a, b) for _ in range(count)][-1]
+
+    return Products(run, 2.0 * rows * inner * cols * count)
+
+
 class Compiled(NamedTuple):
     """A compiled function with what it takes.
 
@@ -196,14 +213,6 @@ def words(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """A flag's numbers, separated by commas."""
     return [int(word) for word in text.split(",")]
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Rows with the same keys as a table in Markdown."""
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(map(str, row.values())) + " |")
 
 
 def write_json(path: str, rows: list[dict[str, Any]], options: Any) -> None:

@@ -28,7 +28,8 @@ class Hops(nn.Module):
         self.convs = nn.ModuleList(
             SAGEConv(width, width, bias=False) for _ in range(hops)
         )
-        self.edges = batched_edges(graph, batch)
+        self.edges: Tensor
+        self.register_buffer("edges", batched_edges(graph, batch), persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:  # noqa: D102
         for conv in self.convs:

@@ -27,6 +27,7 @@ from dig_jax.errors import (
     InputError,
     NonFiniteError,
 )
+from dig_jax.versions import check_versions
 
 
 def main(arguments: list[str]) -> int:
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
         print(help_text())
         return EXIT_DONE
     try:
+        check_versions()
         mode, config, options = parse(arguments, MODES)
         processes = processes_of(options)
         if processes is not None:

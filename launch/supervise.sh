@@ -8,6 +8,10 @@
 # with 143 or 130, so that a scheduler sees a run that was stopped, not one that is done.
 #
 # MAX_RESTARTS: 100 by default. RESTART_DELAY: seconds before each, 10 by default.
+#
+# gpu.sh, slurm.sh and the Docker image all start runs by this script: what is to be set
+# for a kind of accelerator, such as XLA_FLAGS, is to be set here. So far nothing is: no
+# flag of `benchmarks/gpu.py --parts=xla_flags` is known to help.
 set -uo pipefail
 set -m # the command is a group of its own: a terminal's Ctrl-C comes to it once, by here
 

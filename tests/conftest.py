@@ -1,4 +1,8 @@
-"""What every test runs under: shapes and types are checked, on one CPU device."""
+"""What every test runs under: shapes and types are checked, on one CPU device.
+
+DIG_JAX_TEST_DEVICE=cuda lets a GPU through, beside the CPU: for the tests marked gpu,
+which check no types (production does not either) and need no more than dig_jax does.
+"""
 
 import inspect
 import os
@@ -7,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import bucket as buckets
 import jaxtyping
 import numpy as np
 import program_cache
@@ -15,14 +18,19 @@ import pytest
 import slowest_files
 from absl import logging as absl_logging
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu would look for its hardware, aloud
+DEVICE = os.environ.get("DIG_JAX_TEST_DEVICE", "")
+# Without cpu alone, libtpu would look for its hardware, aloud.
+os.environ["JAX_PLATFORMS"] = "cuda,cpu" if DEVICE == "cuda" else "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+if DEVICE:  # several processes share a GPU's memory
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 program_cache.keep_programs()
 
-# Before the first import of dig_jax: annotations are checked at every call.
-jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
+if not DEVICE:
+    # Before the first import of dig_jax: annotations are checked at every call.
+    jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
 
 absl_logging.set_verbosity(absl_logging.WARNING)
 
@@ -67,6 +75,8 @@ def quick_classifier():
 @pytest.fixture(scope="session")
 def bucket():
     """gs://bucket, for every client in this process and in those that it starts."""
+    import bucket as buckets
+
     with buckets.serve_bucket() as served, pytest.MonkeyPatch.context() as patch:
         for name, value in buckets.settings_of(served).items():
             patch.setenv(name, value)
