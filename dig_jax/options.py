@@ -248,6 +248,15 @@ class SampleOptions:
     eta: float | None = drawing(
         None, "Share of new noise, for solvers that may have some; None for their own."
     )
+    churn: NonNegativeFloat | None = drawing(
+        None, "Noise that heun adds on the way and takes away again (EDM's S_churn)."
+    )
+    churn_interval: tuple[float, float] | None = drawing(
+        None, "(least, greatest) sigma / alpha to do so at; None for heun's own."
+    )
+    churn_noise: float | None = drawing(
+        None, "Standard deviation of that noise (EDM's S_noise); None for heun's own."
+    )
     time_grid: str = drawing(
         "auto", "Entry of TIME_GRIDS, or auto for what suits the solver."
     )

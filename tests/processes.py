@@ -66,11 +66,13 @@ class Started:
         devices=1,
         cluster=None,
         environment=None,
+        each=(),
     ):
         """Start `processes` of the `of` that a run is told to have.
 
         `cluster(process, number, port)` is what a cluster tells a process, in variables
-        of its environment; by default flags tell it.
+        of its environment; by default flags tell it. `each` has further flags for each
+        process.
         """
         port, number = free_port(), of or processes
         self.workdir, self.processes = workdir, []
@@ -86,7 +88,7 @@ class Started:
             count = f"--xla_force_host_platform_device_count={devices}"
             self.processes.append(
                 subprocess.Popen(
-                    [*command, *arguments],
+                    [*command, *arguments, *(each[i] if each else ())],
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,

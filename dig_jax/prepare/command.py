@@ -33,9 +33,11 @@ input, 130 stopped by Ctrl-C.
 
 import argparse
 import os
+import shlex
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -159,6 +161,8 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
     """What is to be prepared; None if TFDS has done it all."""
     name = options.name
     if options.source:
+        if name == "folder" and options.data_dir:
+            _check_apart(Path(options.source), Path(options.data_dir))
         print(f"Reading what is in {options.source} ...", flush=True)
         return SOURCES[name].open(Path(options.source).expanduser())
     if not SOURCES[name].tfds_name:
@@ -247,6 +251,7 @@ def _summarize(
             counts = count_labels(records, rule.num_classes)
             classes = f"{rule.num_classes} classes of {min(counts)} to {max(counts)}"
         lines.append(f"  {split:<10} {number}, {classes}, {len(records)} files")
+    lines += _list_classes(raw.class_names, made)
     for what, count in sorted(converted.items()):
         lines.append(f"  converted  {count:,}: {what}")
     lines += [f"  left out   {raw.left_out}"] if raw.left_out else []
@@ -260,8 +265,35 @@ def _summarize(
         keys["channels"] = rule.shape[2]
     if SOURCES[name].transforms:
         keys["transform"] = rule.transform
-    flags = " ".join(f"--config.data.{key}={value}" for key, value in keys.items())
+    flags = " ".join(
+        shlex.quote(f"--config.data.{key}={value}") for key, value in keys.items()
+    )
     return "\n".join([*lines, f"  look at    {sheet}", f"  read with  {flags}"])
+
+
+def _list_classes(names: Sequence[str], made: PreparedFolder) -> list[str]:
+    """Each class's label, name and number of images in each split, in lines."""
+    if not names:
+        return []
+    counts = [count_labels(r, len(names)) for r in made.shards.values()]
+    listed = [
+        f"{label} {name} ({' + '.join(map(str, numbers))})"
+        for label, (name, *numbers) in enumerate(zip(names, *counts, strict=True))
+    ]
+    what = f"  classes    label name ({' + '.join(made.shards)} images): "
+    return textwrap.wrap(what + ", ".join(listed), width=88, subsequent_indent=" " * 13)
+
+
+def _check_apart(source: Path, data_dir: Path) -> None:
+    """Raise InputError where what is written would be read as images the next time."""
+    source, data_dir = (p.expanduser().resolve() for p in (source, data_dir))
+    if source.is_dir() and (
+        source.is_relative_to(data_dir) or data_dir.is_relative_to(source)
+    ):
+        raise InputError(
+            f"--data_dir must lie apart from --source's images, or what is written "
+            f"there would be read as images the next time; got {data_dir} and {source}."
+        )
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace | None:

@@ -53,7 +53,8 @@ def choose_solver(options: SampleOptions, sde: SDE) -> Solver:
     Raises:
         InputError: Unknown, or it does not take these options.
     """
-    given = {"order": options.order, "eta": options.eta}
+    own = ("order", "eta", "churn", "churn_interval", "churn_noise")
+    given = {key: getattr(options, key) for key in own}
     given = {key: value for key, value in given.items() if value is not None}
     return create_solver(options.solver, sde, options.num_steps, **given)
 

@@ -38,6 +38,7 @@ COMPUTING_CODE = (
     "training/programs.py",
     "training/step.py",
 )
+CODE = "dig_jax's code"
 JAX_SETTINGS = (
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
@@ -62,7 +63,7 @@ def describe_environment(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     versions = package_versions()
     found = {
         **{name: versions[name] for name in COMPUTING_PACKAGES},
-        "dig_jax's code": _code_digest(),
+        CODE: _code_digest(),
         "platform": first.platform,
         "device": first.device_kind,
         "platform version": " ".join(first.client.platform_version.split()),

@@ -9,6 +9,7 @@ import numpy as np
 
 from dig_jax.config import load_run_config
 from dig_jax.data.loader import Batch, load_batches
+from dig_jax.devices.agreement import check_agreement
 from dig_jax.devices.sharding import (
     as_first_process_says,
     is_first_process,
@@ -18,15 +19,34 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation import check_evaluation_options
 from dig_jax.experiment import Experiment, check_same_run, open_dataset
 from dig_jax.files.paths import AnyPath
+from dig_jax.options import SECTIONS
 from dig_jax.reporting.goodput import Goodput
 from dig_jax.reporting.graph_drawing import draw_graph
 from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.sampler import check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.state import TrainState
-from dig_jax.training.environment import describe_environment, describe_resume
+from dig_jax.training.environment import (
+    CODE,
+    COMPUTING_PACKAGES,
+    describe_environment,
+    describe_resume,
+)
 from dig_jax.training.programs import create_programs
 from dig_jax.training.scoring import check_keep_best
+
+# Keys that each machine of a run may have its own values of: paths, and how it reads.
+OF_ONE_MACHINE = (
+    "data.data_dir",
+    "data.num_threads",
+    "data.num_workers",
+    "evaluation.cache_dir",
+    "evaluation.inception_weights",
+    "evaluation.reference",
+    "sample.guide",
+)
+SECONDS_TO_AGREE = 600.0
+"""For processes whose data sets take longer to open than others'."""
 
 
 class Restored(NamedTuple):
@@ -75,6 +95,7 @@ class TrainingSetup:
             self.changes = check_same_run(before, experiment.config, workdir)
         self.source = open_dataset(experiment, "train")
         check_keep_best(self.options, experiment.evaluation, self.source)
+        check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
 
     def restore(
         self, checkpoints: Checkpoints, goodput: Goodput, progress: Progress
@@ -167,6 +188,20 @@ class TrainingSetup:
         if not (self.workdir / "graph.png").exists():
             image = np.asarray(self.source[0]["image"])
             draw_graph(graph, self.workdir / "graph.png", image)
+
+    def _what_all_share(self) -> dict[str, Any]:
+        """What the processes of a run must have alike, by name."""
+        keys = {
+            f"{section}.{key}": value
+            for section in SECTIONS
+            for key, value in self.experiment.section(section).items()
+        }
+        return {
+            **{key: value for key, value in keys.items() if key not in OF_ONE_MACHINE},
+            "seed": self.experiment.seed,
+            **{f"data set's {k}": v for k, v in self._data_identity().items()},
+            **{name: self._environment[name] for name in (CODE, *COMPUTING_PACKAGES)},
+        }
 
     @cached_property
     def _environment(self) -> dict[str, Any]:

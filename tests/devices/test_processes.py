@@ -177,6 +177,18 @@ def test_a_missing_process_of_open_mpi_is_named(tmp_path, data_dir):
         assert err.count("\n") == 1
 
 
+def test_processes_that_would_train_different_networks_are_told_so(tmp_path, data_dir):
+    workdir = tmp_path / "two"
+    flags = ["--config.optimizer.learning_rate=0.001", "--config.data.num_threads=1"]
+    with start(workdir, data_dir, each=[(), flags]) as run:
+        said = run.ends(EXIT_BAD_INPUT, EXIT_BAD_INPUT)
+    for _, err in said:
+        assert "optimizer.learning_rate is 0.001 in process 1, and 0.003 in" in err
+        assert "num_threads" not in err
+        assert err.count("\n") == 1
+    assert not workdir.exists() or not list(workdir.iterdir())
+
+
 def test_where_there_is_no_cluster_the_flags_are_named(tmp_path, data_dir):
     def none(*_):
         return {}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from typing import Any
 
 import numpy as np
@@ -139,22 +140,44 @@ def test_a_folder_of_ones_own(tmp_path, rng, capsys):
     output = assert_prepared(capsys, made)
     assert read_as_told(output, "test").class_names == ("cat", "dog")
     assert "2 classes of 1 to 1" in output
+    assert "label name (train + test images): 0 cat (2 + 1), 1 dog (2 + 1)" in output
 
 
 def test_what_was_done_to_images_is_told(tmp_path, rng, capsys):
     images = random_images(rng, 4, 20, 30)
     files = {f"{i}.png": encode(image) for i, image in enumerate(images[:3])}
     files |= {"3.png": encode(images[3, ..., 0]), "4.png": b"<html>404</html>"}
-    source = write_files(tmp_path / "images", files)
-    assert run("folder", source, tmp_path, "--image_size=16") == EXIT_BAD_INPUT
+    files["list.txt"] = b"1 2 3"
+    source, data_dir = write_files(tmp_path / "images", files), tmp_path / "data"
+    assert run("folder", source, data_dir, "--image_size=16") == EXIT_BAD_INPUT
     assert re.search(r"4.png cannot be used: .*--skip_bad", capsys.readouterr().err)
-    assert run("folder", source, tmp_path, "--image_size=16", "--skip_bad") == EXIT_DONE
+    assert run("folder", source, data_dir, "--image_size=16", "--skip_bad") == EXIT_DONE
     output = capsys.readouterr().out
     assert re.search(r"train +4 images, no classes, 1 files", output)
     assert re.search(r"converted +1: grey", output)
     assert re.search(r"left out +.*4.png: it is not an image", output)
-    path = next(tmp_path.glob("dig_folder_*/1.0.0/metadata.json"))
+    assert re.search(r"left out +1 files that are no .*endings: .txt 1.*: list", output)
+    path = next(data_dir.glob("dig_folder_*/1.0.0/metadata.json"))
     assert json.loads(path.read_text())["transform"] == "adm_center_crop"
+
+
+@pytest.mark.parametrize("data_dir", [".", "images", "images/deeper"])
+def test_output_inside_of_input_is_refused(data_dir, tmp_path, rng, capsys):
+    files = {"a.png": encode(random_images(rng, 1, 8, 8)[0])}
+    source = write_files(tmp_path / "images", files)
+    before = sorted(tmp_path.rglob("*"))
+    assert run("folder", source, tmp_path / data_dir) == EXIT_BAD_INPUT
+    assert "--data_dir must lie apart from --source" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_printed_can_be_pasted(tmp_path, rng, capsys):
+    files = {"a.png": encode(random_images(rng, 1, 8, 8)[0])}
+    source = write_files(tmp_path / "my images", files)
+    data_dir = tmp_path / "it's \u00e9"
+    assert run("folder", source, data_dir, "--image_size=8") == EXIT_DONE
+    flags = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert f"--config.data.data_dir={data_dir}" in flags
 
 
 def test_progress_goes_to_stderr(tmp_path, rng, capsys):
