@@ -10,6 +10,8 @@ from dig_jax.interfaces import SDE
 
 Prediction: TypeAlias = Literal["eps", "x0", "v", "flow", "edm"]
 LossSpace: TypeAlias = Literal["eps", "x0", "v", "flow", "edm", "min_snr"]
+ScaleWeights: TypeAlias = Literal["area", "finest"]
+CoarseTargets: TypeAlias = Literal["unit_variance", "average"]
 TimeSampling: TypeAlias = Literal["uniform", "stratified", "log_normal", "logit_normal"]
 
 
@@ -37,6 +39,12 @@ class Objective:
         sigma_data: Standard deviation of the pixels, for the edm prediction and space.
         log_sigma_mean: Mean of log(sigma_tilde) for log_normal times.
         log_sigma_std: Its standard deviation.
+        scale_weights: How the errors of a network with predictions by scale are added
+            up: each by its number of pixels over the image's (area), or that of the
+            finest alone (finest). DiMR, arXiv:2406.09416, Sec. 4.1 and Table 2.
+        coarse_targets: What a coarser prediction should be: the target's sum over
+            k x k pixels divided by k, which leaves noise at unit variance, or their
+            average (Eq. 8 as printed).
     """
 
     prediction: Prediction = "eps"
@@ -47,11 +55,15 @@ class Objective:
     sigma_data: PositiveFloat = 0.5
     log_sigma_mean: float = -1.2
     log_sigma_std: PositiveFloat = 1.2
+    scale_weights: ScaleWeights = "area"
+    coarse_targets: CoarseTargets = "unit_variance"
 
     def __post_init__(self) -> None:
         _check_choice("prediction", self.prediction, get_args(Prediction))
         _check_choice("loss_space", self.loss_space, get_args(LossSpace))
         _check_choice("times", self.times, get_args(TimeSampling))
+        _check_choice("scale_weights", self.scale_weights, get_args(ScaleWeights))
+        _check_choice("coarse_targets", self.coarse_targets, get_args(CoarseTargets))
         if not 0 <= self.label_dropout < 1:
             raise InputError(
                 f"label_dropout must be in [0, 1): without any label nothing "

@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Params
 
-NO_DECAY = ("bias", "scale", "position")
+NO_DECAY = ("bias", "scale", "position", "omega", "beta")
 
 
 def create_optimizer(
