@@ -23,7 +23,7 @@ class DataOptions:
     Attributes:
         name: Entry of DATASETS.
         image_size: Side, or (rows, cols), in pixels.
-        channels: 1 or 3.
+        channels: 1 or 3; 4 for latents.
         random_flip: Mirror each training image left to right with probability 1/2.
         num_threads: Threads that read ahead.
         num_workers: Processes that read ahead; 0 for none.
@@ -33,7 +33,7 @@ class DataOptions:
 
     name: str
     image_size: ImageSize
-    channels: Literal[1, 3] = 3
+    channels: Literal[1, 3, 4] = 3
     random_flip: bool = False
     num_threads: NonNegativeInt = 4
     num_workers: NonNegativeInt = 0
