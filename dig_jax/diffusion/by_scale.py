@@ -4,12 +4,15 @@ A factor k is how many pixels of the image lie on a side of one of the predictio
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from dig_jax.diffusion.objective import CoarseTargets, ScaleWeights
 from dig_jax.interfaces import Images
 
 
-def coarse_target(target: Images, factor: int, kind: CoarseTargets) -> Images:
+def coarse_target(
+    target: Images, factor: int, kind: CoarseTargets
+) -> Float[Array, "batch low_row low_col rgb"]:
     """What a prediction k times as coarse should be: a sum over k x k pixels, scaled.
 
     unit_variance: divided by k, so that independent noise keeps its variance, as in

@@ -173,7 +173,9 @@ def _check_shapes(
     optional: set[str],
     origin: str,
 ) -> None:
-    missing = [name for name in wanted if name not in state and name not in optional]
+    if not any(name in state for name in optional):  # all of them, or none
+        wanted = {name: shape for name, shape in wanted.items() if name not in optional}
+    missing = [name for name in wanted if name not in state]
     left_over = [name for name in state if name not in wanted]
     wrong = [
         f"{name} must be {list(shape)}, got {list(state[name].shape)}"

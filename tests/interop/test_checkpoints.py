@@ -245,8 +245,9 @@ IN_DIMR = "stages.0.class_embeds.weight"
 @pytest.mark.parametrize(
     ("network", "changes", "message"),
     [
-        ("dimr", {IN_DIMR: None}, f"Of 2.. tensors and .*missing 1: {IN_DIMR}"),
+        ("dimr", {IN_DIMR: None}, rf"Of \d+ tensors and \d+ found: missing 1: {IN_DIMR}"),
         ("dimr", {"extra": NUMBERS}, "left over 1: extra"),
+        ("uvit", {"final_layer.weight": None}, "missing 1: final_layer.weight"),
         ("dimr", {IN_DIMR: NUMBERS}, rf"{IN_DIMR} must be \[4, 16\], got \[3\]"),
         ("dimr", {IN_DIMR: np.full((4, 16), np.nan, np.float32)}, "not finite"),
         (
