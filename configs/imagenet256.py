@@ -16,13 +16,41 @@ from dig_jax.config import choose_variant
 
 COMMON = dict(num_classes=1000, dtype="mixed", unroll=0, remat=True)
 DIMR = COMMON | dict(
-    name="dimr", branches=2, num_heads=16, norm="td_rms", mlp="geglu", time="centered"
+    name="dimr",
+    branches=2,
+    branch_widths=(),
+    branch_depths=(),
+    num_heads=16,
+    mlp="geglu",
+    mlp_ratio=None,
+    kernel_size=7,
+    norm="td_rms",
+    features_up="all",
+    time="centered",
+    stop_gradient=False,
+    attention="auto",
 )
-DIFFIT = COMMON | dict(
-    name="diffit", width=1152, patch_size=2, num_heads=16, learned_variance=True
+TRANSFORMER = COMMON | dict(patch_size=2, num_heads=16, mlp_ratio=4.0)
+DIFFIT = TRANSFORMER | dict(
+    name="diffit", width=1152, window=None, learned_variance=True
 )
-UVIT = COMMON | dict(name="uvit", patch_size=2, num_heads=16, mlp_ratio=4.0)
-DIT = COMMON | dict(name="dit", patch_size=2, num_heads=16, mlp_ratio=4.0)
+UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False, attention="auto")
+DIT = TRANSFORMER | dict(name="dit", attention="auto")
+DIG = COMMON | dict(
+    name="dig_parallel",
+    width=768,
+    depth=16,
+    hops=1,
+    conv="sage",
+    mlp_ratio=3.0,
+    neighbors=4,
+    conditioning="node",
+    position="1d",
+    coarse="product",
+    fusion="concat",
+    aggregation="auto",
+    node_multiple=1,
+)
 VARIANTS = {
     "dimr_xl_2r": DIMR | dict(width=960, depth=39),
     "dimr_g_2r": DIMR | dict(width=1152, depth=57),
@@ -31,8 +59,7 @@ VARIANTS = {
     "uvit_l": UVIT | dict(width=1024, depth=20),
     "uvit_h": UVIT | dict(width=1152, depth=28),
     "dit_xl": DIT | dict(width=1152, depth=28),
-    "dig_parallel_2_4": COMMON
-    | dict(name="dig_parallel", width=768, depth=16, hops=1, patch_sizes=(2, 4)),
+    "dig_parallel_2_4": DIG | dict(patch_sizes=(2, 4)),
 }
 
 
