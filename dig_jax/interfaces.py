@@ -38,6 +38,32 @@ class ApplyFn(Protocol):
 
 
 @runtime_checkable
+class OutputsFn(Protocol):
+    """All outputs of a network: predictions by scale, from the coarsest to the finest.
+
+    The side of the images is a multiple of each one's, and the last has their shape. A
+    network with one output gives that alone, as an `ApplyFn` does.
+    """
+
+    def __call__(
+        self, params: Params, x: Images, t: Times, label: Labels | None
+    ) -> tuple[Images, ...] | Images: ...
+
+
+@runtime_checkable
+class VarianceFn(Protocol):
+    """The prediction, and the network's word on the variance of a step back.
+
+    Of the shape of x: 1 for the log of the greatest variance that a step may have, -1
+    for that of the least, linear between (arXiv:2102.09672, Eq. 15).
+    """
+
+    def __call__(
+        self, params: Params, x: Images, t: Times, label: Labels | None
+    ) -> tuple[Images, Images]: ...
+
+
+@runtime_checkable
 class FeaturesFn(Protocol):
     """Features of the patch nodes after each block; training never needs them."""
 
@@ -71,6 +97,9 @@ class Backbone(NamedTuple):
             classifier-free guidance needs.
         attention: What computes its attention on the platform that it was made for, in
             words; None for networks without any.
+        by_scale: The predictions of a network that has several; None for one.
+        with_variance: Prediction and variance of a network that learns both; None for
+            one that predicts alone.
     """
 
     init: InitFn
@@ -81,6 +110,13 @@ class Backbone(NamedTuple):
     graph: GridGraph | None
     null_label: bool = False
     attention: str | None = None
+    by_scale: OutputsFn | None = None
+    with_variance: VarianceFn | None = None
+
+    @property
+    def outputs(self) -> OutputsFn:
+        """All that training measures: predictions by scale, or the one there is."""
+        return self.by_scale or self.apply
 
 
 @runtime_checkable

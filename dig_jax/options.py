@@ -23,10 +23,12 @@ from dig_jax.keys import (
 
 GradientDType: TypeAlias = Literal["float32", "bfloat16"]
 ImageSize: TypeAlias = PositiveInt | tuple[PositiveInt, PositiveInt]
+CoarseTargets: TypeAlias = Literal["unit_variance", "average"]
 LossSpace: TypeAlias = Literal["eps", "x0", "v", "flow", "edm", "min_snr"]
 Network: TypeAlias = Literal["inception", "classifier"]
 Prediction: TypeAlias = Literal["eps", "x0", "v", "flow", "edm"]
 Resize: TypeAlias = Literal["tf1", "torch"]
+ScaleWeights: TypeAlias = Literal["area", "finest"]
 TimeSampling: TypeAlias = Literal["uniform", "stratified", "log_normal", "logit_normal"]
 
 
@@ -54,7 +56,9 @@ class DataOptions:
     image_size: ImageSize = network(
         MISSING, "Side, or (rows, cols), in pixels; a data set may have its own."
     )
-    channels: Literal[1, 3] = network(3, "1 or 3; a data set may have its own.")
+    channels: Literal[1, 3, 4] = network(
+        3, "1 or 3, or 4 for latents; a data set may have its own."
+    )
     data_dir: str = harmless("", "Where the data set is kept; TFDS's folder for ''.")
     random_flip: bool = learning(
         False, "Mirror each training image left to right with probability 1/2."
@@ -115,11 +119,25 @@ class Objective:
         -1.2, "Mean of log(sigma_tilde) for log_normal times."
     )
     log_sigma_std: PositiveFloat = learning(1.2, "Its standard deviation.")
+    scale_weights: ScaleWeights = learning(
+        "area",
+        "How the errors of a network with predictions by scale are added up: each by "
+        "its number of pixels over the image's (area), or that of the finest alone "
+        "(finest). DiMR, arXiv:2406.09416, Sec. 4.1 and Table 2.",
+    )
+    coarse_targets: CoarseTargets = learning(
+        "unit_variance",
+        "What a coarser prediction should be: the target's sum over k x k pixels "
+        "divided by k, which leaves noise at unit variance, or their average (Eq. 8 as "
+        "printed).",
+    )
 
     def __post_init__(self) -> None:
         _check_choice("prediction", self.prediction, get_args(Prediction))
         _check_choice("loss_space", self.loss_space, get_args(LossSpace))
         _check_choice("times", self.times, get_args(TimeSampling))
+        _check_choice("scale_weights", self.scale_weights, get_args(ScaleWeights))
+        _check_choice("coarse_targets", self.coarse_targets, get_args(CoarseTargets))
         if not 0 <= self.label_dropout < 1:
             raise InputError(
                 f"label_dropout must be in [0, 1): without any label nothing "

@@ -150,7 +150,7 @@ def test_help_names_every_mode_and_flag(run, arguments):
         ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=()"], r"at least one"),
         ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=a,b"], r"patch_sizes.*'a,b'"),
         ([DIGITS, SUMMARY, "--config.backbone.dtype=int8"], r"'bfloat16', got 'int8'"),
-        ([DIGITS, SUMMARY, "--config.data.channels=2"], r"channels.*1 or 3, got 2"),
+        ([DIGITS, SUMMARY, "--config.data.channels=2"], r"channels.*1, 3 or 4, got 2"),
         (
             [DIGITS, SUMMARY, "--config.sde.name=ve"],
             r"'ve'\. Available: edm, .*vp_linear",

@@ -12,6 +12,7 @@ from jax.extend import core
 
 from dig_jax.devices.target import compiling_for
 from dig_jax.interfaces import Backbone
+from dig_jax.ops.conv2d import SHIFTED_SUM
 
 
 class Costs(NamedTuple):
@@ -243,6 +244,10 @@ def _macs_of(equation: core.JaxprEqn) -> tuple[int, int]:
         out_axis = equation.params["dimension_numbers"].rhs_spec[0]
         window = math.prod(kernel) // kernel[out_axis]
         return math.prod(_shape_of(equation.outvars[0])) * window, 0
+    if equation.params.get("name") == SHIFTED_SUM:
+        # A depthwise convolution that a CPU computes as a sum of shifted images.
+        side = _shape_of(equation.invars[1])[0]
+        return math.prod(_shape_of(equation.outvars[0])) * side**2, 0
     return 0, 0
 
 

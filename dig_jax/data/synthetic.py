@@ -80,7 +80,7 @@ def create_synthetic(
     Args:
         split: train or test; the two have no image in common.
         image_size: Rows and columns, or one number for both.
-        channels: 1 or 3.
+        channels: 1 or 3, or 4 as latents have.
         num_classes: Number of labels; 0 for images without. None: those of the
             backbone in an experiment, else 10.
         length: Number of images.
@@ -99,8 +99,8 @@ def create_synthetic(
         )
     if rows < 1 or cols < 1:
         raise InputError(f"image_size must be at least 1, got {rows}x{cols}.")
-    if channels not in (1, 3):
-        raise InputError(f"channels must be 1 or 3, got {channels}.")
+    if channels not in (1, 3, 4):
+        raise InputError(f"channels must be 1, 3 or 4, got {channels}.")
     if length < 1:
         raise InputError(f"length must be at least 1, got {length}.")
     if num_classes < 0 or seed < 0:

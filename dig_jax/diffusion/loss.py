@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from dig_jax.diffusion.by_scale import coarse_target, scale_weight
 from dig_jax.diffusion.prediction import (
     add_noise,
     error_factor,
@@ -14,7 +15,15 @@ from dig_jax.diffusion.prediction import (
     prediction_target,
 )
 from dig_jax.errors import InputError
-from dig_jax.interfaces import SDE, ApplyFn, Images, Labels, Params, Times
+from dig_jax.interfaces import (
+    SDE,
+    ApplyFn,
+    Images,
+    Labels,
+    OutputsFn,
+    Params,
+    Times,
+)
 from dig_jax.options import LossSpace, Objective
 
 NUM_NOISE_LEVELS = 10
@@ -72,7 +81,7 @@ def draw_times_and_noise(
 
 
 def denoising_loss(
-    apply: ApplyFn,
+    outputs: OutputsFn,
     params: Params,
     sde: SDE,
     key: PRNGKeyArray,
@@ -83,8 +92,11 @@ def denoising_loss(
 ) -> tuple[Float[Array, ""], PerImage]:
     """Mean squared error at random times; by default L_simple (arXiv:2006.11239).
 
+    Predictions by scale each have their part: a_r times the mean squared error from
+    the target at that scale (`Objective.scale_weights`, `coarse_targets`).
+
     Args:
-        apply: The network.
+        outputs: The network, with all predictions that it has (`Backbone.outputs`).
         params: Its parameters.
         sde: The forward process.
         key: Draws times and noise.
@@ -96,11 +108,11 @@ def denoising_loss(
         The mean, and the loss of each image with its time.
     """
     draws = draw_times_and_noise(key, x0, sde, objective)
-    return loss_of_draws(apply, params, sde, draws, x0, label, objective=objective)
+    return loss_of_draws(outputs, params, sde, draws, x0, label, objective=objective)
 
 
 def loss_of_draws(
-    apply: ApplyFn,
+    outputs: OutputsFn,
     params: Params,
     sde: SDE,
     draws: Draws,
@@ -111,14 +123,21 @@ def loss_of_draws(
 ) -> tuple[Float[Array, ""], PerImage]:
     """`denoising_loss` at times and with noise drawn before."""
     t, eps = draws
-    error = _prediction_error(
-        apply, params, sde, objective, x0=x0, eps=eps, t=t, label=label
-    )
-    if objective.loss_space != objective.prediction:
-        factor = error_factor(objective.loss_space, objective, sde, t)
-        error = error * per_image(factor)
-    squared = jnp.square(error)
-    return jnp.mean(squared), PerImage(jnp.mean(squared, axis=(1, 2, 3)), t)
+    x = add_noise(sde, x0, eps, t)
+    predictions = outputs(params, network_input(objective, sde, x, t), t, label)
+    target = prediction_target(objective, sde, x0, eps, t)
+    loss, of_image = jnp.zeros(()), jnp.zeros(len(x0))
+    for prediction in jax.tree.leaves(predictions):
+        factor = x0.shape[1] // prediction.shape[1]
+        weight = scale_weight(factor, objective.scale_weights)
+        error = prediction - coarse_target(target, factor, objective.coarse_targets)
+        if objective.loss_space != objective.prediction:
+            moved = error_factor(objective.loss_space, objective, sde, t)
+            error = error * per_image(moved)
+        squared = jnp.square(error)
+        loss = loss + weight * jnp.mean(squared)
+        of_image = of_image + weight * jnp.mean(squared, axis=(1, 2, 3))
+    return loss, PerImage(of_image, t)
 
 
 def loss_by_noise_level(

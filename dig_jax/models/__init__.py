@@ -6,12 +6,18 @@ from typing import Any
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Backbone
 from dig_jax.models.create import create_dig_mix, create_dig_parallel
+from dig_jax.models.diffit import create_diffit
+from dig_jax.models.diffit_image import create_diffit_image
+from dig_jax.models.dimr import create_dimr
 from dig_jax.models.dit import create_dit
 from dig_jax.models.uvit import create_uvit
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "dig_parallel": create_dig_parallel,
+    "diffit": create_diffit,
+    "diffit_image": create_diffit_image,
     "dig_mix": create_dig_mix,
+    "dimr": create_dimr,
     "dit": create_dit,
     "uvit": create_uvit,
 }

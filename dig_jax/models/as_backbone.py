@@ -1,5 +1,7 @@
 """From a Flax module to a `Backbone`: modules end here, pure functions begin."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,20 @@ def as_backbone(
     graph: GridGraph | None = None,
     null_label: bool = False,
     attention: str | None = None,
+    by_scale: bool = False,
+    learned_variance: bool = False,
 ) -> Backbone:
     """Turn a module whose call is (x, t, label, return_features) into functions.
+
+    Args:
+        network: The module.
+        image_shape: (row, col, rgb) of the images.
+        num_classes: Number of labels; 0 for an unconditional network.
+        graph: What it passes messages on.
+        null_label: Whether there is a label for "no class".
+        by_scale: Its output is a tuple of predictions, the last the finest.
+        learned_variance: Its output has a channel of variance for each of an image's,
+            behind those.
 
     Raises:
         InputError: A label for "no class" where there are no classes.
@@ -34,11 +48,26 @@ def as_backbone(
         label = jnp.zeros(1, jnp.int32) if num_classes else None
         return jnp.zeros((1, *image_shape)), jnp.zeros(1), label
 
+    def outputs(
+        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
+    ) -> Any:
+        _check_label(label, num_classes)
+        return network.apply({"params": params}, x, t, label)
+
+    def with_variance(
+        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        channels = x.shape[-1]
+        output = outputs(params, x, t, label)
+        return output[..., :channels], output[..., channels:]
+
     def apply(
         params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
     ) -> jax.Array:
-        _check_label(label, num_classes)
-        return network.apply({"params": params}, x, t, label)  # type: ignore[return-value]
+        if learned_variance:
+            return with_variance(params, x, t, label)[0]
+        output = outputs(params, x, t, label)
+        return output[-1] if by_scale else output
 
     def features(
         params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
@@ -55,6 +84,8 @@ def as_backbone(
         graph,
         null_label,
         attention,
+        by_scale=outputs if by_scale else None,
+        with_variance=with_variance if learned_variance else None,
     )
 
 

@@ -50,6 +50,13 @@ class AttentionPlan:
             return "xla", self.plain_padding
         return self.kernel, self.padding
 
+    def unpadded(self) -> "AttentionPlan":
+        """The plan of a network that pads nothing: plain where cuDNN needs padding."""
+        if self.kernel == "cudnn" and self.padding:
+            why = f"{self.num_tokens} tokens would need padding"
+            return AttentionPlan(self.num_tokens, refusal=why)
+        return self
+
     def __str__(self) -> str:
         """In words."""
         kernel = "cuDNN's" if self.kernel == "cudnn" else "plain products"
@@ -59,6 +66,16 @@ class AttentionPlan:
         )
         why = f"; cuDNN's does not work here: {self.refusal}" if self.refusal else ""
         return kernel + tokens + why
+
+
+def check_heads(width: int, num_heads: int) -> None:
+    """Raise InputError for heads that do not divide the width."""
+    if width % num_heads:
+        divisors = [n for n in range(1, width + 1) if width % n == 0]
+        raise InputError(
+            f"num_heads must divide the width, got {num_heads} heads for width {width}."
+            f" Numbers that fit: {', '.join(map(str, divisors))}."
+        )
 
 
 def choose_attention(
@@ -89,12 +106,7 @@ def choose_attention(
     Raises:
         InputError: Heads that do not divide the width, or cuDNN where it cannot work.
     """
-    if width % num_heads:
-        divisors = [n for n in range(1, width + 1) if width % n == 0]
-        raise InputError(
-            f"num_heads must divide the width, got {num_heads} heads for width {width}."
-            f" Numbers that fit: {', '.join(map(str, divisors))}."
-        )
+    check_heads(width, num_heads)
     plain_padding = -num_tokens % token_multiple
     plain = AttentionPlan(num_tokens, "xla", plain_padding, plain_padding)
     if attention == "xla":

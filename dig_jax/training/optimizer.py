@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from dig_jax.interfaces import Params
 from dig_jax.options import OptimizerOptions
 
-NO_DECAY = ("bias", "scale", "position")
+NO_DECAY = ("bias", "scale", "position", "omega", "beta")
 
 
 def create_optimizer(

@@ -90,7 +90,7 @@ def make_train_step(
     The metrics are scalars, but for `noise_level_loss` and `noise_level_images`: the
     sum of the losses and the number of the images in each tenth of the times.
     """
-    apply, objective = experiment.backbone.apply, experiment.objective
+    outputs, objective = experiment.backbone.outputs, experiment.objective
 
     def train_step(
         state: TrainState,
@@ -109,7 +109,7 @@ def make_train_step(
         def loss_of(params: Params, rows: Rows) -> tuple[Float[Array, ""], PerImage]:
             x0, label, draws = rows
             return loss_of_draws(
-                apply, params, experiment.sde, draws, x0, label, objective=objective
+                outputs, params, experiment.sde, draws, x0, label, objective=objective
             )
 
         (loss, per_image), grads = loss_and_gradient(

@@ -65,7 +65,7 @@ def test_pixels_and_labels_are_uniform():
         ({"split": "validation"}, "no split 'validation'. Available: train, test"),
         ({"image_size": 0}, "image_size .* got 0x0"),
         ({"image_size": (4, -1)}, "got 4x-1"),
-        ({"channels": 2}, "channels must be 1 or 3, got 2"),
+        ({"channels": 2}, "channels must be 1, 3 or 4, got 2"),
         ({"length": 0}, "length .* got 0"),
         ({"num_classes": -1}, "num_classes=-1"),
         ({"seed": -1}, "seed=-1"),

@@ -28,7 +28,9 @@ def create_problem(backbone):
 
     def draw(path, leaf):
         noise = rng.normal(size=leaf.shape)
-        return np.float32(1 + 0.2 * noise if path[-1].key == "scale" else 0.15 * noise)
+        is_scale = any(part.key == "scale" for part in path)
+        around_one = is_scale and path[-1].key not in ("omega", "beta")
+        return np.float32(1 + 0.2 * noise if around_one else 0.15 * noise)
 
     shapes = jax.eval_shape(backbone.init, jax.random.key(0))
     params = jax.tree_util.tree_map_with_path(draw, shapes)

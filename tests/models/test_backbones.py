@@ -12,6 +12,10 @@ from dig_jax.errors import InputError
 from dig_jax.models import BACKBONES, create_backbone
 
 backbones = pytest.mark.parametrize("name", sorted(BACKBONES))
+# What so small an image needs.
+OPTIONS = {"diffit_image": dict(stages=2, window=4), "dimr": dict(branches=2)}
+# With a middle block or without; on the way down and up.
+NUM_BLOCKS = {"diffit": 2, "diffit_image": 4, "dit": 2}
 
 
 @cache
@@ -30,6 +34,7 @@ def tiny(name):
         width=16,
         depth=2,
         **({"num_heads": 4} if heads else {}),
+        **OPTIONS.get(name, {}),
     )
     init = jax.jit(backbone.init)
     rng = np.random.default_rng(0)
@@ -103,7 +108,15 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(name):
 
     @jax.jit
     def gradient(params):
-        return jax.grad(lambda p: jnp.sum(backbone.apply(p, x, t, label) * x))(params)
+        def loss(params):
+            outputs = jax.tree.leaves(backbone.outputs(params, x, t, label))
+            steps = [8 // output.shape[1] for output in outputs]
+            return sum(
+                jnp.sum(output * x[:, ::step, ::step])
+                for output, step in zip(outputs, steps, strict=True)
+            )
+
+        return jax.grad(loss)(params)
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
         assert np.all(np.isfinite(leaf)), jax.tree_util.keystr(path)
@@ -116,9 +129,21 @@ def test_features_are_one_array_of_patch_nodes_for_each_block(name):
     x, t, label = batch()
     features = jax.eval_shape(backbone.features, params, x, t, label)
     blocks, images, nodes, width = features.shape
-    assert blocks in (2, 3)  # with a middle block or without
+    assert blocks == NUM_BLOCKS.get(name, 3)
     assert (images, width) == (3, 16)
     assert nodes >= 1
+
+
+@backbones
+def test_the_finest_output_is_the_prediction(name):
+    """What training measures ends with what sampling uses."""
+    backbone, _, params, apply = tiny(name)
+    x, t, label = batch()
+    outputs = jax.tree.leaves(jax.jit(backbone.outputs)(params, x, t, label))
+    np.testing.assert_array_equal(outputs[-1], apply(params, x, t, label))
+    sides = [output.shape[1] for output in outputs]
+    assert sides == sorted(sides)
+    assert all(8 % side == 0 for side in sides)
 
 
 def test_unknown_backbone_is_refused_with_the_choices():

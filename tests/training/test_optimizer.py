@@ -40,7 +40,8 @@ def rates_of(num_updates, num_steps, **options):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_vectors_and_positions_are_not_decayed_and_all_else_is(name):
     config = load_config_file(str(DIGITS))
-    config.backbone = dict(name=name, width=96, depth=2, num_classes=10)
+    options = {"diffit_image": dict(stages=2, window=4)}.get(name, {})
+    config.backbone = dict(name=name, width=96, depth=2, num_classes=10, **options)
     shapes = jax.eval_shape(create_experiment(config).backbone.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     decays = {
@@ -49,9 +50,12 @@ def test_vectors_and_positions_are_not_decayed_and_all_else_is(name):
     }
     for path, decayed in decays.items():
         leaf = path.rpartition("/")[2]
-        vector = leaf in ("bias", "scale", "position", "fuse_bias")
-        assert decayed is not vector, path
-    assert decays["label_embedding"]
+        vector = leaf in ("bias", "scale", "position", "fuse_bias", "position_bias")
+        # Of DiMR's norms the authors decay the ends, p0 and p1, and not the way.
+        assert decayed is not (vector or leaf in ("omega", "beta")), path
+    tables = [path for path in decays if path.endswith("label_embedding")]
+    assert tables
+    assert all(decays[path] for path in tables)
     assert not decays.get("position", False)  # a fixed one is no parameter
     assert len(set(decays.values())) == 2
 

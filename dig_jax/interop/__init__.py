@@ -1,0 +1,1 @@
+"""Weights in the naming of other projects: read, checked, converted, both ways."""

@@ -1,0 +1,91 @@
+"""The file of an autoencoder: its parameters and size, as safetensors."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import numpy as np
+import pydantic
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dig_jax.errors import InputError
+from dig_jax.interfaces import Params
+from dig_jax.models.autoencoder import (
+    Autoencoder,
+    AutoencoderOptions,
+    create_autoencoder,
+)
+from dig_jax.ops.products import DType
+from dig_jax.storage.checkpoint_record import unflatten
+from dig_jax.storage.fingerprint import named_leaves
+
+FORMAT = "dig_jax autoencoder 1"
+
+
+def write_autoencoder(
+    path: Path, autoencoder: Autoencoder, params: Params, source: Mapping[str, str]
+) -> None:
+    """Write an autoencoder.
+
+    Args:
+        path: A file that ends in .safetensors.
+        autoencoder: Whose size is kept.
+        params: Its parameters.
+        source: What is known of where they are from; kept as text.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise InputError(f"An autoencoder's file ends in .safetensors, got {path}.")
+    options = json.dumps(asdict(autoencoder.options))
+    metadata = {**source, "format": FORMAT, "options": options}
+    arrays = {
+        name: np.ascontiguousarray(leaf, np.float32)
+        for name, leaf in named_leaves(params).items()
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(arrays, path, metadata)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}.") from error
+
+
+def read_autoencoder_file(
+    path: Path, *, dtype: DType = "float32"
+) -> tuple[Autoencoder, Params]:
+    """An autoencoder and its parameters.
+
+    Raises:
+        InputError: No such file, a damaged one, or one of another kind.
+    """
+    make = "python -m dig_jax.export.convert --from=FILE --autoencoder --to=" + str(
+        path
+    )
+    if not path.is_file():
+        raise InputError(f"There is no autoencoder {path}. Make it with `{make}`.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is no whole file of safetensors: {error}.") from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is no autoencoder of dig_jax. Make it with `{make}`.")
+    try:
+        options = pydantic.TypeAdapter(AutoencoderOptions).validate_json(
+            metadata["options"]
+        )
+    except (KeyError, pydantic.ValidationError) as error:
+        raise InputError(f"{path} does not say its size. Make it with `{make}`.") from (
+            error
+        )
+    autoencoder = create_autoencoder(options, dtype=dtype)
+    abstract = jax.eval_shape(autoencoder.init, jax.random.key(0))
+    wanted = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
+    if wanted != {name: array.shape for name, array in arrays.items()}:
+        raise InputError(f"{path} does not hold the arrays of the size that it names.")
+    return autoencoder, unflatten(arrays, abstract)
