@@ -68,7 +68,8 @@ def create_plan(comparison: Comparison) -> Plan:
     variants = []
     for name, experiment in experiments.items():
         if _is_matched(name, options):
-            experiment = match_width(experiment, _cost(target, options), options)
+            target_cost = float(_cost(target, options))
+            experiment = match_width(experiment, target_cost, options)
         costs = _count(experiment)
         variants.append(Variant(name, experiment, *costs))
     return Plan(options, tuple(variants))

@@ -27,7 +27,7 @@ from dig_jax.sampling.sampler import (
 )
 from dig_jax.solvers import create_solver, create_times, sample
 
-DIGITS = Path(__file__).parents[1] / "configs" / "digits.py"
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 
 
 def create_mlp_backbone(num_classes, null_label=False):
