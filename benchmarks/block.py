@@ -250,7 +250,7 @@ def main() -> None:
     options = parser.parse_args()
     topology = create_topology(options.topology)
     rows = []
-    with compiling_for(topology.platform):
+    with compiling_for(topology.platform, topology.gpu):
         for size in options.image_size:
             for row in measure(options, topology, size):
                 print(row, flush=True)

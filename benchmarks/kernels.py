@@ -65,7 +65,7 @@ def compile_step(
     config.backbone.update(depth=depth, dtype=options.dtype)
     if "attention" in config.backbone:
         config.backbone.attention = options.attention
-    with compiling_for(topology.platform):
+    with compiling_for(topology.platform, topology.gpu):
         compiled = compile_train_step(
             create_experiment(config), topology.mesh(1), batch_size=options.batch
         )

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from common import describe_machine, median_seconds
 
 from dig_jax.graphs import GridGraph
-from dig_jax.models.layers import gelu
 from dig_jax.ops.aggregation import stencil_aggregate
+from dig_jax.ops.gelu import gelu
 from dig_jax.ops.products import DType, matmul
 
 

@@ -100,7 +100,7 @@ def compile_variant(
     start = time.perf_counter()
     mesh = topology.mesh(None if options.all_devices else 1)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(compiling_for(topology.platform))
+        stack.enter_context(compiling_for(topology.platform, topology.gpu))
         if variant.aggregation == "none":
             stack.enter_context(aggregation_off())
         if options.attention == "free":

@@ -1,7 +1,7 @@
 """ImageNet 256x256 in latent space, 32x32x4: the published sizes of five networks.
 
     python -m dig_jax.main --config=configs/imagenet256.py:dimr_xl_2r --mode=summary
-    python -m dig_jax.export.convert --from=XL_2R_800epochs.pth \\
+    python -m dig_jax.interop.convert --from=XL_2R_800epochs.pth \\
         --config=configs/imagenet256.py:dimr_xl_2r --to=runs/dimr_xl_2r
 
 After a colon one of VARIANTS. The data are random numbers of a latent's shape until

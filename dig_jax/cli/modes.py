@@ -204,7 +204,8 @@ def compile_mode(config: ConfigDict, options: flags.FlagValues) -> int:
             f"for example {EXAMPLES}."
         )
     topology = create_topology(options.topology)
-    with compiling_for(topology.platform):  # where attention=cudnn can be asked for
+    # There attention=cudnn can be asked for.
+    with compiling_for(topology.platform, topology.gpu):
         experiment = create_experiment(config)
     report = report_step(experiment, topology, search_batch=options.search_batch)
     record = report_record(report)

@@ -1,9 +1,9 @@
 """Convert weights that others have published, and ours into their naming.
 
-    python -m dig_jax.export.convert --from=FILE --config=CONFIG.py[:VARIANT] \\
+    python -m dig_jax.interop.convert --from=FILE --config=CONFIG.py[:VARIANT] \\
         [--config.SECTION.KEY=VALUE ...] --to=FOLDER [--drop_variance]
-    python -m dig_jax.export.convert --from=FILE --autoencoder --to=FILE.safetensors
-    python -m dig_jax.export.convert --back=FOLDER --to=FILE [--naming=ldm|diffusers]
+    python -m dig_jax.interop.convert --from=FILE --autoencoder --to=FILE.safetensors
+    python -m dig_jax.interop.convert --back=FOLDER --to=FILE [--naming=ldm|diffusers]
 
 The first makes a folder that `python -m dig_jax.main --mode=sample --workdir=FOLDER`
 draws with, and evaluate and export read; the configuration says which network it is and
@@ -59,7 +59,7 @@ def convert_backbone(
         InputError: Another network's weights, or a folder with other things in it.
     """
     experiment = create_experiment(config)
-    backbone, name = experiment.backbone, config.backbone.name
+    backbone, name = experiment.backbone, experiment.backbone_options.name
     state = read_state_dict(source)
     params = backbone_params(
         name, backbone, state, str(source), drop_variance=drop_variance
@@ -131,7 +131,7 @@ def convert_back(source: Path, out: Path, naming: str) -> str:
         state = to_state_dict(params, autoencoder_tensors(leaves, naming), [])
     else:
         run = load(str(source))
-        name = run.config.backbone.name
+        name = run.experiment.backbone_options.name
         state = official_state_dict(name, run.experiment.backbone, run.params)
     write_state_dict(out, state)
     return f"Wrote {len(state)} tensors into {out}."
@@ -140,7 +140,7 @@ def convert_back(source: Path, out: Path, naming: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m dig_jax.export.convert",
+        prog="python -m dig_jax.interop.convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

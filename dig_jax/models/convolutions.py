@@ -22,8 +22,9 @@ from jaxtyping import Array, Float
 from dig_jax.devices.target import target_platform
 from dig_jax.errors import InputError
 from dig_jax.graphs import Graph, GridGraph, Normalization
-from dig_jax.models.layers import MLP, gelu, uniform_fan_in
+from dig_jax.models.layers import MLP, uniform_fan_in
 from dig_jax.ops.aggregation import Aggregate, create_aggregate
+from dig_jax.ops.gelu import gelu
 from dig_jax.ops.linear_call import linear_call
 from dig_jax.ops.products import DType, matmul
 

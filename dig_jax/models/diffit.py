@@ -19,9 +19,10 @@ from dig_jax.interfaces import Backbone
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention_plan import check_heads
 from dig_jax.models.dit import TIME_CHANNELS, grid_positions
-from dig_jax.models.layers import MLP, LayerNorm, Linear, look_up, sinusoidal_embedding
+from dig_jax.models.layers import MLP, LayerNorm, Linear, sinusoidal_embedding
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.models.window_attention import Grid, WindowAttention
+from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]

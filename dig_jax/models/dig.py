@@ -17,11 +17,11 @@ from dig_jax.models.layers import (
     MLP,
     LayerNorm,
     Linear,
-    look_up,
     sinusoidal_embedding,
     truncated_normal,
 )
 from dig_jax.models.skeleton import LongSkipStack, MakeBlock, predict_image
+from dig_jax.ops.look_up import look_up
 from dig_jax.ops.pooling import pool, unpool
 from dig_jax.ops.products import DType, activation_dtype
 

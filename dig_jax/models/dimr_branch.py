@@ -15,9 +15,11 @@ from dig_jax.graphs import patches_to_image
 from dig_jax.models.attention import SelfAttention
 from dig_jax.models.attention_plan import AttentionPlan
 from dig_jax.models.image_layers import Conv2D, DepthwiseConv2D, Patchify
-from dig_jax.models.layers import MLP, Linear, gelu, look_up, truncated_normal
+from dig_jax.models.layers import MLP, Linear, truncated_normal
 from dig_jax.models.stack import stack_blocks
 from dig_jax.models.time_norms import RMSNorm, Tau, TimeLayerNorm, TimeRMSNorm
+from dig_jax.ops.gelu import gelu
+from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
 
 BlockNorm: TypeAlias = Literal["td_rms", "td_layer", "rms"]

@@ -23,14 +23,9 @@ from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
 from dig_jax.models.attention_plan import AttentionPlan, choose_attention
-from dig_jax.models.layers import (
-    MLP,
-    LayerNorm,
-    Linear,
-    look_up,
-    sinusoidal_embedding,
-)
+from dig_jax.models.layers import MLP, LayerNorm, Linear, sinusoidal_embedding
 from dig_jax.models.stack import stack_blocks, stacked
+from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]

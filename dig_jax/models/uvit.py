@@ -24,12 +24,12 @@ from dig_jax.models.layers import (
     MLP,
     LayerNorm,
     Linear,
-    look_up,
     sinusoidal_embedding,
     truncated_normal,
     uniform_fan_in,
 )
 from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
+from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]

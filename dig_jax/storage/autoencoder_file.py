@@ -62,7 +62,7 @@ def read_autoencoder_file(
     Raises:
         InputError: No such file, a damaged one, or one of another kind.
     """
-    make = "python -m dig_jax.export.convert --from=FILE --autoencoder --to=" + str(
+    make = "python -m dig_jax.interop.convert --from=FILE --autoencoder --to=" + str(
         path
     )
     if not path.is_file():

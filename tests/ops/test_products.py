@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 
 from dig_jax.devices.target import compiling_for
-from dig_jax.models.layers import (
-    LayerNorm,
-    convolve,
-    gelu,
-    gelu_of_sum,
-    layer_norm,
-    look_up,
-)
+from dig_jax.models.layers import LayerNorm
+from dig_jax.ops.convolution import convolve
+from dig_jax.ops.gelu import gelu, gelu_of_sum
+from dig_jax.ops.layer_norm import layer_norm
+from dig_jax.ops.look_up import look_up
 from dig_jax.ops.node_product import node_product
 from dig_jax.ops.products import batched_matmul, matmul
 
