@@ -34,8 +34,9 @@ TRANSFORMER = COMMON | dict(patch_size=2, num_heads=16, mlp_ratio=4.0)
 DIFFIT = TRANSFORMER | dict(
     name="diffit", width=1152, window=None, learned_variance=True
 )
-UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False, attention="auto")
-DIT = TRANSFORMER | dict(name="dit", attention="auto")
+WITH_ATTENTION = TRANSFORMER | dict(attention="auto", token_multiple=1)
+UVIT = WITH_ATTENTION | dict(name="uvit", qkv_bias=False)
+DIT = WITH_ATTENTION | dict(name="dit")
 DIG = COMMON | dict(
     name="dig_parallel",
     width=768,

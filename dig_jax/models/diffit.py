@@ -16,6 +16,7 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import image_to_patches, patches_to_image
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
+from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention_plan import check_heads
 from dig_jax.models.dit import TIME_CHANNELS, grid_positions
@@ -45,8 +46,8 @@ def create_diffit(
     window: PositiveInt | None = None,
     learned_variance: bool = False,
     dtype: DType = "float32",
-    unroll: NonNegativeInt = 0,
-    remat: bool = False,
+    unroll: Rounding[NonNegativeInt] = 0,
+    remat: Rounding[bool] = False,
 ) -> Backbone:
     """Latent DiffiT; the default is the published size, 561 million parameters.
 

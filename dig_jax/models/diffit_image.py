@@ -18,6 +18,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from dig_jax.errors import InputError
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
+from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention_plan import check_heads
 from dig_jax.models.image_layers import Conv2D, Features, GroupNorm
@@ -64,7 +65,7 @@ def create_diffit_image(
     time_in: TimeIn = "qkv",
     skips: Literal["add", "concat"] = "add",
     dtype: DType = "float32",
-    remat: bool = False,
+    remat: Rounding[bool] = False,
 ) -> Backbone:
     """Image-space DiffiT; `features` are those of the blocks at full resolution.
 

@@ -19,6 +19,7 @@ from dig_jax.diffusion.sde import VPLinear
 from dig_jax.errors import InputError
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
+from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel
 from dig_jax.models.attention_plan import choose_attention
@@ -48,10 +49,10 @@ def create_dimr(
     features_up: Literal["all", "last"] = "all",
     time: TimeInput = "centered",
     stop_gradient: bool = False,
-    attention: AttentionKernel = "auto",
+    attention: Rounding[AttentionKernel] = "auto",
     dtype: DType = "float32",
-    unroll: NonNegativeInt = 0,
-    remat: bool = False,
+    unroll: Rounding[NonNegativeInt] = 0,
+    remat: Rounding[bool] = False,
 ) -> Backbone:
     """DiMR: a Transformer on the coarsest grid, ConvNeXt branches on the finer ones.
 

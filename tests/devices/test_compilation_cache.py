@@ -11,7 +11,9 @@ from dig_jax.devices.compilation_cache import forget_oldest, user_folder
 PROGRAM = """
 import sys
 import jax
-from dig_jax.compilation_cache import from_cache_since, lookups, use_compilation_cache
+from dig_jax.devices.compilation_cache import (
+    from_cache_since, lookups, use_compilation_cache
+)
 use_compilation_cache(sys.argv[1] if len(sys.argv) > 1 else None)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 before = lookups()
@@ -21,6 +23,12 @@ print(float(total).hex(), from_cache_since(before), where)
 """
 
 
+def unset():
+    """This process's environment without what the tests' own cache puts into it."""
+    mine = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "PYTHONWARNINGS")
+    return {k: v for k, v in os.environ.items() if not k.startswith(mine)}
+
+
 def run(*arguments, **environment):
     """(standard output's words, lines of standard error)."""
     found = subprocess.run(
@@ -28,7 +36,7 @@ def run(*arguments, **environment):
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, **{k: str(v) for k, v in environment.items()}},
+        env={**unset(), **{k: str(v) for k, v in environment.items()}},
     )
     return found.stdout.split(), found.stderr.splitlines()
 

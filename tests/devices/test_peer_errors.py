@@ -8,7 +8,7 @@ import pytest
 from processes import DIGITS, free_port
 
 from dig_jax.devices.processes import says_lost
-from dig_jax.errors import EXIT_PEER_FAILURE, EXIT_UNFORESEEN
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_PEER_FAILURE, EXIT_UNFORESEEN
 
 RUN = '''
 import os, signal, sys
@@ -81,30 +81,30 @@ def test_a_lost_process_is_told_as_lost(how, code, victim):
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "code", "message"),
     [
-        ("memory", "RESOURCE_EXHAUSTED: Out of memory"),
-        ("callback", "ValueError: refused"),
-        ("shapes", "dot_general requires contracting dimensions"),
+        ("memory", EXIT_BAD_INPUT, "error: A device has too little memory: RESOURCE_"),
+        ("callback", EXIT_UNFORESEEN, "ValueError: refused"),
+        ("shapes", EXIT_UNFORESEEN, "dot_general requires contracting dimensions"),
     ],
 )
-def test_an_error_of_ones_own_is_told_as_such(how, message):
+def test_an_error_of_ones_own_is_told_as_such(how, code, message):
     """By the other process too, which ends with the same code."""
     codes, said = run_two(how, 1)
-    assert codes == [EXIT_UNFORESEEN, EXIT_UNFORESEEN]
+    assert codes == [code, code]
     assert message in said[0]
-    assert "Traceback" in said[0]
+    assert ("Traceback" in said[0]) == (code == EXIT_UNFORESEEN)
     assert "peer failure" not in said[0]
-    assert "process 1 failed by itself, with 1" in said[1]
+    assert f"process 1 failed by itself, with {code}" in said[1]
 
 
 def test_an_error_of_process_0_is_its_own():
     """It keeps what the others could hear, and is gone when they ask."""
     codes, said = run_two("memory", 0)
-    assert codes[0] == EXIT_UNFORESEEN
+    assert codes[0] == EXIT_BAD_INPUT
     assert "RESOURCE_EXHAUSTED: Out of memory" in said[0]
     assert "peer failure" not in said[0]
-    assert codes[1] in (EXIT_UNFORESEEN, EXIT_PEER_FAILURE)
+    assert codes[1] in (EXIT_BAD_INPUT, EXIT_PEER_FAILURE)
 
 
 @pytest.mark.parametrize(

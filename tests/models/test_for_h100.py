@@ -60,7 +60,9 @@ def test_the_gradient_can_be_made_for_an_h100(case):
     for dtype in dtypes | ({"mixed", "bfloat16"} if has_attention else set()):
         options = FrozenConfigDict({**config.backbone, "dtype": dtype})
         attention, program = made_for_h100(options, image_shape, null_label)
-        if not has_attention:
+        if config.backbone.name == "dimr":  # it pads nothing, so both may be
+            assert attention
+        elif not has_attention:
             assert not attention
         elif dtype == "float32":
             assert attention == "plain products"
