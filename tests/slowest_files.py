@@ -10,10 +10,15 @@ ROOT = Path(__file__).parents[1]
 # this order, so that the workers end together; the table at a run's end says which.
 SLOWEST_FIRST = (
     "tests/devices/test_processes.py",
-    "tests/export/test_export.py",
     "tests/training/test_loop.py",
-    "tests/test_main.py",
+    "tests/test_options.py",
     "tests/test_comparison.py",
+    "tests/models/test_for_h100.py",
+    "tests/test_main.py",
+    "tests/test_from_archive_to_score.py",
+    "tests/models/test_dig.py",
+    "tests/models/test_diffit.py",
+    "tests/export/test_export.py",
     "tests/test_buckets.py",
     "tests/training/test_devices.py",
     "tests/evaluation/test_evaluator.py",
@@ -26,7 +31,6 @@ SLOWEST_FIRST = (
     "tests/costs/test_topology.py",
     "tests/launch/test_notebook.py",
     "tests/launch/test_scripts.py",
-    "tests/test_from_archive_to_score.py",
     "tests/training/test_programs.py",
 )
 NUM_TOLD = 10
