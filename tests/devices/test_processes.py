@@ -185,7 +185,9 @@ def test_processes_that_would_train_different_networks_are_told_so(tmp_path, dat
     for _, err in said:
         assert "optimizer.learning_rate is 0.001 in process 1, and 0.003 in" in err
         assert "num_threads" not in err
-        assert err.replace("starting ...\n", "").count("\n") == 1
+        # jax may add, in C++, that the first to end is gone.
+        assert err.count("error: All processes of a run need the same") == 1
+        assert "Traceback" not in err
     assert not workdir.exists() or not list(workdir.iterdir())
 
 
