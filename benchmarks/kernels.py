@@ -11,7 +11,8 @@ bytes from and to memory, by kind of kernel; temporaries. Each network is compil
 
 Nothing runs, and nothing is tuned: on a card XLA tries each product as a Triton kernel
 and by cuBLAS, and takes the faster; without one it takes Triton for nearly all of them,
-with tiles of its own guess. cuDNN's attention cannot be compiled without a card.
+with tiles of its own guess. --attention=cudnn compiles cuDNN's calls, seen from outside
+alone: what they move inside is not counted.
 """
 
 import argparse

@@ -19,18 +19,16 @@ from dig_jax.interfaces import Backbone
 from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention_plan import check_heads
-from dig_jax.models.dit import TIME_CHANNELS, grid_positions
-from dig_jax.models.layers import MLP, LayerNorm, Linear, sinusoidal_embedding
+from dig_jax.models.dit import embed_time_and_label, grid_positions
+from dig_jax.models.layers import MLP, LayerNorm, Linear
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.models.window_attention import Grid, WindowAttention
-from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]
 
 xavier_uniform = nn.initializers.xavier_uniform()
-small_normal = nn.initializers.normal(0.02)
 
 
 def create_diffit(
@@ -159,7 +157,7 @@ class DiffiT(nn.Module):
         return_features: bool = False,
     ) -> Array:
         linear = partial(Linear, dtype=self.dtype, kernel_init=xavier_uniform)
-        condition = self._condition(t, label)
+        condition = embed_time_and_label(self, t, label)
         patches = image_to_patches(x, self.patch_size)
         positions = grid_positions(self.grid.rows, self.grid.cols, self.width)
         h = linear(self.width, name="patch")(patches) + positions.astype("float32")
@@ -188,18 +186,3 @@ class DiffiT(nn.Module):
         pixels = pixels.reshape(*patches.shape[:2], -1).astype(jnp.float32)
         rows, cols = x.shape[1:3]
         return patches_to_image(pixels, (rows, cols), self.patch_size)
-
-    def _condition(
-        self, t: Float[Array, "batch"], label: Int[Array, "batch"] | None
-    ) -> PerImage:
-        """An MLP of the sinusoidal embedding of 999 t, plus the label's embedding."""
-        linear = partial(Linear, self.width, self.dtype, kernel_init=small_normal)
-        h = linear(name="time_expand")(sinusoidal_embedding(999.0 * t, TIME_CHANNELS))
-        h = linear(name="time_project")(nn.silu(h)).astype(jnp.float32)
-        if not self.num_labels:
-            return h
-        table = self.param(
-            "label_embedding", small_normal, (self.num_labels, self.width)
-        )
-        assert label is not None  # by `as_backbone`
-        return h + look_up(table, label)

@@ -8,6 +8,7 @@ label modulate the norms of each block. Tokens inside the network are
 
 import math
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -210,7 +211,7 @@ class DiT(nn.Module):
         return_features: bool = False,
     ) -> Array:
         _, rows, cols, _ = x.shape
-        condition = self._condition(t, label)
+        condition = embed_time_and_label(self, t, label)
         patches = image_to_patches(x, self.patch_size)
         h = Linear(self.width, self.dtype, kernel_init=xavier_uniform, name="patch")(
             patches
@@ -254,22 +255,29 @@ class DiT(nn.Module):
         pixels = pixels.reshape(patches.shape).astype(jnp.float32)
         return patches_to_image(pixels, (rows, cols), size)
 
-    def _condition(
-        self, t: Float[Array, "batch"], label: Int[Array, "batch"] | None
-    ) -> PerImage:
-        """An MLP of the sinusoidal embedding of 999 t, plus the label's embedding."""
-        linear = partial(Linear, self.width, self.dtype, kernel_init=small_normal)
-        h = linear(name="time_expand")(sinusoidal_embedding(999.0 * t, TIME_CHANNELS))
-        h = linear(name="time_project")(nn.silu(h)).astype(jnp.float32)
-        if not self.num_labels:
-            return h
-        table = self.param(
-            "label_embedding", small_normal, (self.num_labels, self.width)
-        )
-        assert label is not None  # by `as_backbone`
-        return h + look_up(table, label)
-
 
 def _per_token(gate: PerImage, num_tokens: int) -> Rows:
     """Each image's row for each of its tokens."""
     return jnp.repeat(gate, num_tokens, axis=0)
+
+
+def embed_time_and_label(
+    network: Any, t: Float[Array, "batch"], label: Int[Array, "batch"] | None
+) -> PerImage:
+    """An MLP of the sinusoidal embedding of 999 t, plus the label's embedding.
+
+    Args:
+        network: The module that is being called, to which the parameters belong; it has
+            a width, a dtype and num_labels.
+        t: Diffusion time in [0, 1].
+        label: None where there are no labels.
+    """
+    linear = partial(Linear, network.width, network.dtype, kernel_init=small_normal)
+    h = linear(name="time_expand")(sinusoidal_embedding(999.0 * t, TIME_CHANNELS))
+    h = linear(name="time_project")(nn.silu(h)).astype(jnp.float32)
+    if not network.num_labels:
+        return h
+    shape = (network.num_labels, network.width)
+    table = network.param("label_embedding", small_normal, shape)
+    assert label is not None  # by `as_backbone`
+    return h + look_up(table, label)
