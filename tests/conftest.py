@@ -109,12 +109,10 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="module")
 def without_optimizations():
     """Compile quickly what runs a few times; modules that want it say so."""
-    import jax
+    from trained_runs import compiled_quickly
 
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with compiled_quickly():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 from processes import TINY, digits_flags
 
 from dig_jax.errors import EXIT_DONE
@@ -43,9 +44,21 @@ class TrainedRuns:
         workdir, done = self._folder / name, self._folder / f"{name}.done"
         with locked(self._folder / "lock"):
             if not done.exists():
-                assert main([*flags, f"--workdir={workdir}"]) == EXIT_DONE
+                with compiled_quickly():
+                    assert main([*flags, f"--workdir={workdir}"]) == EXIT_DONE
                 done.touch()
         return workdir
+
+
+@contextmanager
+def compiled_quickly() -> Iterator[None]:
+    """Programs compiled alike, to the same bits, whichever test asks first."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from jax import export
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from trained_runs import compiled_quickly
 
 import dig_jax
 from dig_jax.config import load_config_file
@@ -70,10 +71,8 @@ def exported(run, tmp_path_factory):
 @pytest.fixture
 def compile_quickly():
     """For what equals whatever XLA does with it."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with compiled_quickly():
+        yield
 
 
 @pytest.fixture
