@@ -53,7 +53,7 @@ from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
 from dig_jax.prepare.imagenet import open_imagenet
 from dig_jax.prepare.preparation import PreparedFolder, count_labels, prepare
 from dig_jax.prepare.resize import CELEBA_TRANSFORMS, IMAGENET_TRANSFORMS
-from dig_jax.prepare.shards import ImageRule
+from dig_jax.prepare.shards import ImageRule, ShardRecord
 from dig_jax.prepare.splits import RawDataset
 from dig_jax.prepare.svhn import open_svhn
 from dig_jax.reporting.images import choose_scale, image_grid, write_png
@@ -237,7 +237,8 @@ def _summarize(
         f"  transform  {rule.transform}, to {shape}",
     ]
     converted, skipped = Counter(), []
-    for split, records in made.shards.items():
+    shards = dict(sorted(made.shards.items(), key=lambda item: item[0] != "train"))
+    for split, records in shards.items():
         for record in records:
             converted.update(record.notes)
             skipped += record.skipped
@@ -251,7 +252,7 @@ def _summarize(
             counts = count_labels(records, rule.num_classes)
             classes = f"{rule.num_classes} classes of {min(counts)} to {max(counts)}"
         lines.append(f"  {split:<10} {number}, {classes}, {len(records)} files")
-    lines += _list_classes(raw.class_names, made)
+    lines += _list_classes(raw.class_names, shards)
     for what, count in sorted(converted.items()):
         lines.append(f"  converted  {count:,}: {what}")
     lines += [f"  left out   {raw.left_out}"] if raw.left_out else []
@@ -271,16 +272,18 @@ def _summarize(
     return "\n".join([*lines, f"  look at    {sheet}", f"  read with  {flags}"])
 
 
-def _list_classes(names: Sequence[str], made: PreparedFolder) -> list[str]:
+def _list_classes(
+    names: Sequence[str], shards: Mapping[str, list[ShardRecord]]
+) -> list[str]:
     """Each class's label, name and number of images in each split, in lines."""
     if not names:
         return []
-    counts = [count_labels(r, len(names)) for r in made.shards.values()]
+    counts = [count_labels(r, len(names)) for r in shards.values()]
     listed = [
         f"{label} {name} ({' + '.join(map(str, numbers))})"
         for label, (name, *numbers) in enumerate(zip(names, *counts, strict=True))
     ]
-    what = f"  classes    label name ({' + '.join(made.shards)} images): "
+    what = f"  classes    label name ({' + '.join(shards)} images): "
     return textwrap.wrap(what + ", ".join(listed), width=88, subsequent_indent=" " * 13)
 
 
