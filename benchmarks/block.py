@@ -49,6 +49,7 @@ from dig_jax.costs import (
 )
 from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import ParallelBlock
+from dig_jax.models.dig_options import ParallelOptions
 from dig_jax.models.layers import MLP, LayerNorm
 from dig_jax.models.uvit import TransformerBlock
 from dig_jax.ops.products import activation_dtype
@@ -152,15 +153,13 @@ def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
     rows = jax.ShapeDtypeStruct((num_rows, width), dtype)
     if "block" in options.parts:
         for kind in options.aggregation:
-            block = ParallelBlock(
-                graph=graph,
-                hops=2,
-                conv="sage",
-                fusion="concat",
+            keywords = ParallelOptions(
+                image_shape=(image_size, image_size, 3),
                 mlp_ratio=MLP_RATIO,
                 aggregation="stencil" if kind == "none" else kind,
                 dtype=options.dtype,
             )
+            block = ParallelBlock(graph, keywords)
             off = aggregation_off() if kind == "none" else contextlib.nullcontext()
             with off:  # it holds until the next one is asked for
                 run = forward_and_backward(block, rows)

@@ -33,10 +33,12 @@ from torch_blocks import AdaptiveTransformer, Mix, Parallel, Transformer
 
 from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import MixBlock, ParallelBlock
+from dig_jax.models.dig_options import MixOptions, ParallelOptions
 from dig_jax.models.dit import DiTBlock
 from dig_jax.models.uvit import TransformerBlock
 from dig_jax.ops.products import DType
 
+IMAGE_SHAPE = 32, 32, 3
 WIDTH, HOPS, HEADS = 512, 2, 8
 # Some ten layers in float32 of each, with sums in different orders.
 TOLERANCE = 2e-4
@@ -65,11 +67,10 @@ def our_block(kind: str, dtype: DType, graph: GridGraph, batch: int) -> nn.Modul
         return ConditionedBlock(dtype, batch)
     if kind == "uvit":
         return TransformerBlock(257, HEADS, 4.0, False, "xla", dtype)
-    sizes: dict[str, Any] = dict(graph=graph, hops=HOPS, conv="sage", mlp_ratio=3.0)
-    sizes |= dict(aggregation="auto", dtype=dtype)
+    sizes: dict[str, Any] = dict(image_shape=IMAGE_SHAPE, hops=HOPS, dtype=dtype)
     if kind == "dig_mix":
-        return MixBlock(**sizes)
-    return ParallelBlock(**sizes, fusion="concat")
+        return MixBlock(graph, MixOptions(**sizes))
+    return ParallelBlock(graph, ParallelOptions(**sizes))
 
 
 def torch_block(kind: str, graph: GridGraph, batch: int) -> torch.nn.Module:
@@ -148,7 +149,7 @@ def measure(kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each dtype and pass."""
     batch = options.batch
     graph = GridGraph.create(
-        32, (2, 4), num_hubs=1, across=kind == "dig_mix", coarse="grid"
+        IMAGE_SHAPE[:2], (2, 4), num_hubs=1, across=kind == "dig_mix", coarse="grid"
     )
     nodes = graph.num_nodes if kind == "dig_mix" else graph.at_scale(0).num_nodes
     h = jax.random.normal(jax.random.key(0), (batch * nodes, WIDTH))

@@ -8,18 +8,29 @@ docstring their meanings, and a mark stands in the annotation, as in `unroll:
 Rounding[NonNegativeInt] = 0`.
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache, partial
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    get_args,
+)
 
 import pydantic
 
 from dig_jax.errors import InputError
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,29 @@ learning = partial(_key, LEARNING)
 rounding_step = partial(_key, ROUNDING_STEP)
 drawing = partial(_key, DRAWING)
 harmless = partial(_key, HARMLESS)
+
+
+def takes_fields_of(
+    options: Callable[P, T],
+) -> Callable[[Callable[[T], R]], Callable[P, R]]:
+    """Decorate a function of a frozen dataclass to take its fields as keywords.
+
+    So constructors share the keywords that their dataclasses inherit. The function's
+    signature, and with it its keys, are the dataclass's.
+    """
+
+    def decorate(function: Callable[[T], R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def construct(*args: P.args, **kwargs: P.kwargs) -> R:
+            return function(options(*args, **kwargs))
+
+        signature = inspect.signature(options)
+        returned = inspect.signature(function).return_annotation
+        made = signature.replace(return_annotation=returned)
+        construct.__signature__ = made  # pyright: ignore[reportAttributeAccessIssue]
+        return construct
+
+    return decorate
 
 
 def check_keywords(

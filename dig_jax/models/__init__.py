@@ -5,9 +5,9 @@ from typing import Any
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Backbone
-from dig_jax.models.create import create_dig_mix, create_dig_parallel
 from dig_jax.models.diffit import create_diffit
 from dig_jax.models.diffit_image import create_diffit_image
+from dig_jax.models.dig import create_dig_mix, create_dig_parallel
 from dig_jax.models.dimr import create_dimr
 from dig_jax.models.dit import create_dit
 from dig_jax.models.uvit import create_uvit

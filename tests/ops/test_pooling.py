@@ -7,7 +7,7 @@ import pytest
 
 from dig_jax.devices.target import compiling_for
 from dig_jax.graphs import GridGraph
-from dig_jax.models.create import create_dig_parallel
+from dig_jax.models.dig import create_dig_parallel
 from dig_jax.ops.pooling import pool, unpool
 
 GRAPHS = {
