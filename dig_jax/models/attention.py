@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dig_jax.models.layers import Linear, truncated_normal
+from dig_jax.models.layers import Linear, small_normal
 from dig_jax.ops.products import DType, activation_dtype, batched_matmul
 
 AttentionKernel: TypeAlias = Literal["auto", "xla", "cudnn"]
@@ -46,7 +46,7 @@ class SelfAttention(nn.Module):
     qkv_bias: bool = False
     dtype: DType = "float32"
     kernel: AttentionKernel = "xla"
-    kernel_init: nn.initializers.Initializer = truncated_normal
+    kernel_init: nn.initializers.Initializer = small_normal
     padding: int = 0
 
     @nn.compact

@@ -24,7 +24,7 @@ from dig_jax.models.layers import (
     LayerNorm,
     Linear,
     sinusoidal_embedding,
-    truncated_normal,
+    small_normal,
 )
 from dig_jax.models.skeleton import (
     LongSkipStack,
@@ -248,7 +248,7 @@ class DiG(nn.Module):
         return jnp.concatenate(parts)
 
     def _table(self, name: str, length: int) -> Float[Array, "length width"]:
-        return self.param(name, truncated_normal, (length, self.options.width))
+        return self.param(name, small_normal, (length, self.options.width))
 
     def _condition(
         self,

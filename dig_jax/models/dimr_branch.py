@@ -15,7 +15,7 @@ from dig_jax.graphs import patches_to_image
 from dig_jax.models.attention import SelfAttention
 from dig_jax.models.attention_plan import AttentionPlan
 from dig_jax.models.image_layers import Conv2D, DepthwiseConv2D, Patchify
-from dig_jax.models.layers import MLP, Linear, truncated_normal
+from dig_jax.models.layers import MLP, Linear, small_normal
 from dig_jax.models.stack import stack_blocks
 from dig_jax.models.time_norms import RMSNorm, Tau, TimeLayerNorm, TimeRMSNorm
 from dig_jax.ops.gelu import gelu
@@ -216,12 +216,12 @@ class Branch(nn.Module):
         rows, cols = rows // self.patch_size, cols // self.patch_size
         h = Patchify(self.width, self.patch_size, make.dtype, name="patch")(x)
         shape = (rows * cols, self.width)
-        h = h.astype(jnp.float32) + self.param("position", truncated_normal, shape)
+        h = h.astype(jnp.float32) + self.param("position", small_normal, shape)
         if below is not None:
             h = h + Upsample(self.width, make.dtype, name="upsample")(below, tau)
         if self.num_labels:
             table = self.param(
-                "label_embedding", truncated_normal, (self.num_labels, self.width)
+                "label_embedding", small_normal, (self.num_labels, self.width)
             )
             assert label is not None  # by `as_backbone`
             h = jnp.concatenate([look_up(table, label)[:, None], h], axis=1)

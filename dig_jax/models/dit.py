@@ -24,7 +24,13 @@ from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
 from dig_jax.models.attention_plan import AttentionPlan, choose_attention
-from dig_jax.models.layers import MLP, LayerNorm, Linear, sinusoidal_embedding
+from dig_jax.models.layers import (
+    MLP,
+    LayerNorm,
+    Linear,
+    sinusoidal_embedding,
+    small_normal,
+)
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
@@ -34,7 +40,6 @@ PerImage = Float[Array, "batch width"]
 
 TIME_CHANNELS = 256
 xavier_uniform = nn.initializers.xavier_uniform()
-small_normal = nn.initializers.normal(0.02)
 zeros = nn.initializers.zeros
 
 

@@ -1,7 +1,8 @@
 """Layers that the backbones share: linear layers, norms, GELU, embeddings."""
 
+import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -14,9 +15,23 @@ from dig_jax.ops.gelu import add_bias, gelu_of_sum
 from dig_jax.ops.layer_norm import layer_norm
 from dig_jax.ops.products import DType, matmul
 
-truncated_normal = nn.initializers.truncated_normal(0.02)
+# timm's trunc_normal_(std=0.02), which cuts at 2: at a hundred deviations, not at two.
+small_normal = nn.initializers.normal(0.02)
 # The default of torch's Linear and of PyTorch Geometric: U(-1, 1) / sqrt(fan_in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@cache
+def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
+    """U(-1, 1) / sqrt(fan_in), as torch starts the biases of its convolutions."""
+    bound = 1 / math.sqrt(fan_in)
+
+    def init(
+        key: jax.Array, shape: tuple[int, ...], dtype: type = jnp.float32
+    ) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
 
 
 class Linear(nn.Module):
@@ -29,7 +44,8 @@ class Linear(nn.Module):
     features: int
     dtype: DType = "float32"
     use_bias: bool = True
-    kernel_init: nn.initializers.Initializer = truncated_normal
+    kernel_init: nn.initializers.Initializer = small_normal
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
     add: Callable[[Array, Array], Array] = add_bias
 
     @nn.compact
@@ -37,7 +53,7 @@ class Linear(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         x = matmul(x, kernel, self.dtype)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", self.bias_init, (self.features,))
             x = self.add(x, bias)
         return x
 
@@ -73,7 +89,10 @@ class LayerNorm(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A 3x3 convolution of images and their borders of zeros, in float32."""
+    """A 3x3 convolution of images and their borders of zeros, in float32.
+
+    It starts as torch's do.
+    """
 
     features: int
 
@@ -83,7 +102,8 @@ class Convolution(nn.Module):
     ) -> Float[Array, "batch row col out"]:
         shape = (3, 3, image.shape[-1], self.features)
         kernel = self.param("kernel", uniform_fan_in, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        start = uniform_bias(9 * image.shape[-1])
+        bias = self.param("bias", start, (self.features,))
         return convolve(image, kernel) + bias
 
 
@@ -97,7 +117,7 @@ class MLP(nn.Module):
     ratio: float
     dtype: DType = "float32"
     tanh_gelu: bool = False
-    kernel_init: nn.initializers.Initializer = truncated_normal
+    kernel_init: nn.initializers.Initializer = small_normal
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:

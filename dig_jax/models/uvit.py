@@ -25,7 +25,8 @@ from dig_jax.models.layers import (
     LayerNorm,
     Linear,
     sinusoidal_embedding,
-    truncated_normal,
+    small_normal,
+    uniform_bias,
     uniform_fan_in,
 )
 from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
@@ -195,9 +196,15 @@ class UViT(nn.Module):
         label: Int[Array, "batch"] | None,
     ) -> Float[Array, "batch token width"]:
         """Features of label, time and patches, with their positions."""
-        # The patches' kernel starts as that of torch's convolutions does.
-        embed = Linear(self.width, self.dtype, kernel_init=uniform_fan_in, name="patch")
-        patches = embed(image_to_patches(x, self.patch_size))
+        patches = image_to_patches(x, self.patch_size)
+        # A convolution in the authors' code, which starts as torch's do.
+        patches = Linear(
+            self.width,
+            self.dtype,
+            kernel_init=uniform_fan_in,
+            bias_init=uniform_bias(patches.shape[-1]),
+            name="patch",
+        )(patches)
         parts = [sinusoidal_embedding(999.0 * t, self.width)[:, None], patches]
         if self.num_labels:
             table = self.param(
@@ -208,4 +215,4 @@ class UViT(nn.Module):
             assert label is not None  # by `as_backbone`
             parts.insert(0, look_up(table, label)[:, None])
         h = jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
-        return h + self.param("position", truncated_normal, h.shape[1:])
+        return h + self.param("position", small_normal, h.shape[1:])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dig_jax.errors import InputError
-from dig_jax.models.layers import Linear, truncated_normal
+from dig_jax.models.layers import Linear, small_normal
 from dig_jax.ops.products import DType, activation_dtype, batched_matmul
 
 Rows = Float[Array, "rows width"]
@@ -87,7 +87,7 @@ class WindowAttention(nn.Module):
     grid: Grid
     num_heads: int
     dtype: DType = "float32"
-    kernel_init: nn.initializers.Initializer = truncated_normal
+    kernel_init: nn.initializers.Initializer = small_normal
     time_in: Literal["qkv", "bias", "none"] = "qkv"
     position_bias: bool = True
 
@@ -111,7 +111,7 @@ class WindowAttention(nn.Module):
             return None
         high, wide = self.grid.window
         shape = ((2 * high - 1) * (2 * wide - 1), self.num_heads)
-        table = self.param("position_bias", truncated_normal, shape)
+        table = self.param("position_bias", small_normal, shape)
         if self.time_in != "bias":
             return relative_bias(table, self.grid.window)
         moved = self._linear(math.prod(shape), "time_bias")(condition)

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from dig_jax.costs.summary import count_costs
@@ -72,6 +73,26 @@ def test_features_are_the_patch_tokens_after_each_block(case):
     params, x, t, label, _ = problem_of(case)
     features = jax.jit(backbone_of(case).features)(params, x, t, label)
     assert_close(features, reference(case)[1])
+
+
+def test_it_starts_as_the_authors_does():
+    """timm's trunc_normal_(0.02) cuts at 2; convolutions start as torch's do."""
+    backbone = create_backbone(
+        "uvit", image_shape=(64, 64, 3), width=256, depth=2, patch_size=4
+    )
+    params = backbone.init(jax.random.key(0))
+    expand = np.asarray(
+        params["blocks"]["middle_block"]["block"]["mlp"]["expand"]["kernel"]
+    )
+    assert np.std(expand) == pytest.approx(0.02, rel=0.01)
+    assert np.max(np.abs(expand)) > 0.06  # normal, beyond three deviations
+    assert np.std(params["position"]) == pytest.approx(0.02, rel=0.02)
+    for layer, fan_in in (("patch", 4 * 4 * 3), ("smooth", 3 * 3 * 3)):
+        for leaf in params[layer].values():
+            assert np.max(np.abs(leaf)) <= fan_in**-0.5
+            assert np.any(np.abs(leaf) > 0.5 * fan_in**-0.5)
+    bias = np.asarray(params["patch"]["bias"])  # 256 of them
+    assert np.std(bias) == pytest.approx((48 * 3) ** -0.5, rel=0.1)
 
 
 def test_how_blocks_are_run_changes_nothing():
