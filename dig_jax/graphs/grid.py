@@ -50,16 +50,27 @@ class Stencil:
     corner: float = 0.0
     hub: float = 1.0
 
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Steps (row, col) from a patch to those that send to it."""
+        weights = (self.centre, self.side, self.corner)
+        return [
+            (row, col)
+            for row in (-1, 0, 1)
+            for col in (-1, 0, 1)
+            if weights[abs(row) + abs(col)] != 0
+        ]
+
 
 @dataclass(frozen=True)
 class GridGraph:
     """Patches of an image at one or more scales, joined in grids and to hub nodes.
 
     The nodes are the patches of each scale, finest first and row by row, then the hubs
-    (time, and context when there are two), then padding. Patches are joined to their
-    grid neighbours; where `across` is set also to every patch of another scale that
-    covers them or that they cover; the hubs are joined both ways to every patch, not to
-    each other. Made by `GridGraph.create`.
+    (time, and context when there are two, or others by name), then padding. Patches are
+    joined to their grid neighbours; where `across` is set also to every patch of
+    another scale that covers them or that they cover; hubs are joined both ways to
+    every patch, not to each other. Made by `GridGraph.create`.
     """
 
     image_size: tuple[int, int]
@@ -69,6 +80,7 @@ class GridGraph:
     across: bool
     node_multiple: int = 1
     coarse: str = "product"
+    hub_names: tuple[str, ...] = HUB_NAMES
 
     @classmethod
     def create(
@@ -81,6 +93,7 @@ class GridGraph:
         across: bool = True,
         node_multiple: int = 1,
         coarse: str = "product",
+        hub_names: tuple[str, ...] = HUB_NAMES,
     ) -> "GridGraph":
         """The graph of an image.
 
@@ -88,12 +101,13 @@ class GridGraph:
             image_size: Side, or (rows, cols), in pixels.
             patch_sizes: Sides of the patches in pixels, ascending, each a multiple of
                 the one before and a divisor of the image.
-            num_hubs: 0, 1 (time) or 2 (time and context).
+            num_hubs: How many of those names: 0, 1 (time) or 2 (time and context).
             neighbors: 4 (patches that share a side) or 8 (or a corner).
             across: Join the patches of different scales (DiG-mix).
             node_multiple: Nodes and edges are padded to a multiple of this.
             coarse: Edges of a coarser scale's own graph (`at_scale`): product (C A C^T)
                 or grid (weights 1).
+            hub_names: What the hubs stand for.
 
         Raises:
             InputError: A size that does not fit, with what would.
@@ -104,8 +118,11 @@ class GridGraph:
         check_patch_sizes((rows, cols), patch_sizes)
         if neighbors not in (4, 8):
             raise InputError(f"neighbors must be 4 or 8, got {neighbors}.")
-        if num_hubs not in range(len(HUB_NAMES) + 1):
-            raise InputError(f"num_hubs must be 0, 1 or 2, got {num_hubs}.")
+        if num_hubs not in range(len(hub_names) + 1):
+            counts = ", ".join(map(str, range(len(hub_names))))
+            raise InputError(
+                f"num_hubs must be {counts} or {len(hub_names)}, got {num_hubs}."
+            )
         if node_multiple < 1:
             raise InputError(f"node_multiple must be at least 1, got {node_multiple}.")
         if coarse not in ("product", "grid"):
@@ -123,6 +140,7 @@ class GridGraph:
             across=across and len(scales) > 1,
             node_multiple=node_multiple,
             coarse=coarse,
+            hub_names=hub_names[:num_hubs],
         )
 
     @property
@@ -172,10 +190,7 @@ class GridGraph:
             zip(self.scales, self.stencils, strict=True)
         ):
             kinds[f"grid{scale.patch_size}"] = np.concatenate(
-                [
-                    _shift_pairs(self.grid(i), row, col)
-                    for row, col in _offsets(stencil)
-                ],
+                [shift_pairs(self.grid(i), row, col) for row, col in stencil.offsets],
                 axis=1,
             )
         if self.across:
@@ -274,6 +289,7 @@ class GridGraph:
             across=False,
             node_multiple=self.node_multiple,
             coarse=self.coarse,
+            hub_names=self.hub_names,
         )
 
     def to_graphs_tuple(
@@ -304,18 +320,7 @@ class GridGraph:
         }
 
 
-def _offsets(stencil: Stencil) -> list[tuple[int, int]]:
-    """Grid steps from a patch to the patches that send to it."""
-    weights = (stencil.centre, stencil.side, stencil.corner)
-    return [
-        (row, col)
-        for row in (-1, 0, 1)
-        for col in (-1, 0, 1)
-        if weights[abs(row) + abs(col)] != 0
-    ]
-
-
-def _shift_pairs(
+def shift_pairs(
     grid: Int[np.ndarray, "row col"], row: int, col: int
 ) -> Int[np.ndarray, "2 edge"]:
     """(sender, receiver) for every patch and the one that lies (row, col) from it."""

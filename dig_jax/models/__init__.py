@@ -8,6 +8,7 @@ from dig_jax.interfaces import Backbone
 from dig_jax.models.diffit import create_diffit
 from dig_jax.models.diffit_image import create_diffit_image
 from dig_jax.models.dig import create_dig_mix, create_dig_parallel
+from dig_jax.models.dig_relational import create_dig_relational
 from dig_jax.models.dimr import create_dimr
 from dig_jax.models.dit import create_dit
 from dig_jax.models.uvit import create_uvit
@@ -17,6 +18,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "diffit": create_diffit,
     "diffit_image": create_diffit_image,
     "dig_mix": create_dig_mix,
+    "dig_relational": create_dig_relational,
     "dimr": create_dimr,
     "dit": create_dit,
     "uvit": create_uvit,

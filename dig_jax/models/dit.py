@@ -174,7 +174,7 @@ class DiTBlock(nn.Module):
             padding=self.padding,
             name="attention",
         )(ModulatedNorm()(h, shift, scale))
-        h = h + _per_token(gate, num_tokens) * update
+        h = h + per_token(gate, num_tokens) * update
         update = MLP(
             self.mlp_ratio,
             self.dtype,
@@ -182,7 +182,7 @@ class DiTBlock(nn.Module):
             kernel_init=xavier_uniform,
             name="mlp",
         )(ModulatedNorm()(h, mlp_shift, mlp_scale))
-        h = h + _per_token(mlp_gate, num_tokens) * update
+        h = h + per_token(mlp_gate, num_tokens) * update
         return h, h if self.return_features else None
 
 
@@ -261,7 +261,7 @@ class DiT(nn.Module):
         return patches_to_image(pixels, (rows, cols), size)
 
 
-def _per_token(gate: PerImage, num_tokens: int) -> Rows:
+def per_token(gate: PerImage, num_tokens: int) -> Rows:
     """Each image's row for each of its tokens."""
     return jnp.repeat(gate, num_tokens, axis=0)
 
@@ -277,12 +277,20 @@ def embed_time_and_label(
         t: Diffusion time in [0, 1].
         label: None where there are no labels.
     """
+    time = embed_time(network, t)
+    return time + embed_label(network, label) if network.num_labels else time
+
+
+def embed_time(network: Any, t: Float[Array, "batch"]) -> PerImage:
+    """The first of the two parts of `embed_time_and_label`."""
     linear = partial(Linear, network.width, network.dtype, kernel_init=small_normal)
     h = linear(name="time_expand")(sinusoidal_embedding(999.0 * t, TIME_CHANNELS))
-    h = linear(name="time_project")(nn.silu(h)).astype(jnp.float32)
-    if not network.num_labels:
-        return h
+    return linear(name="time_project")(nn.silu(h)).astype(jnp.float32)
+
+
+def embed_label(network: Any, label: Int[Array, "batch"] | None) -> PerImage:
+    """The second part, of a network that has labels."""
     shape = (network.num_labels, network.width)
     table = network.param("label_embedding", small_normal, shape)
     assert label is not None  # by `as_backbone`
-    return h + look_up(table, label)
+    return look_up(table, label)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dig_jax.graphs import image_to_patches
-from dig_jax.models.layers import uniform_bias, uniform_fan_in
+from dig_jax.models.layers import torch_uniform, uniform_fan_in
 from dig_jax.ops.conv2d import conv2d, depthwise_conv2d
 from dig_jax.ops.products import DType, matmul
 
@@ -33,7 +33,7 @@ class Conv2D(nn.Module):
         shape = (self.side, self.side, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         fan_in = self.side**2 * x.shape[-1]
-        bias = self.param("bias", uniform_bias(fan_in), (self.features,))
+        bias = self.param("bias", torch_uniform(fan_in), (self.features,))
         x = conv2d(x, kernel, self.dtype, stride=self.stride, padding=self.padding)
         return x + bias.astype(x.dtype)
 
@@ -50,7 +50,7 @@ class DepthwiseConv2D(nn.Module):
     @nn.compact
     def __call__(self, x: Features) -> Features:
         fan_in, channels = self.side**2, x.shape[-1]
-        start = uniform_bias(fan_in)
+        start = torch_uniform(fan_in)
         kernel = self.param("kernel", start, (self.side, self.side, channels))
         bias = self.param("bias", start, (channels,))
         y = depthwise_conv2d(x.astype(jnp.float32), kernel) + bias
@@ -72,7 +72,7 @@ class Patchify(nn.Module):
         patches = image_to_patches(x, self.patch_size)
         fan_in = patches.shape[-1]
         kernel = self.param("kernel", uniform_fan_in, (fan_in, self.features))
-        bias = self.param("bias", uniform_bias(fan_in), (self.features,))
+        bias = self.param("bias", torch_uniform(fan_in), (self.features,))
         h = matmul(patches, kernel, self.dtype)
         return h + bias.astype(h.dtype)
 

@@ -22,8 +22,8 @@ uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 @cache
-def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
-    """U(-1, 1) / sqrt(fan_in), as torch starts the biases of its convolutions."""
+def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
+    """U(-1, 1) / sqrt(fan_in), as torch starts its convolutions and their biases."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(
@@ -102,7 +102,7 @@ class Convolution(nn.Module):
     ) -> Float[Array, "batch row col out"]:
         shape = (3, 3, image.shape[-1], self.features)
         kernel = self.param("kernel", uniform_fan_in, shape)
-        start = uniform_bias(9 * image.shape[-1])
+        start = torch_uniform(9 * image.shape[-1])
         bias = self.param("bias", start, (self.features,))
         return convolve(image, kernel) + bias
 

@@ -26,7 +26,7 @@ from dig_jax.models.layers import (
     Linear,
     sinusoidal_embedding,
     small_normal,
-    uniform_bias,
+    torch_uniform,
     uniform_fan_in,
 )
 from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
@@ -202,7 +202,7 @@ class UViT(nn.Module):
             self.width,
             self.dtype,
             kernel_init=uniform_fan_in,
-            bias_init=uniform_bias(patches.shape[-1]),
+            bias_init=torch_uniform(patches.shape[-1]),
             name="patch",
         )(patches)
         parts = [sinusoidal_embedding(999.0 * t, self.width)[:, None], patches]

@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from dig_jax.files.paths import AnyPath, open_path, written_whole
-from dig_jax.graphs.grid import HUB_NAMES, GridGraph
+from dig_jax.graphs.grid import GridGraph
 
 SCALE_COLORS = ("tab:blue", "tab:red", "tab:purple", "tab:brown", "tab:olive")
-HUB_COLORS = ("tab:orange", "tab:green")
-HUB_POSITIONS = np.array([[-0.14, 0.5], [1.14, 0.5]])  # in sides of the image
+HUB_COLORS = ("tab:orange", "tab:green", "tab:pink", "tab:cyan")
+HUB_COLUMNS = (-0.14, 1.14)  # left and right of the image, in its sides
 PANEL_INCHES = 3.4
 
 
@@ -83,7 +83,7 @@ def _panels(graph: GridGraph) -> list[Panel]:
         panels.append(Panel(title, across, np.arange(graph.num_patches)))
     if graph.num_hubs:
         count = graph.edges_by_kind["hubs"].shape[1]
-        title = f"hubs: {' and '.join(HUB_NAMES[: graph.num_hubs])}\n{count} edges"
+        title = f"hubs: {' and '.join(graph.hub_names)}\n{count} edges"
         panels.append(Panel(title, ["hubs"], np.arange(graph.num_nodes)))
     return panels
 
@@ -96,7 +96,11 @@ def _node_positions(graph: GridGraph) -> Float[np.ndarray, "node 2"]:
         row, col = np.indices((scale.rows, scale.cols))
         centres = np.stack([col.ravel(), row.ravel()], axis=1) + 0.5
         positions[scale.nodes] = centres * scale.patch_size
-    positions[graph.hubs] = HUB_POSITIONS[: graph.num_hubs] * (cols, rows)
+    for i in range(graph.num_hubs):
+        column = i % 2
+        in_column = (graph.num_hubs + 1 - column) // 2
+        place = (HUB_COLUMNS[column], (i // 2 + 0.5) / in_column)
+        positions[graph.hubs.start + i] = np.array(place) * (cols, rows)
     return positions
 
 
@@ -104,7 +108,7 @@ def _node_colors(graph: GridGraph) -> list[str]:
     colors = []
     for i, scale in enumerate(graph.scales):
         colors += [SCALE_COLORS[i % len(SCALE_COLORS)]] * scale.num_nodes
-    return [*colors, *HUB_COLORS[: graph.num_hubs]]
+    return colors + [HUB_COLORS[i % len(HUB_COLORS)] for i in range(graph.num_hubs)]
 
 
 def _draw_edges(
@@ -150,7 +154,7 @@ def _draw_nodes(
         axis.scatter(*positions[hub], s=60, color=colors[hub], zorder=3)
         outward = np.sign(positions[hub, 0])
         axis.annotate(
-            HUB_NAMES[hub - graph.num_patches],
+            graph.hub_names[hub - graph.num_patches],
             positions[hub],
             xytext=(14 * outward, 0),
             textcoords="offset points",

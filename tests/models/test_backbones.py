@@ -15,7 +15,7 @@ backbones = pytest.mark.parametrize("name", sorted(BACKBONES))
 # What so small an image needs.
 OPTIONS = {"diffit_image": dict(stages=2, window=4), "dimr": dict(branches=2)}
 # With a middle block or without; on the way down and up.
-NUM_BLOCKS = {"diffit": 2, "diffit_image": 4, "dit": 2}
+NUM_BLOCKS = {"diffit": 2, "diffit_image": 4, "dig_relational": 2, "dit": 2}
 
 
 @cache
