@@ -131,8 +131,14 @@ def takes_fields_of(
     """Decorate a function of a frozen dataclass to take its fields as keywords.
 
     So constructors share the keywords that their dataclasses inherit. The function's
-    signature, and with it its keys, are the dataclass's.
+    signature is the dataclass's, and so are its keys; its docstring gets what the
+    dataclass and those that it inherits from say of their attributes.
     """
+    described = "".join(
+        (inspect.getdoc(c) or "").partition("Attributes:")[2].partition("\n\n")[0]
+        for c in reversed(getattr(options, "__mro__", ()))
+        if is_dataclass(c)
+    )
 
     def decorate(function: Callable[[T], R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -142,6 +148,8 @@ def takes_fields_of(
         signature = inspect.signature(options)
         returned = inspect.signature(function).return_annotation
         made = signature.replace(return_annotation=returned)
+        story, heading, raised = (inspect.getdoc(function) or "").partition("Raises:")
+        construct.__doc__ = f"{story}Args:{described}\n\n{heading}{raised}"
         construct.__signature__ = made  # pyright: ignore[reportAttributeAccessIssue]
         return construct
 

@@ -42,8 +42,6 @@ Rows = Float[Array, "rows width"]
 def create_dig_parallel(options: ParallelOptions) -> Backbone:
     """DiG-parallel: a GNN of its own for each scale, fused in each block (Sec. 3.1).
 
-    Its keywords are `ParallelOptions`.
-
     Raises:
         InputError: Options that do not fit the image or each other.
     """
@@ -54,8 +52,6 @@ def create_dig_parallel(options: ParallelOptions) -> Backbone:
 @takes_fields_of(MixOptions)
 def create_dig_mix(options: MixOptions) -> Backbone:
     """DiG-mix: one network on one graph of all scales (Sec. 3.2).
-
-    Its keywords are `MixOptions`.
 
     Raises:
         InputError: Options that do not fit the image or each other.

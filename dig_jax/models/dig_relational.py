@@ -44,8 +44,6 @@ Nodes = Float[Array, "batch node width"]
 def create_dig_relational(options: RelationalOptions) -> Backbone:
     """A graph network whose messages have weights by relation and channel.
 
-    Its keywords are `RelationalOptions`.
-
     Raises:
         InputError: Options that do not fit the image or each other.
     """
