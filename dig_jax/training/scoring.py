@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from dig_jax.devices.sharding import as_first_process_says, is_first_process, local_mesh
 from dig_jax.errors import InputError
 from dig_jax.evaluation import (
+    Evaluation,
     Evaluator,
+    Score,
     append_record,
-    flat_scores,
     is_better,
     score_families,
-    score_family,
 )
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
@@ -101,36 +101,34 @@ class TrainingScores:
         try:
             with progress.busy("evaluating"):
                 images = self._sampler.draw(state.ema)
-                record = self._score(images, step) if is_first_process() else None
+                found = self._score(images, step) if is_first_process() else None
         except InputError as error:
             progress.message(f"step {step}: not evaluated: {error}")
-            record = None
-        scores = {}
-        if record is not None:
-            append_record(workdir, record)
-            flat = flat_scores(record)
-            scores = {name: flat[name] for name in record["scores"]}
+            found = None
+        scores: tuple[Score, ...] = ()
+        if found is not None:
+            append_record(workdir, found.record)
+            scores = found.scores
             if writer is not None:
-                named = {f"{SCORE}{name}": value for name, value in scores.items()}
-                writer.write(step, named)
-            said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+                writer.write(step, {f"{SCORE}{s.name}": s.value for s in scores})
+            said = ", ".join(f"{s.name} {s.value:.4f}" for s in scores)
             progress.message(f"step {step}: {said}")
         if self._options.keep_best:
             self._keep_best(state, meta, scores, storage, progress)
 
-    def _score(self, images: UInt8Images, step: int) -> dict[str, Any]:
+    def _score(self, images: UInt8Images, step: int) -> Evaluation:
         labels = self._sampler.labels
         if labels is None:
             labels = np.zeros(len(images), np.int32)
         described = describe_samples(self._experiment, self._sampler.options, step)
         drawn = LabelledImages(images, labels)
-        return self._evaluator.score(drawn, described, draws=False)
+        return self._evaluator.evaluate(drawn, described, draws=False)
 
     def _keep_best(
         self,
         state: TrainState,
         meta: dict[str, Any],
-        scores: dict[str, float],
+        scores: tuple[Score, ...],
         storage: Storage,
         progress: Progress,
     ) -> None:
@@ -147,17 +145,16 @@ class TrainingScores:
 
 
 def _better(
-    family: str, scores: dict[str, float], before: dict[str, Any] | None
+    kind: str, scores: tuple[Score, ...], before: dict[str, Any] | None
 ) -> dict[str, Any] | None:
     """What to say of a checkpoint with these scores; None if it is not the best."""
-    named = [name for name in scores if score_family(name) == family]
-    if not named:
+    score = next((score for score in scores if score.kind == kind), None)
+    if score is None:
         return None
-    name = named[0]
     if (
         before is not None
-        and before["score"] == name
-        and not is_better(family, scores[name], before["value"])
+        and before["score"] == score.name
+        and not is_better(score, before["value"])
     ):
         return None
-    return {"score": name, "value": scores[name]}
+    return {"score": score.name, "value": score.value}
