@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from dig_jax.devices.sharding import as_first_process_says, is_first_process, local_mesh
@@ -14,18 +13,18 @@ from dig_jax.evaluation import (
     Evaluation,
     Evaluator,
     Score,
-    append_record,
     is_better,
     score_families,
 )
+from dig_jax.evaluation.score_run import keep_record, score_drawn
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
-from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
+from dig_jax.interfaces import ImageSource, Params
 from dig_jax.options import EvaluationOptions, SampleOptions, TrainingOptions
 from dig_jax.reporting.metric_writer import SCORE, MetricWriter
 from dig_jax.reporting.progress import Progress
+from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.sampler import Sampler
-from dig_jax.sampling.samples import describe_samples
 from dig_jax.storage.state import TrainState
 from dig_jax.training.storage import Storage
 
@@ -100,14 +99,13 @@ class TrainingScores:
         progress.message(f"step {step}: evaluating")
         try:
             with progress.busy("evaluating"):
-                images = self._sampler.draw(state.ema)
-                found = self._score(images, step) if is_first_process() else None
+                found = self._draw_and_score(state.ema, step)
         except InputError as error:
             progress.message(f"step {step}: not evaluated: {error}")
             found = None
         scores: tuple[Score, ...] = ()
         if found is not None:
-            append_record(workdir, found.record)
+            keep_record(found.record, workdir, silent=True)
             scores = found.scores
             if writer is not None:
                 writer.write(step, {f"{SCORE}{s.name}": s.value for s in scores})
@@ -116,13 +114,12 @@ class TrainingScores:
         if self._options.keep_best:
             self._keep_best(state, meta, scores, storage, progress)
 
-    def _score(self, images: UInt8Images, step: int) -> Evaluation:
-        labels = self._sampler.labels
-        if labels is None:
-            labels = np.zeros(len(images), np.int32)
-        described = describe_samples(self._experiment, self._sampler.options, step)
-        drawn = LabelledImages(images, labels)
-        return self._evaluator.evaluate(drawn, described, draws=False)
+    def _draw_and_score(self, params: Params, step: int) -> Evaluation | None:
+        """Every process draws, and the first one scores."""
+        drawn = Drawing(self._experiment, self._sampler, params, step).draw()
+        if not is_first_process():
+            return None
+        return score_drawn(drawn, self._evaluator, draws=False)
 
     def _keep_best(
         self,
