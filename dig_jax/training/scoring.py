@@ -14,6 +14,8 @@ from dig_jax.evaluation import (
     Evaluator,
     Score,
     is_better,
+    read_records,
+    read_scores,
     score_families,
 )
 from dig_jax.evaluation.score_run import keep_record, score_drawn
@@ -21,7 +23,7 @@ from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import ImageSource, Params
 from dig_jax.options import EvaluationOptions, SampleOptions, TrainingOptions
-from dig_jax.reporting.metric_writer import SCORE, MetricWriter
+from dig_jax.reporting.metric_writer import SCORE, MetricWriter, read_metrics
 from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.sampler import Sampler
@@ -107,12 +109,63 @@ class TrainingScores:
         if found is not None:
             keep_record(found.record, workdir, silent=True)
             scores = found.scores
-            if writer is not None:
-                writer.write(step, {f"{SCORE}{s.name}": s.value for s in scores})
-            said = ", ".join(f"{s.name} {s.value:.4f}" for s in scores)
-            progress.message(f"step {step}: {said}")
+            self._tell(step, scores, writer, progress)
         if self._options.keep_best:
             self._keep_best(state, meta, scores, storage, progress)
+
+    def is_missing(self, step: int, storage: Storage, workdir: AnyPath) -> bool:
+        """Whether a step's scores are due, and they or what follows them are not there.
+
+        What the first process finds counts for all.
+        """
+        missing = False
+        if self.is_due(step) and is_first_process():
+            scores = _recorded_scores(workdir, step)
+            missing = scores is None or (
+                not _is_told(workdir, step, scores)
+                or self._is_best(scores, storage.read_best())
+            )
+        return as_first_process_says(missing)
+
+    def make_up(
+        self,
+        state: TrainState,
+        meta: dict[str, Any],
+        storage: Storage,
+        writer: MetricWriter | None,
+        progress: Progress,
+        workdir: AnyPath,
+    ) -> None:
+        """`evaluate`, but for what is recorded already: that is not drawn again."""
+        step, scores = int(state.step), None
+        if is_first_process():
+            scores = _recorded_scores(workdir, step)
+        if not as_first_process_says(scores is not None):
+            self.evaluate(state, meta, storage, writer, progress, workdir)
+            return
+        scores = scores or ()
+        if is_first_process() and not _is_told(workdir, step, scores):
+            self._tell(step, scores, writer, progress)
+        if self._options.keep_best:
+            self._keep_best(state, meta, scores, storage, progress)
+
+    def _tell(
+        self,
+        step: int,
+        scores: tuple[Score, ...],
+        writer: MetricWriter | None,
+        progress: Progress,
+    ) -> None:
+        if writer is not None:
+            writer.write(step, {f"{SCORE}{s.name}": s.value for s in scores})
+        said = ", ".join(f"{s.name} {s.value:.4f}" for s in scores)
+        progress.message(f"step {step}: {said}")
+
+    def _is_best(
+        self, scores: tuple[Score, ...], before: dict[str, Any] | None
+    ) -> bool:
+        kind = self._options.keep_best
+        return bool(kind) and _better(kind, scores, before) is not None
 
     def _draw_and_score(self, params: Params, step: int) -> Evaluation | None:
         """Every process draws, and the first one scores."""
@@ -139,6 +192,27 @@ class TrainingScores:
         if best is not None:
             name = best["score"]
             progress.message(f"step {int(state.step)}: the best {name} so far, kept")
+
+
+def _recorded_scores(workdir: AnyPath, step: int) -> tuple[Score, ...] | None:
+    """Scores that training recorded at a step; None if it came to none.
+
+    Training takes no digest of the parameters, and --mode=evaluate always does.
+    """
+    for record in reversed(read_records(workdir)):
+        samples = record["samples"]
+        digest = samples.get("parameters_digest")
+        if samples.get("checkpoint_step") == step and digest == "":
+            return read_scores(record)
+    return None
+
+
+def _is_told(workdir: AnyPath, step: int, scores: tuple[Score, ...]) -> bool:
+    """Whether metrics.jsonl has these scores of a step."""
+    written = {
+        name for row in read_metrics(workdir) if row["step"] == step for name in row
+    }
+    return all(f"{SCORE}{score.name}" in written for score in scores)
 
 
 def _better(
