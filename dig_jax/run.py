@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -10,11 +11,13 @@ from ml_collections import ConfigDict
 from dig_jax.config import load_run_config
 from dig_jax.devices.sharding import replicated
 from dig_jax.errors import InputError
+from dig_jax.evaluation.score_run import create_evaluator, score_run
 from dig_jax.experiment import Experiment, check_same_run, create_experiment
 from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.keys import call_with_section
-from dig_jax.options import SampleOptions
+from dig_jax.options import EvaluationOptions, SampleOptions
+from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.label_rules import LabelRule
 from dig_jax.sampling.sampler import (
     Guide,
@@ -77,16 +80,75 @@ class Run(NamedTuple):
         Raises:
             InputError: An option or a label that does not exist.
         """
-        section = {
-            **self.experiment.section("sample"),
-            **options,
+        options |= {
             "num_images": num_images,
             "labels": labels if isinstance(labels, str | int) else tuple(labels),
             "seed": seed,
+        }
+        return self.sampler(self._sample_options(options)).draw(self.params)
+
+    def evaluate(
+        self,
+        num_images: int | None = None,
+        *,
+        seeds: int | Sequence[int] = 1,
+        metrics: Sequence[str] | None = None,
+        sample: Mapping[str, Any] | None = None,
+        keep: bool = True,
+        silent: bool = True,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """Score this run's images against its data set, as --mode=evaluate does.
+
+        Args:
+            num_images: How many are drawn; the configuration's number by default.
+            seeds: How many, from sample.seed on; or which.
+            metrics: Entries of METRICS; the configuration's own by default.
+            sample: Other attributes of `SampleOptions`, as in {"solver": "ddim"}.
+            keep: Whether images and records are kept in the workdir's eval/, so that a
+                killed evaluation goes on; otherwise nothing is written.
+            silent: Whether nothing is printed.
+            **options: Other attributes of `EvaluationOptions`, as in features="none".
+
+        Returns:
+            A record of each seed as in eval/scores.jsonl, and then, of several, that of
+            their mean and deviation: the last one is what to quote.
+
+        Raises:
+            InputError: An option that does not exist, images that cannot be scored, or
+                another process that evaluates in this workdir.
+        """
+        count = {} if num_images is None else {"num_images": num_images}
+        chosen = {} if metrics is None else {"metrics": tuple(metrics)}
+        section = self.experiment.section("evaluation") | chosen | options
+        scored = call_with_section("evaluation", EvaluationOptions, section)
+        drawn = self._sample_options({**(sample or {}), **count})
+        return score_run(
+            self.drawing(drawn),
+            create_evaluator(self.experiment, scored, silent=silent),
+            self.workdir if keep else None,
+            seeds=_choose_seeds(seeds, drawn.seed),
+            silent=silent,
+        )
+
+    def _sample_options(self, options: Mapping[str, Any]) -> SampleOptions:
+        """The run's own, but for some."""
+        section = {
+            **self.experiment.section("sample"),
+            **options,
             "sigma_rel": self.sigma_rel,
         }
-        checked = call_with_section("sample", SampleOptions, section)
-        return self.sampler(checked).draw(self.params)
+        return call_with_section("sample", SampleOptions, section)
+
+    def drawing(self, options: SampleOptions | None = None) -> Drawing:
+        """What draws this run's images and says all that they depend on."""
+        return Drawing(
+            self.experiment,
+            self.sampler(options),
+            self.params,
+            self.step,
+            self.parameters_digest,
+        )
 
     def sampler(self, options: SampleOptions | None = None) -> Sampler:
         """What draws this run's images; the options are the run's own by default."""
@@ -163,6 +225,22 @@ def load(
     with Checkpoints(folder, read_only=True) as checkpoints:
         params, found, _ = checkpoints.restore_ema(abstract, step)
     return Run(experiment, params, found, mesh, workdir=workdir)
+
+
+def _choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:
+    """Seeds by their number or one by one.
+
+    Raises:
+        InputError: None, or one that is no whole number from 0 on, or the same twice.
+    """
+    chosen = range(first, first + seeds) if isinstance(seeds, int) else seeds
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in chosen)
+    if not (chosen and whole and len(set(chosen)) == len(chosen)):
+        raise InputError(
+            "seeds must be how many (1 or more), or different whole numbers from 0 on, "
+            f"got {seeds!r}."
+        )
+    return chosen
 
 
 def load_guide(experiment: Experiment, options: SampleOptions) -> Guide:

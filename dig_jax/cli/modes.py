@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -18,16 +17,7 @@ from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.files.paths import is_remote, open_path, open_workdir
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from dig_jax.evaluation import Evaluator
-    from dig_jax.experiment import Experiment
-    from dig_jax.files.paths import AnyPath
-    from dig_jax.interfaces import UInt8Images
     from dig_jax.run import Run
-    from dig_jax.sampling.sampler import Sampler
-
-SAMPLES = "samples.npz"
 
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
@@ -62,29 +52,13 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=sample: draw images into samples.npz and samples.png."""
-    workdir = workdir_of(options)
-    folder = open_workdir(options.out or workdir)
+    folder = open_workdir(options.out or workdir_of(options))
     run = _load(config, options, "sample")
-    from dig_jax.reporting.images import write_png
-    from dig_jax.sampling.sampler import sample_grid
-    from dig_jax.sampling.samples import save_adm_batch, save_samples
-    from dig_jax.sampling.store import SampleStore
-
-    sampler = run.sampler()
-    provenance = _provenance(run, sampler)
-    shape = run.experiment.backbone.image_shape
-    store = SampleStore(folder / "unfinished_samples", provenance, shape)
-    images = _draw(run, sampler, store)
-    save_samples(folder / SAMPLES, images, sampler.labels, provenance)
-    written = [folder / SAMPLES, folder / "samples.png"]
-    write_png(written[1], sample_grid(images, sampler.labels))
-    if options.adm:
-        written.append(folder / "samples_adm.npz")
-        save_adm_batch(written[2], images, sampler.labels)
-    store.delete()
+    drawing = run.drawing()
+    written = drawing.write(folder, adm=options.adm)
     print(
-        f"Drew {len(images)} images with the averaged parameters of step {run.step}: "
-        f"{', '.join(map(str, written))}"
+        f"Drew {drawing.sampler.options.num_images} images with the averaged "
+        f"parameters of step {run.step}: {', '.join(map(str, written))}"
     )
     return EXIT_DONE
 
@@ -93,33 +67,17 @@ def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=evaluate: score images that lie there, else draw them."""
     if options.samples:
         return _evaluate_file(config, options)
-    workdir = workdir_of(options)
     run = _load(config, options, "evaluate")
-    from dig_jax.evaluation import mean_record
-
-    sampler = run.sampler()
-    evaluator = _create_evaluator(run.experiment)
-    evaluator.check(sampler.options.num_images)
-    first = sampler.options.seed
-    records = []
-    for seed in range(first, first + options.seeds):
-        sampler = sampler.with_seed(seed)
-        provenance = _provenance(run, sampler)
-        images = _find_or_draw(run, sampler, provenance, workdir)
-        record = _score(evaluator, images, sampler.labels, provenance)
-        _show_and_keep(record, workdir)
-        records.append(record)
-    if len(records) > 1:
-        print(f"Mean and standard deviation over {len(records)} seeds:")
-        _show_and_keep(mean_record(records), workdir)
+    run.evaluate(seeds=options.seeds, silent=False)
     return EXIT_DONE
 
 
 def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=stats: write the reference statistics of a data set."""
+    from dig_jax.evaluation.score_run import create_evaluator
     from dig_jax.experiment import create_experiment
 
-    evaluator = _create_evaluator(create_experiment(config))
+    evaluator = create_evaluator(create_experiment(config))
     scorer = evaluator.features
     if scorer is None:
         raise InputError(
@@ -242,98 +200,22 @@ def _load(config: ConfigDict, options: flags.FlagValues, description: str) -> Ru
 
 def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     """Score the images of a file, whoever drew them."""
+    from dig_jax.evaluation.score_run import (
+        create_evaluator,
+        keep_record,
+        score_drawn,
+    )
     from dig_jax.experiment import create_experiment
-    from dig_jax.sampling.samples import read_samples
+    from dig_jax.sampling.drawing import read_drawn
 
-    images, provenance = read_samples(open_path(options.samples))
+    drawn = read_drawn(open_path(options.samples))
     if not (options.out or options.workdir):
         raise InputError(
             "--mode=evaluate --samples=FILE needs a place for its records: --out=DIR "
             "or --workdir=DIR."
         )
-    evaluator = _create_evaluator(create_experiment(config))
-    evaluator.check(len(images.images))
-    record = _score(evaluator, images.images, images.labels, provenance)
-    _show_and_keep(record, open_workdir(options.out or options.workdir))
+    evaluator = create_evaluator(create_experiment(config))
+    evaluator.check(len(drawn.images))
+    record = score_drawn(drawn, evaluator).record
+    keep_record(record, open_workdir(options.out or options.workdir))
     return EXIT_DONE
-
-
-def _create_evaluator(experiment: Experiment) -> Evaluator:
-    from dig_jax.evaluation import Evaluator, check_evaluation_options
-    from dig_jax.reporting.progress import StageProgress
-
-    options = check_evaluation_options(experiment.evaluation)
-    return Evaluator(experiment, options, experiment.mesh, StageProgress())
-
-
-def _score(
-    evaluator: Evaluator,
-    images: UInt8Images,
-    labels: np.ndarray | None,
-    provenance: dict[str, Any],
-) -> dict[str, Any]:
-    import numpy as np
-
-    from dig_jax.interfaces import LabelledImages
-
-    if labels is None:
-        labels = np.zeros(len(images), np.int32)
-    return evaluator.score(LabelledImages(images, labels), provenance)
-
-
-def _show_and_keep(record: dict[str, Any], workdir: AnyPath) -> None:
-    from dig_jax.evaluation import append_record, format_record
-
-    path = append_record(workdir, record)
-    print(format_record(record))
-    print(f"  recorded in {path}")
-
-
-def _provenance(run: Run, sampler: Sampler) -> dict[str, Any]:
-    from dig_jax.sampling.samples import describe_samples
-
-    return describe_samples(
-        run.experiment,
-        sampler.options,
-        run.step,
-        guide=sampler.guide,
-        parameters_digest=run.parameters_digest,
-    )
-
-
-def _find_or_draw(
-    run: Run, sampler: Sampler, provenance: dict[str, Any], workdir: AnyPath
-) -> UInt8Images:
-    """Images that samples.npz has, or that were drawn before, or drawn now."""
-    from dig_jax.sampling.samples import read_samples
-    from dig_jax.sampling.store import SampleStore
-
-    wanted, samples = sampler.options.num_images, workdir / SAMPLES
-    if samples.is_file():
-        found, theirs = read_samples(samples)
-        if theirs == provenance and len(found.images) >= wanted:
-            print(f"Scoring {samples}, drawn before.")
-            return found.images[:wanted]
-    shape = run.experiment.backbone.image_shape
-    store = SampleStore(workdir / "eval" / "samples", provenance, shape)
-    if store.num_images >= wanted:
-        print(f"Scoring {store.folder}, drawn before.")
-        return store.images(wanted)
-    return _draw(run, sampler, store)
-
-
-def _draw(run: Run, sampler: Sampler, store: Any) -> UInt8Images:
-    """Draw what a store lacks."""
-    from dig_jax.reporting.progress import Progress
-    from dig_jax.sampling.store import draw_into
-
-    wanted = sampler.options.num_images
-    if 0 < store.num_images < wanted:
-        print(f"Going on: {store.num_images} of {wanted} images were drawn before.")
-    with Progress(wanted, description="draw", unit="image") as progress:
-        progress.go_on_from(store.num_images)
-        if not sampler.is_compiled:
-            with progress.compiling("the sampler"):
-                sampler.compile(run.params)
-        draw = partial(sampler.draw_batches, run.params)
-        return draw_into(store, wanted, draw, progress.update)

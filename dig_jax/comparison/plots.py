@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
+from dig_jax.evaluation import real_of
 from dig_jax.files.paths import AnyPath, written_whole
 from dig_jax.reporting.figures import label_axes, mark_whole_numbers, scale_log
 from dig_jax.reporting.images import choose_scale, image_grid
@@ -77,7 +78,7 @@ def _plot_quality(
     axes[0].set_ylabel(quality)
     if all(p[quality] > 0 for v in variants for r in v["runs"] for p in r["points"]):
         scale_log(axes[0])
-    real = variants[0]["runs"][0]["points"][-1].get(f"{quality}_test")
+    real = real_of(variants[0]["runs"][0]["points"][-1], quality)
     if real:
         for ax in axes:
             ax.axhline(real, color="0.4", linewidth=1, linestyle=":")

@@ -11,6 +11,7 @@ from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
+from dig_jax.evaluation import real_of
 from dig_jax.experiment import differing_keys
 from dig_jax.files.paths import AnyPath, read_text, write_whole
 
@@ -183,7 +184,7 @@ def _quality_table(record: dict[str, Any]) -> str:
         rows.append(cells)
     real = _first_end(record)
     if real is not None:
-        real_scores = [f"{real[f'{name}_test']:.4f}" for name in scores]
+        real_scores = [f"{real_of(real, name):.4f}" for name in scores]
         rows.append(["real test images", "", *real_scores, "", "", ""])
     head = ("variant", "seeds", *scores, "difference", "loss (eps)", "loss (x0)")
     return _table(head, rows)
@@ -271,7 +272,7 @@ def _spread(values: Iterable[float]) -> str:
 
 def _score_names(record: dict[str, Any]) -> list[str]:
     end = _first_end(record) or {}
-    return [name for name in end if f"{name}_test" in end]
+    return [name for name in end if real_of(end, name) is not None]
 
 
 def _first_end(record: dict[str, Any]) -> dict[str, Any] | None:

@@ -25,13 +25,14 @@ from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.evaluation import Evaluator, flat_scores
+from dig_jax.evaluation.score_run import score_drawn
 from dig_jax.experiment import Experiment, complete_config, open_dataset
 from dig_jax.files.paths import AnyPath, make_folder, read_text, write_whole
-from dig_jax.interfaces import LabelledImages, Params
+from dig_jax.interfaces import Params
 from dig_jax.reporting.progress import Progress
 from dig_jax.run import Run, load
+from dig_jax.sampling.drawing import SAMPLES, Drawing
 from dig_jax.sampling.sampler import Sampler
-from dig_jax.sampling.samples import describe_samples, save_samples
 from dig_jax.training.loop import TrainingRun
 
 # Held-out images are noised by this key, the same for every variant and seed.
@@ -123,14 +124,10 @@ class _Evaluator:
             self._sampler = Sampler(self._experiment, self._options, run.mesh)
             options = self._experiment.evaluation
             self._scorer = Evaluator(self._experiment, options, run.mesh)
-        images = self._sampler.draw(run.params)
-        labels = self._sampler.labels
-        provenance = describe_samples(run.experiment, self._options, run.step)
+        drawn = Drawing(run.experiment, self._sampler, run.params, run.step).draw()
         if run.step == run.experiment.training.num_steps:
-            save_samples(folder / "samples.npz", images, labels, provenance)
-        if labels is None:
-            labels = np.zeros(len(images), np.int32)
-        record = self._scorer.score(LabelledImages(images, labels), provenance)
+            drawn.save(folder / SAMPLES)
+        record = score_drawn(drawn, self._scorer).record
         scores = record["scores"]
         if self._quality not in scores:
             raise InputError(

@@ -1,6 +1,6 @@
 """Scores of drawn images that can be believed: what they are of is kept with them."""
 
-from dig_jax.evaluation.evaluator import Evaluator
+from dig_jax.evaluation.evaluator import Evaluation, Evaluator
 from dig_jax.evaluation.options import check_evaluation_options, score_families
 from dig_jax.evaluation.records import (
     append_record,
@@ -9,8 +9,10 @@ from dig_jax.evaluation.records import (
     is_better,
     mean_record,
     read_records,
-    score_family,
+    read_scores,
+    real_of,
 )
+from dig_jax.metrics.scores import Score
 from dig_jax.options import EvaluationOptions
 from dig_jax.sampling.samples import (
     describe_samples,
@@ -21,9 +23,11 @@ from dig_jax.sampling.samples import (
 from dig_jax.sampling.store import SampleStore, draw_into
 
 __all__ = [
+    "Evaluation",
     "EvaluationOptions",
     "Evaluator",
     "SampleStore",
+    "Score",
     "append_record",
     "check_evaluation_options",
     "describe_samples",
@@ -34,8 +38,9 @@ __all__ = [
     "mean_record",
     "read_records",
     "read_samples",
+    "read_scores",
+    "real_of",
     "save_adm_batch",
     "save_samples",
     "score_families",
-    "score_family",
 ]

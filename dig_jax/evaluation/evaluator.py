@@ -2,7 +2,7 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -10,13 +10,26 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation.features import FeatureScorer, OnProgress
 from dig_jax.evaluation.options import pixel_metrics
 from dig_jax.evaluation.real_images import RealImages
-from dig_jax.evaluation.records import SCHEMA, Score, Scores
+from dig_jax.evaluation.records import SCHEMA
 from dig_jax.experiment import Experiment
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics import score
+from dig_jax.metrics.scores import Score
 from dig_jax.options import EvaluationOptions
 from dig_jax.sampling.samples import NO_LABELS
 from dig_jax.versions import package_versions
+
+
+class Evaluation(NamedTuple):
+    """Scores of images.
+
+    Attributes:
+        scores: Each with all that it is of.
+        record: The same as a JSON object, with all that they depend on.
+    """
+
+    scores: tuple[Score, ...]
+    record: dict[str, Any]
 
 
 class Evaluator:
@@ -67,7 +80,13 @@ class Evaluator:
     def score(
         self, drawn: LabelledImages, samples: dict[str, Any], *, draws: bool = True
     ) -> dict[str, Any]:
-        """A record of all scores of images.
+        """A record of all scores of images; see `evaluate`."""
+        return self.evaluate(drawn, samples, draws=draws).record
+
+    def evaluate(
+        self, drawn: LabelledImages, samples: dict[str, Any], *, draws: bool = True
+    ) -> Evaluation:
+        """All scores of images, and the record of them.
 
         Args:
             drawn: The images.
@@ -83,13 +102,13 @@ class Evaluator:
         labelled = self._labelled(samples)
         scores = self._pixel_scores(drawn, labelled)
         if self.features is not None:
-            scores |= self.features.score(drawn, labelled=labelled, draws=draws)
+            scores += self.features.score(drawn, labelled=labelled, draws=draws)
         source = self.real.source(self._options.reference_split)
-        return {
+        record = {
             "schema": SCHEMA,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "num_images": len(drawn.images),
-            "scores": {name: score.to_json() for name, score in scores.items()},
+            "scores": {score.name: score.to_json() for score in scores},
             "samples": samples,
             "real": {
                 "dataset": source.name,
@@ -104,6 +123,7 @@ class Evaluator:
             "versions": package_versions(),
             "seconds": round(time.perf_counter() - start, 2),
         }
+        return Evaluation(tuple(scores), record)
 
     def _as_the_real_ones(self, drawn: LabelledImages) -> LabelledImages:
         """Images of the data set's shape; RGB of equal channels becomes grey for it.
@@ -129,27 +149,33 @@ class Evaluator:
         conditional = self._experiment.backbone.num_classes > 0
         return has_labels and conditional and samples.get("labels") != NO_LABELS
 
-    def _pixel_scores(self, drawn: LabelledImages, labelled: bool) -> Scores:
+    def _pixel_scores(self, drawn: LabelledImages, labelled: bool) -> list[Score]:
         names = [
             name
             for name in pixel_metrics(self._options)
             if labelled or name != "label_accuracy"
         ]
         if not names:
-            return {}
+            return []
         train = self.real.all("train")
-        values, count = score(names, drawn, train), len(drawn.images)
-        if not self.real.has_test:
-            return {name: Score(value, count) for name, value in values.items()}
-        test = self.real.all("test")
-        if self._floors is None or not self._floors.keys() >= values.keys():
-            self._floors = score(names, test, train)
-        return {
-            name: Score(
-                value, count, real=self._floors[name], num_real=len(test.images)
+        count, real, num_real = len(drawn.images), {}, None
+        values = score(names, drawn, train)
+        if self.real.has_test:
+            test = self.real.all("test")
+            if self._floors is None or not self._floors.keys() >= values.keys():
+                self._floors = score(names, test, train)
+            real, num_real = self._floors, len(test.images)
+        return [
+            Score(
+                family,
+                value,
+                count,
+                of="pixels",
+                real=real.get(family),
+                num_real=num_real,
             )
-            for name, value in values.items()
-        }
+            for family, value in values.items()
+        ]
 
     def _notes(self, num_images: int) -> list[str]:
         """What a reader of the scores must know."""

@@ -6,6 +6,7 @@ names that say what they depend on.
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -15,9 +16,9 @@ from jaxtyping import Int
 
 from dig_jax.errors import InputError
 from dig_jax.evaluation.real_images import BATCH_SIZE, RealImages
-from dig_jax.evaluation.records import Score, Scores
 from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
+from dig_jax.metrics import FEATURE_METRICS
 from dig_jax.metrics.extraction import FeatureExtractor
 from dig_jax.metrics.feature_scores import (
     FeatureOptions,
@@ -26,7 +27,6 @@ from dig_jax.metrics.feature_scores import (
     scores_of_draws,
     summarize_images,
 )
-from dig_jax.metrics.moments import feature_distance
 from dig_jax.metrics.networks.inception import create_inception_extractor
 from dig_jax.metrics.networks.small_classifier import (
     ClassifierOptions,
@@ -40,6 +40,7 @@ from dig_jax.metrics.reference import (
     read_reference_file,
     write_reference,
 )
+from dig_jax.metrics.scores import Score
 from dig_jax.options import EvaluationOptions
 
 MAX_LABELLED = 50_000
@@ -69,7 +70,7 @@ class FeatureScorer:
         self._options, self._real, self._mesh = options, real, mesh
         self._feature_options = FeatureOptions(num_held=options.num_held)
         self._on_progress = on_progress
-        self._floors: dict[int, dict[str, tuple[float, float]]] = {}
+        self._floors: dict[int, tuple[Score, ...]] = {}
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -169,7 +170,9 @@ class FeatureScorer:
             ) from error
         return read_reference(path, space)
 
-    def score(self, drawn: LabelledImages, *, labelled: bool, draws: bool) -> Scores:
+    def score(
+        self, drawn: LabelledImages, *, labelled: bool, draws: bool
+    ) -> list[Score]:
         """All scores of images, and real test images' beside them.
 
         Args:
@@ -180,31 +183,22 @@ class FeatureScorer:
         """
         labels = drawn.labels if labelled else None
         summary = self._summarize(drawn.images, "features", labels)
-        options = self._feature_options
-        values = scores_from_features(
-            summary,
-            self.reference.summary,
-            options=options,
-            force=self._options.allow_few_images,
-        )
-        count = len(drawn.images)
-        held = 0 if summary.held is None else len(summary.held)
-        scores = {
-            name: Score(
-                value,
-                held if name.startswith(("kid", "precision", "recall")) else count,
-                values.get(f"{name}_std"),
+        scores = list(
+            scores_from_features(
+                summary,
+                self.reference.summary,
+                options=self._feature_options,
+                force=self._options.allow_few_images,
             )
-            for name, value in values.items()
-            if not name.endswith("_std")
-        }
+        )
         test = self._test
         if test is None or test.held is None or summary.held is None:
             return scores
-        fewer = min(held, len(test.held))
-        if draws and fewer < count:
-            for name, (value, std) in self._of_draws(summary, fewer).items():
-                scores.setdefault(name, Score(value, fewer, std or None))
+        fewer = min(len(summary.held), len(test.held))
+        if draws and fewer < len(drawn.images):
+            known = {score.key for score in scores}
+            of_fewer = self._of_draws(summary, fewer)
+            scores += [score for score in of_fewer if score.key not in known]
         return self._beside_test(scores, fewer)
 
     def describe(self) -> dict[str, Any]:
@@ -228,16 +222,14 @@ class FeatureScorer:
             return self.statistics("test").summary
         return None
 
-    def _floor(self, num_images: int) -> dict[str, tuple[float, float]]:
+    def _floor(self, num_images: int) -> tuple[Score, ...]:
         """Scores of at most so many test images."""
         assert self._test is not None
         if num_images not in self._floors:
             self._floors[num_images] = self._of_draws(self._test, num_images)
         return self._floors[num_images]
 
-    def _of_draws(
-        self, images: FeatureSummary, num_images: int
-    ) -> dict[str, tuple[float, float]]:
+    def _of_draws(self, images: FeatureSummary, num_images: int) -> tuple[Score, ...]:
         return scores_of_draws(
             images,
             self.reference.summary,
@@ -246,35 +238,33 @@ class FeatureScorer:
             force=True,
         )
 
-    def _beside_test(self, scores: Scores, num_images: int) -> Scores:
+    def _beside_test(self, scores: list[Score], num_images: int) -> list[Score]:
         """Scores with what at most so many real test images reach."""
-        for name, (real, std) in self._floor(num_images).items():
-            if name in scores:
-                scores[name] = scores[name]._replace(
-                    real=real, real_std=std or None, num_real=num_images
+        floor = {score.key: score for score in self._floor(num_images)}
+        whole = {score.kind: score for score in self._of_all_test_images}
+        beside = []
+        for score in scores:
+            if (real := whole.get(score.kind)) is not None:
+                count = len(self._real.source("test"))
+                score = replace(score, real=real.value, num_real=count)
+            elif (real := floor.get(score.key)) is not None:
+                score = replace(
+                    score, real=real.value, real_std=real.std, num_real=num_images
                 )
-        for name, real in self._of_all_test_images.items():
-            for mine in scores:
-                if mine.startswith(name):
-                    scores[mine] = scores[mine]._replace(
-                        real=real, num_real=len(self._real.source("test"))
-                    )
-        return scores
+            beside.append(score)
+        return beside
 
     @cached_property
-    def _of_all_test_images(self) -> dict[str, float]:
+    def _of_all_test_images(self) -> tuple[Score, ...]:
         """Scores that need more than the features that are held."""
-        test, reference = self._test, self.reference.summary
-        assert test is not None
-        scores: dict[str, float] = {}
-        if test.label_accuracy is not None:
-            scores["label_accuracy"] = test.label_accuracy
-        if test.inception_score is not None:
-            scores["inception_score"] = test.inception_score[0]
-        if test.spatial is not None and reference.spatial is not None:
-            distance = feature_distance(test.spatial, reference.spatial, force=True)
-            scores["sfid"] = distance
-        return scores
+        assert self._test is not None
+        return scores_from_features(
+            self._test,
+            self.reference.summary,
+            options=self._feature_options,
+            force=True,
+            metrics=[m for m in FEATURE_METRICS.values() if m.needs == "all"],
+        )
 
     def _summarize(
         self,

@@ -3,7 +3,7 @@
 from dig_jax.errors import InputError
 from dig_jax.files.paths import open_path
 from dig_jax.interfaces import ImageSource
-from dig_jax.metrics import METRICS
+from dig_jax.metrics import FEATURE_METRICS, GREATER_IS_BETTER, METRICS
 from dig_jax.metrics.networks.inception_weights import HOW_TO_GET_WEIGHTS
 from dig_jax.options import EvaluationOptions
 
@@ -20,17 +20,15 @@ def score_families(options: EvaluationOptions, source: ImageSource) -> list[str]
         options: What is scored.
         source: The data set.
     """
-    families = [
-        m for m in pixel_metrics(options) if m in ("frechet_pixels", "label_accuracy")
-    ]
+    families = [name for name in pixel_metrics(options) if name in GREATER_IS_BETTER]
     network = options.choose_network(source.num_classes)
-    if network == "inception":
-        families += ["fid", "sfid", "inception_score"]
-    elif network == "classifier":
-        families += [f"fd_{source.name}", f"label_accuracy_{source.name}"]
-    if network is not None and options.num_held:
-        suffix = f"_{source.name}" if network == "classifier" else ""
-        families += [f"{name}{suffix}" for name in ("kid", "precision", "recall")]
+    for metric in FEATURE_METRICS.values() if network is not None else ():
+        if metric.needs == "held" and not options.num_held:
+            continue
+        if network == "inception":
+            families += metric.inception
+        else:
+            families += [f"{family}_{source.name}" for family in metric.classifier]
     return families
 
 

@@ -1,44 +1,19 @@
 """Scores as they are kept and shown: eval/scores.jsonl, and tables."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dig_jax.files.paths import AnyPath, append_line, make_folder, read_text
+from dig_jax.metrics import GREATER_IS_BETTER, feature_families
+from dig_jax.metrics.scores import Score, format_count
 
 SCHEMA = 2
 
-HIGHER_IS_BETTER = ("label_accuracy", "precision", "recall", "inception_score")
-
-
-class Score(NamedTuple):
-    """One score.
-
-    Attributes:
-        value: Of drawn images.
-        num_images: How many it is of.
-        std: Its standard deviation over subsets, splits or draws, where it has some.
-        real: The same score of real test images.
-        real_std: Its standard deviation over draws of them.
-        num_real: How many it is of.
-    """
-
-    value: float
-    num_images: int
-    std: float | None = None
-    real: float | None = None
-    real_std: float | None = None
-    num_real: int | None = None
-
-    def to_json(self) -> dict[str, float]:
-        """What is known of it."""
-        return {k: v for k, v in self._asdict().items() if v is not None}
-
-
-Scores = dict[str, Score]
+_OF_TEST = "_test"
+_ENTRY = ("value", "num_images", "std", "real", "real_std", "num_real")
 
 
 def append_record(workdir: AnyPath, record: Mapping[str, Any]) -> AnyPath:
@@ -71,19 +46,44 @@ def flat_scores(record: Mapping[str, Any]) -> dict[str, float]:
     for name, score in record["scores"].items():
         flat[name] = score["value"]
         if "real" in score:
-            flat[f"{name}_test"] = score["real"]
+            flat[f"{name}{_OF_TEST}"] = score["real"]
     return flat
 
 
-def score_family(name: str) -> str:
-    """A score's name without its number of images: fid of fid50k."""
-    return re.sub(r"_?\d+k?$", "", name)
+def real_of(flat: Mapping[str, Any], name: str) -> float | None:
+    """Of `flat_scores`: what real test images score, where that is known."""
+    return flat.get(f"{name}{_OF_TEST}")
 
 
-def is_better(family: str, value: float, other: float) -> bool:
+def read_scores(record: Mapping[str, Any]) -> tuple[Score, ...]:
+    """The scores of a record: the one place where a score's name is read.
+
+    A name that says less than all of this stays whole, as the family of a score of
+    pixels: its name is then what it was.
+    """
+    return tuple(_read_score(name, entry) for name, entry in record["scores"].items())
+
+
+def _read_score(name: str, entry: Mapping[str, Any]) -> Score:
+    known = {key: entry[key] for key in _ENTRY if key in entry}
+    count = format_count(entry["num_images"])
+    for family in sorted(feature_families(), key=len, reverse=True):
+        if name.startswith(family) and name.endswith(count):
+            domain = name.removeprefix(family).removesuffix(count).strip("_")
+            score = Score(family, domain=domain, **known)
+            if score.name == name:
+                return score
+    return Score(name, of="pixels", **known)
+
+
+def is_better(score: Score, value: float) -> bool:
     """Whether a score beats another one of the same name."""
-    higher = family.startswith(HIGHER_IS_BETTER)
-    return value > other if higher else value < other
+    metric = feature_families().get(score.family)
+    if metric is not None:
+        greater = metric.greater_is_better
+    else:
+        greater = GREATER_IS_BETTER.get(score.family, False)
+    return score.value > value if greater else score.value < value
 
 
 def mean_record(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,18 @@ TRAIN = Purpose(
     "Wait for it, end it, or use another --workdir.",
 )
 """Two trainers would delete each other's checkpoints."""
+EVALUATE = Purpose(
+    "evaluation.lock",
+    "is being evaluated by another process",
+    "Wait for it, or end it; the same command then goes on where it stopped.",
+)
+"""Two would add batches to one another's images."""
+SAMPLE = Purpose(
+    "sampling.lock",
+    "is being drawn into by another process",
+    "Wait for it, end it, or draw into another folder (--out=DIR).",
+)
+"""Two would add batches to one another's images."""
 
 
 @contextlib.contextmanager

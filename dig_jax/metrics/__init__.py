@@ -1,4 +1,4 @@
-"""Scores of images against real ones: METRICS from pixels, others from features.
+"""Scores of images against real ones: METRICS of pixels, FEATURE_METRICS of features.
 
 A score means little without the same score of real test images: what real data reaches.
 """
@@ -7,13 +7,44 @@ from collections.abc import Iterable
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import LabelledImages, Metric
-from dig_jax.metrics import copies, frechet_pixels, label_accuracy
+from dig_jax.metrics import (
+    copies,
+    frechet_features,
+    frechet_pixels,
+    inception_score,
+    kernel_distance,
+    label_accuracy,
+    precision_recall,
+)
+from dig_jax.metrics.feature_summary import FeatureMetric
 
 METRICS: dict[str, Metric] = {
     "copies": copies.copies,
     "frechet_pixels": frechet_pixels.frechet_pixels,
     "label_accuracy": label_accuracy.label_accuracy,
 }
+
+FEATURE_METRICS: dict[str, FeatureMetric] = {
+    "frechet": frechet_features.FRECHET,
+    "spatial_frechet": frechet_features.SPATIAL_FRECHET,
+    "kid": kernel_distance.KID,
+    "precision_recall": precision_recall.PRECISION_RECALL,
+    "inception_score": inception_score.INCEPTION_SCORE,
+    "labels_read": label_accuracy.LABELS_READ,
+}
+"""In the order of their scores in a table."""
+
+GREATER_IS_BETTER = {"frechet_pixels": False, "label_accuracy": True}
+"""Of scores from pixels by which one may choose."""
+
+
+def feature_families() -> dict[str, FeatureMetric]:
+    """The metric that gives each family of scores of features."""
+    return {
+        family: metric
+        for metric in FEATURE_METRICS.values()
+        for family in (*metric.inception, *metric.classifier)
+    }
 
 
 def score(

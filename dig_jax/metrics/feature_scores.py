@@ -1,71 +1,31 @@
 """Scores of a set of images by its features, against those of real images.
 
-Names carry the number of images that they were computed from, because most of these
-scores depend on it: `fid50k`, `kid10k`, `fd_digits1k`.
+Each says how many images it is of, because most of these scores depend on it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32, Int
-from pydantic import NonNegativeInt, PositiveInt
+from jaxtyping import Int
 
 from dig_jax.errors import InputError
+from dig_jax.metrics import FEATURE_METRICS
 from dig_jax.metrics.extraction import (
     FeatureExtractor,
     FeatureSpace,
     ImageBatches,
     extract_features,
 )
+from dig_jax.metrics.feature_summary import (
+    FeatureMetric,
+    FeatureOptions,
+    FeatureSummary,
+)
 from dig_jax.metrics.inception_score import InceptionScoreSums
-from dig_jax.metrics.kernel_distance import kernel_distance
-from dig_jax.metrics.moments import Moments, MomentSums, feature_distance, moments_of
-from dig_jax.metrics.precision_recall import precision_recall
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """How features are scored.
-
-    Attributes:
-        num_held: Images whose features are kept, for KID, precision and recall: a
-            seeded choice. All other scores come from sums. 10,000 are 80 MB.
-        kid_subsets: Subsets of the kernel distance.
-        kid_subset_size: Images in each.
-        num_splits: Parts of the Inception score.
-        num_neighbours: Of precision and recall.
-        seed: Of what is drawn at random here.
-    """
-
-    num_held: NonNegativeInt = 10_000
-    kid_subsets: PositiveInt = 100
-    kid_subset_size: PositiveInt = 1000
-    num_splits: PositiveInt = 10
-    num_neighbours: PositiveInt = 3
-    seed: NonNegativeInt = 0
-
-
-@dataclass(frozen=True)
-class FeatureSummary:
-    """What scores need to know of a set of images.
-
-    Attributes:
-        space: Where the features come from.
-        moments: Of all images' features.
-        spatial: Of the features that keep places (sFID); None where there are none.
-        held: Features of some images, or of all.
-        inception_score: Its mean and standard deviation over splits.
-        label_accuracy: Share of images whose label the network reads.
-    """
-
-    space: FeatureSpace
-    moments: Moments
-    spatial: Moments | None = None
-    held: Float32[np.ndarray, "held dim"] | None = None
-    inception_score: tuple[float, float] | None = None
-    label_accuracy: float | None = None
+from dig_jax.metrics.moments import MomentSums, moments_of
+from dig_jax.metrics.scores import Score
 
 
 def summarize_images(
@@ -143,63 +103,33 @@ def scores_from_features(
     *,
     options: FeatureOptions | None = None,
     force: bool = False,
-) -> dict[str, float]:
-    """All scores that the two summaries allow, by name.
+    metrics: Iterable[FeatureMetric] | None = None,
+) -> tuple[Score, ...]:
+    """All scores that the two summaries allow, in the order of FEATURE_METRICS.
 
-    `fid50k` (or `fd_digits50k` of a classifier trained on digits), `sfid50k`,
-    `kid10k` and `kid10k_std`, `precision10k`, `recall10k`, `inception_score50k` and
-    `inception_score50k_std`, `label_accuracy_digits50k`. The number is of generated
-    images, held ones where features are needed; KID, precision and recall are left out
-    where either side holds none, sFID where either has no spatial moments.
+    KID, precision and recall are of the images whose features are held, and left out
+    where either side holds none; sFID is left out where either has no spatial moments.
 
     Args:
         generated: Of the images to judge.
         reference: Of the real images.
         options: Subsets, neighbours, seed.
         force: Score sets with fewer images than features all the same.
+        metrics: These entries of FEATURE_METRICS alone.
 
     Raises:
         InputError: The features are of different networks, weights or resize rules, or
             there are fewer images than features.
     """
     options = options or FeatureOptions()
+    options = replace(options, force=force or options.force)
     check_same_space(generated.space, reference.space)
-    domain = generated.space.domain
-    suffix = f"_{domain}" if domain else ""
-    if suffix[-1:].isdigit():
-        suffix += "_"  # fd_cifar10_1k
-    assert generated.moments.count is not None, "drawn images have been counted"
-    count = f"{suffix}{format_count(generated.moments.count)}"
-    frechet = "fd" if domain else "fid"
-    scores = {
-        f"{frechet}{count}": feature_distance(
-            generated.moments, reference.moments, force=force
-        )
-    }
-    if generated.spatial is not None and reference.spatial is not None:
-        distance = feature_distance(generated.spatial, reference.spatial, force=force)
-        scores[f"sfid{count}"] = distance
-    if generated.held is not None and reference.held is not None:
-        held = f"{suffix}{format_count(len(generated.held))}"
-        mean, std = kernel_distance(
-            generated.held,
-            reference.held,
-            num_subsets=options.kid_subsets,
-            subset_size=options.kid_subset_size,
-            seed=options.seed,
-        )
-        precision, recall = precision_recall(
-            generated.held, reference.held, num_neighbours=options.num_neighbours
-        )
-        scores |= {f"kid{held}": mean, f"kid{held}_std": std}
-        scores |= {f"precision{held}": precision, f"recall{held}": recall}
-    if generated.inception_score is not None:
-        mean, std = generated.inception_score
-        scores[f"inception_score{count}"] = mean
-        scores[f"inception_score{count}_std"] = std
-    if generated.label_accuracy is not None:
-        scores[f"label_accuracy{count}"] = generated.label_accuracy
-    return scores
+    chosen = FEATURE_METRICS.values() if metrics is None else metrics
+    return tuple(
+        score
+        for metric in chosen
+        for score in metric.score(generated, reference, options)
+    )
 
 
 def scores_of_draws(
@@ -210,14 +140,13 @@ def scores_of_draws(
     num_draws: int = 3,
     options: FeatureOptions | None = None,
     force: bool = False,
-) -> dict[str, tuple[float, float]]:
+) -> tuple[Score, ...]:
     """What fewer images score: mean and standard deviation over draws of them.
 
     Of real test images it is the noise floor; of generated ones, what compares with a
     floor of fewer images. Each draw takes `num_images` of the images that are held, or
-    all of them where there are fewer (the scores' names say how many); there is no
-    deviation to be had then, and it is 0. What needs more than pooled features (sFID,
-    Inception score, label accuracy) is left out.
+    all of them where there are fewer; there is no deviation to be had then. What needs
+    more than pooled features (sFID, Inception score, label accuracy) is left out.
 
     Raises:
         InputError: The images' features were not held, or as `scores_from_features`.
@@ -237,17 +166,17 @@ def scores_of_draws(
             seed=options.seed + seed,
             kid_subsets=-(-options.kid_subsets // num_draws),
         )
-        scores = scores_from_features(
-            summary, reference, options=draw_options, force=force
+        draws.append(
+            scores_from_features(summary, reference, options=draw_options, force=force)
         )
-        draws.append({k: v for k, v in scores.items() if not k.endswith("_std")})
-    return {
-        name: (
-            float(np.mean([draw[name] for draw in draws])),
-            float(np.std([draw[name] for draw in draws])),
-        )
-        for name in draws[0]
-    }
+    return tuple(_mean_of(scores) for scores in zip(*draws, strict=True))
+
+
+def _mean_of(scores: tuple[Score, ...]) -> Score:
+    """Of the same score of several draws; no deviation where there is none."""
+    values = [score.value for score in scores]
+    std = float(np.std(values))
+    return replace(scores[0], value=float(np.mean(values)), std=std or None)
 
 
 def check_same_space(generated: FeatureSpace, reference: FeatureSpace) -> None:
@@ -265,8 +194,3 @@ def describe_space(space: FeatureSpace) -> str:
     return (
         f"{space.name} ({space.weights}, resize {space.resize}, {space.dim} features)"
     )
-
-
-def format_count(count: int) -> str:
-    """A number of images as names of scores carry it: 1000 is 1k, 1500 is 1500."""
-    return f"{count // 1000}k" if count and count % 1000 == 0 else str(count)

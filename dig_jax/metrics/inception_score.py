@@ -4,7 +4,29 @@ import numpy as np
 from jaxtyping import Float
 
 from dig_jax.errors import InputError
+from dig_jax.metrics.feature_summary import (
+    FeatureMetric,
+    FeatureOptions,
+    FeatureSummary,
+)
 from dig_jax.metrics.moments import check_finite
+from dig_jax.metrics.scores import Score
+
+
+def inception_score(
+    generated: FeatureSummary, reference: FeatureSummary, options: FeatureOptions
+) -> tuple[Score, ...]:
+    """The score that was taken with the features; the reference does not matter."""
+    if generated.inception_score is None:
+        return ()
+    mean, std = generated.inception_score
+    domain = generated.space.domain
+    return (Score("inception_score", mean, generated.num_images, domain, std=std),)
+
+
+INCEPTION_SCORE = FeatureMetric(
+    inception_score, ("inception_score",), greater_is_better=True, needs="all"
+)
 
 
 class InceptionScoreSums:

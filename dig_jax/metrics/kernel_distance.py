@@ -4,6 +4,32 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from dig_jax.errors import InputError
+from dig_jax.metrics.feature_summary import (
+    FeatureMetric,
+    FeatureOptions,
+    FeatureSummary,
+)
+from dig_jax.metrics.scores import Score
+
+
+def kid(
+    generated: FeatureSummary, reference: FeatureSummary, options: FeatureOptions
+) -> tuple[Score, ...]:
+    """The kernel distance of features that are held, with its standard deviation."""
+    if generated.held is None or reference.held is None:
+        return ()
+    mean, std = kernel_distance(
+        generated.held,
+        reference.held,
+        num_subsets=options.kid_subsets,
+        subset_size=options.kid_subset_size,
+        seed=options.seed,
+    )
+    count, domain = len(generated.held), generated.space.domain
+    return (Score("kid", mean, count, domain, std=std),)
+
+
+KID = FeatureMetric(kid, ("kid",), ("kid",))
 
 
 def kernel_distance(

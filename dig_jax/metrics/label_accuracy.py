@@ -5,6 +5,12 @@ from jaxtyping import Float, Int
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import LabelledImages, UInt8Images
+from dig_jax.metrics.feature_summary import (
+    FeatureMetric,
+    FeatureOptions,
+    FeatureSummary,
+)
+from dig_jax.metrics.scores import Score
 
 MAX_IMAGES = 5_000
 """A support vector machine costs the square of its images: a subset must serve."""
@@ -38,6 +44,21 @@ def label_accuracy(images: LabelledImages, train: LabelledImages) -> dict[str, f
         )
     classifier = SVC(C=5.0, gamma="scale").fit(*_subset(train))
     return {"label_accuracy": float(classifier.score(*_subset(images)))}
+
+
+def labels_read(
+    generated: FeatureSummary, reference: FeatureSummary, options: FeatureOptions
+) -> tuple[Score, ...]:
+    """The share that the network of the features read with them."""
+    if generated.label_accuracy is None:
+        return ()
+    share, count = generated.label_accuracy, generated.num_images
+    return (Score("label_accuracy", share, count, generated.space.domain),)
+
+
+LABELS_READ = FeatureMetric(
+    labels_read, classifier=("label_accuracy",), greater_is_better=True, needs="all"
+)
 
 
 def _subset(

@@ -4,9 +4,36 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from dig_jax.errors import InputError
+from dig_jax.metrics.feature_summary import (
+    FeatureMetric,
+    FeatureOptions,
+    FeatureSummary,
+)
+from dig_jax.metrics.scores import Score
 
 _ROW_BLOCK = 1024
 _COL_BLOCK = 4096
+
+
+def coverage(
+    generated: FeatureSummary, reference: FeatureSummary, options: FeatureOptions
+) -> tuple[Score, ...]:
+    """Precision and recall of features that are held."""
+    if generated.held is None or reference.held is None:
+        return ()
+    precision, recall = precision_recall(
+        generated.held, reference.held, num_neighbours=options.num_neighbours
+    )
+    count, domain = len(generated.held), generated.space.domain
+    return (
+        Score("precision", precision, count, domain),
+        Score("recall", recall, count, domain),
+    )
+
+
+PRECISION_RECALL = FeatureMetric(
+    coverage, ("precision", "recall"), ("precision", "recall"), greater_is_better=True
+)
 
 
 def precision_recall(

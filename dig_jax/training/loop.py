@@ -18,6 +18,7 @@ from dig_jax.reporting.progress import Progress
 from dig_jax.storage.state import TrainState
 from dig_jax.training.log import TrainingLog
 from dig_jax.training.memory import explaining_shortage
+from dig_jax.training.missed import make_up
 from dig_jax.training.preview import Preview, without_guide
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import TrainingSetup
@@ -94,6 +95,9 @@ class TrainingRun:
                 save_run_config(self.setup.experiment.config, workdir)
             progress.message(self.setup.describe(restored))
             progress.go_on_from(start)
+            with self.goodput.spent("evaluation"):
+                if make_up(self.setup, restored, storage, progress):
+                    self._plot()
             if start >= options.num_steps:
                 progress.message(
                     f"Nothing to do: step {start} of {options.num_steps} is done."

@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from dig_jax.experiment import Experiment
+from dig_jax.files.paths import AnyPath
 from dig_jax.options import SampleOptions, TrainingOptions
 from dig_jax.sampling.sampler import (
     Sampler,
@@ -14,6 +15,17 @@ from dig_jax.sampling.sampler import (
     sample_grid,
 )
 from dig_jax.storage.state import TrainState
+
+
+def picture_file(workdir: AnyPath, step: int) -> AnyPath:
+    """Where the picture of a step is."""
+    return workdir / "samples" / f"step_{step}.png"
+
+
+def picture_is_due(options: TrainingOptions, step: int) -> bool:
+    """Whether one is drawn after a step."""
+    every = options.sample_every
+    return step == options.num_steps or bool(every and step % every == 0)
 
 
 def without_guide(options: SampleOptions) -> SampleOptions:

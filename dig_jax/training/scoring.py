@@ -5,27 +5,28 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from dig_jax.devices.sharding import as_first_process_says, is_first_process, local_mesh
 from dig_jax.errors import InputError
 from dig_jax.evaluation import (
+    Evaluation,
     Evaluator,
-    append_record,
-    flat_scores,
+    Score,
     is_better,
+    read_records,
+    read_scores,
     score_families,
-    score_family,
 )
+from dig_jax.evaluation.score_run import keep_record, score_drawn
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
-from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
+from dig_jax.interfaces import ImageSource, Params
 from dig_jax.options import EvaluationOptions, SampleOptions, TrainingOptions
-from dig_jax.reporting.metric_writer import SCORE, MetricWriter
+from dig_jax.reporting.metric_writer import SCORE, MetricWriter, read_metrics
 from dig_jax.reporting.progress import Progress
+from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.sampler import Sampler
-from dig_jax.sampling.samples import describe_samples
 from dig_jax.storage.state import TrainState
 from dig_jax.training.storage import Storage
 
@@ -100,37 +101,84 @@ class TrainingScores:
         progress.message(f"step {step}: evaluating")
         try:
             with progress.busy("evaluating"):
-                images = self._sampler.draw(state.ema)
-                record = self._score(images, step) if is_first_process() else None
+                found = self._draw_and_score(state.ema, step)
         except InputError as error:
             progress.message(f"step {step}: not evaluated: {error}")
-            record = None
-        scores = {}
-        if record is not None:
-            append_record(workdir, record)
-            flat = flat_scores(record)
-            scores = {name: flat[name] for name in record["scores"]}
-            if writer is not None:
-                named = {f"{SCORE}{name}": value for name, value in scores.items()}
-                writer.write(step, named)
-            said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            progress.message(f"step {step}: {said}")
+            found = None
+        scores: tuple[Score, ...] = ()
+        if found is not None:
+            keep_record(found.record, workdir, silent=True)
+            scores = found.scores
+            self._tell(step, scores, writer, progress)
         if self._options.keep_best:
             self._keep_best(state, meta, scores, storage, progress)
 
-    def _score(self, images: UInt8Images, step: int) -> dict[str, Any]:
-        labels = self._sampler.labels
-        if labels is None:
-            labels = np.zeros(len(images), np.int32)
-        described = describe_samples(self._experiment, self._sampler.options, step)
-        drawn = LabelledImages(images, labels)
-        return self._evaluator.score(drawn, described, draws=False)
+    def is_missing(self, step: int, storage: Storage, workdir: AnyPath) -> bool:
+        """Whether a step's scores are due, and they or what follows them are not there.
+
+        What the first process finds counts for all.
+        """
+        missing = False
+        if self.is_due(step) and is_first_process():
+            scores = _recorded_scores(workdir, step)
+            missing = scores is None or (
+                not _is_told(workdir, step, scores)
+                or self._is_best(scores, storage.read_best())
+            )
+        return as_first_process_says(missing)
+
+    def make_up(
+        self,
+        state: TrainState,
+        meta: dict[str, Any],
+        storage: Storage,
+        writer: MetricWriter | None,
+        progress: Progress,
+        workdir: AnyPath,
+    ) -> None:
+        """`evaluate`, but for what is recorded already: that is not drawn again."""
+        step, scores = int(state.step), None
+        if is_first_process():
+            scores = _recorded_scores(workdir, step)
+        if not as_first_process_says(scores is not None):
+            self.evaluate(state, meta, storage, writer, progress, workdir)
+            return
+        scores = scores or ()
+        if is_first_process() and not _is_told(workdir, step, scores):
+            self._tell(step, scores, writer, progress)
+        if self._options.keep_best:
+            self._keep_best(state, meta, scores, storage, progress)
+
+    def _tell(
+        self,
+        step: int,
+        scores: tuple[Score, ...],
+        writer: MetricWriter | None,
+        progress: Progress,
+    ) -> None:
+        if writer is not None:
+            writer.write(step, {f"{SCORE}{s.name}": s.value for s in scores})
+        said = ", ".join(f"{s.name} {s.value:.4f}" for s in scores)
+        progress.message(f"step {step}: {said}")
+
+    def _is_best(
+        self, scores: tuple[Score, ...], before: dict[str, Any] | None
+    ) -> bool:
+        kind = self._options.keep_best
+        return bool(kind) and _better(kind, scores, before) is not None
+
+    def _draw_and_score(self, params: Params, step: int) -> Evaluation | None:
+        """Every process draws, and the first one scores."""
+        drawn = Drawing(self._experiment, self._sampler, params, step).draw()
+        if not is_first_process():
+            return None
+        return score_drawn(drawn, self._evaluator, draws=False)
 
     def _keep_best(
         self,
         state: TrainState,
         meta: dict[str, Any],
-        scores: dict[str, float],
+        scores: tuple[Score, ...],
         storage: Storage,
         progress: Progress,
     ) -> None:
@@ -146,18 +194,38 @@ class TrainingScores:
             progress.message(f"step {int(state.step)}: the best {name} so far, kept")
 
 
+def _recorded_scores(workdir: AnyPath, step: int) -> tuple[Score, ...] | None:
+    """Scores that training recorded at a step; None if it came to none.
+
+    Training takes no digest of the parameters, and --mode=evaluate always does.
+    """
+    for record in reversed(read_records(workdir)):
+        samples = record["samples"]
+        digest = samples.get("parameters_digest")
+        if samples.get("checkpoint_step") == step and digest == "":
+            return read_scores(record)
+    return None
+
+
+def _is_told(workdir: AnyPath, step: int, scores: tuple[Score, ...]) -> bool:
+    """Whether metrics.jsonl has these scores of a step."""
+    written = {
+        name for row in read_metrics(workdir) if row["step"] == step for name in row
+    }
+    return all(f"{SCORE}{score.name}" in written for score in scores)
+
+
 def _better(
-    family: str, scores: dict[str, float], before: dict[str, Any] | None
+    kind: str, scores: tuple[Score, ...], before: dict[str, Any] | None
 ) -> dict[str, Any] | None:
     """What to say of a checkpoint with these scores; None if it is not the best."""
-    named = [name for name in scores if score_family(name) == family]
-    if not named:
+    score = next((score for score in scores if score.kind == kind), None)
+    if score is None:
         return None
-    name = named[0]
     if (
         before is not None
-        and before["score"] == name
-        and not is_better(family, scores[name], before["value"])
+        and before["score"] == score.name
+        and not is_better(score, before["value"])
     ):
         return None
-    return {"score": name, "value": scores[name]}
+    return {"score": score.name, "value": score.value}

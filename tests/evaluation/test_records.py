@@ -5,27 +5,29 @@ import pytest
 
 from dig_jax.evaluation.records import (
     SCHEMA,
-    Score,
     append_record,
     flat_scores,
     format_record,
     is_better,
     mean_record,
     read_records,
-    score_family,
+    read_scores,
+    real_of,
 )
+from dig_jax.metrics import FEATURE_METRICS, feature_families
+from dig_jax.metrics.scores import Score
 
 
 def create_record(seed=0, fid=3.0, **more):
-    scores = {
-        "fid50k": Score(fid, 50_000),
-        "kid10k": Score(0.1, 10_000, 0.01, real=0.0, real_std=0.001, num_real=10_000),
-        "label_accuracy": Score(0.5, 50_000, real=0.9, num_real=297),
-    }
+    scores = (
+        Score("fid", fid, 50_000),
+        Score("kid", 0.1, 10_000, std=0.01, real=0.0, real_std=0.001, num_real=10_000),
+        Score("label_accuracy", 0.5, 50_000, of="pixels", real=0.9, num_real=297),
+    )
     return {
         "schema": SCHEMA,
         "num_images": 50_000,
-        "scores": {name: score.to_json() for name, score in scores.items()},
+        "scores": {score.name: score.to_json() for score in scores},
         "samples": {
             "seed": seed,
             "checkpoint_step": 7,
@@ -66,7 +68,9 @@ def test_the_mean_over_seeds_has_the_deviation_over_n_minus_1():
 
 
 def test_flat_scores_have_real_ones_beside_them():
-    assert flat_scores(create_record()) == {
+    flat = flat_scores(create_record())
+    assert (real_of(flat, "kid10k"), real_of(flat, "fid50k")) == (0.0, None)
+    assert flat == {
         "fid50k": 3.0,
         "kid10k": 0.1,
         "kid10k_test": 0.0,
@@ -76,27 +80,57 @@ def test_flat_scores_have_real_ones_beside_them():
 
 
 @pytest.mark.parametrize(
-    ("name", "family"),
+    ("score", "name", "kind"),
     [
-        ("fid50k", "fid"),
-        ("fid1500", "fid"),
-        ("fd_digits1k", "fd_digits"),
-        ("kid_cifar10_10k", "kid_cifar10"),
-        ("precision_imagenet64_500", "precision_imagenet64"),
-        ("label_accuracy", "label_accuracy"),
-        ("frechet_pixels", "frechet_pixels"),
+        (Score("fid", 1.0, 50_000), "fid50k", "fid"),
+        (Score("fid", 1.0, 1500), "fid1500", "fid"),
+        (Score("fd", 1.0, 1000, "digits"), "fd_digits1k", "fd_digits"),
+        (Score("kid", 1.0, 10_000, "cifar10"), "kid_cifar10_10k", "kid_cifar10"),
+        (
+            Score("precision", 1.0, 500, "imagenet64"),
+            "precision_imagenet64_500",
+            "precision_imagenet64",
+        ),
+        (
+            Score("label_accuracy", 1.0, 20, of="pixels"),
+            "label_accuracy",
+            "label_accuracy",
+        ),
     ],
 )
-def test_a_family_is_a_name_without_its_number(name, family):
-    assert score_family(name) == family
+def test_a_score_has_one_name(score, name, kind):
+    assert (score.name, score.kind) == (name, kind)
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 297, 1000, 1500, 50_000])
+@pytest.mark.parametrize("domain", ["", "digits", "cifar10", "imagenet64", "my_set_2"])
+def test_names_are_read_back_as_they_were_written(domain, count):
+    scores = [
+        Score(family, 0.5, count, domain, std=0.1) for family in feature_families()
+    ]
+    scores += [
+        Score(family, 0.5, count, of="pixels", real=0.4, num_real=9)
+        for family in ("copied_share", "frechet_pixels", "label_accuracy", "mse_top5")
+    ]
+    record = {"scores": {score.name: score.to_json() for score in scores}}
+    assert read_scores(record) == tuple(scores)
+
+
+def test_a_score_of_a_metric_that_is_no_more_keeps_its_name(monkeypatch):
+    score = Score("kid", 0.1, 10_000, "digits")
+    monkeypatch.delitem(FEATURE_METRICS, "kid")
+    (found,) = read_scores({"scores": {score.name: score.to_json()}})
+    assert found.name == score.name
 
 
 def test_distances_are_better_when_smaller_and_shares_when_greater():
-    assert is_better("fid", 1.0, 2.0)
-    assert not is_better("fid", 2.0, 2.0)
-    assert is_better("label_accuracy_digits", 0.9, 0.8)
-    assert is_better("inception_score", 9.0, 8.0)
-    assert not is_better("kid", 0.2, 0.1)
+    assert is_better(Score("fid", 1.0, 9), 2.0)
+    assert not is_better(Score("fid", 2.0, 9), 2.0)
+    assert is_better(Score("label_accuracy", 0.9, 9, "digits"), 0.8)
+    assert is_better(Score("label_accuracy", 0.9, 9, of="pixels"), 0.8)
+    assert is_better(Score("inception_score", 9.0, 9), 8.0)
+    assert is_better(Score("frechet_pixels", 0.1, 9, of="pixels"), 0.2)
+    assert not is_better(Score("kid", 0.2, 9), 0.1)
 
 
 def test_a_record_reads_as_a_table():

@@ -12,7 +12,6 @@ from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.metrics.feature_scores import (
     FeatureOptions,
     FeatureSummary,
-    format_count,
     scores_from_features,
     scores_of_draws,
     summarize_images,
@@ -21,6 +20,7 @@ from dig_jax.metrics.frechet_pixels import frechet_distance
 from dig_jax.metrics.kernel_distance import kernel_distance
 from dig_jax.metrics.moments import moments_of
 from dig_jax.metrics.precision_recall import precision_recall
+from dig_jax.metrics.scores import Score, format_count
 
 
 def summarize(
@@ -37,19 +37,24 @@ def summarize(
     )
 
 
+def by_name(scores: tuple[Score, ...]) -> dict[str, float]:
+    return {score.name: score.value for score in scores}
+
+
 def test_scores_are_those_of_features_in_memory():
     x, y = random_images(0, 50), random_images(1, 60)
-    scores = scores_from_features(summarize(x), summarize(y))
+    found = scores_from_features(summarize(x), summarize(y))
+    scores = by_name(found)
     assert set(scores) == {
         "fid50",
         "sfid50",
         "kid50",
-        "kid50_std",
         "precision50",
         "recall50",
         "inception_score50",
-        "inception_score50_std",
     }
+    of_parts = {score.family for score in found if score.std is not None}
+    assert of_parts == {"kid", "inception_score"}
     (pool_x, _, spatial_x), (pool_y, _, spatial_y) = (
         features_in_numpy(tiny_extractor(), images) for images in (x, y)
     )
@@ -89,15 +94,12 @@ def test_no_more_features_are_held_than_asked_for():
     assert distance.min(axis=0).max() < 1e-5
     assert len(set(index)) == 12
     assert index.tolist() == sorted(index)
-    assert {"fid40", "kid12", "recall12"} < scores_from_features(summary, y).keys()
+    names = by_name(scores_from_features(summary, y)).keys()
+    assert {"fid40", "kid12", "recall12"} < names
     none = summarize(x, options=FeatureOptions(num_held=0))
     assert none.held is None
-    assert set(scores_from_features(none, y)) == {
-        "fid40",
-        "sfid40",
-        "inception_score40",
-        "inception_score40_std",
-    }
+    names = by_name(scores_from_features(none, y)).keys()
+    assert names == {"fid40", "sfid40", "inception_score40"}
 
 
 def test_scores_of_a_classifier_carry_its_data_sets_name():
@@ -106,11 +108,10 @@ def test_scores_of_a_classifier_carry_its_data_sets_name():
     labels = features_in_numpy(extractor, x)[1].argmax(axis=1).astype(np.int32)
     labels[:10] = (labels[:10] + 1) % 10
     generated = summarize(x, extractor, labels=labels)
-    scores = scores_from_features(generated, summarize(y, extractor))
+    scores = by_name(scores_from_features(generated, summarize(y, extractor)))
     assert set(scores) == {
         "fd_digits50",
         "kid_digits50",
-        "kid_digits50_std",
         "precision_digits50",
         "recall_digits50",
         "label_accuracy_digits50",
@@ -135,7 +136,7 @@ def test_fewer_images_than_features_are_refused_unless_forced():
     x, y = summarize(random_images(8, DIM)), summarize(random_images(9, 40))
     with pytest.raises(InputError, match=f"got {DIM} generated and 40 real"):
         scores_from_features(x, y)
-    assert scores_from_features(x, y, force=True)[f"fid{DIM}"] > 0
+    assert by_name(scores_from_features(x, y, force=True))[f"fid{DIM}"] > 0
 
 
 def test_features_of_other_weights_are_refused():
@@ -165,14 +166,15 @@ def test_the_noise_floor_is_what_draws_of_test_images_score():
     reference = summarize(random_images(12, 60))
     test = summarize(random_images(13, 50))
     floor = scores_of_draws(test, reference, num_images=20, num_draws=4)
-    assert set(floor) == {"fid20", "kid20", "precision20", "recall20"}
-    mean, std = floor["fid20"]
-    assert std > 0
+    assert by_name(floor).keys() == {"fid20", "kid20", "precision20", "recall20"}
+    assert floor[0].std is not None
+    assert floor[0].std > 0
     # Fewer images score worse: the whole test set is nearer than draws of it.
-    whole, none = scores_of_draws(test, reference, num_images=1000)["fid50"]
-    assert none == 0
-    assert whole < mean
-    assert whole == pytest.approx(scores_from_features(test, reference)["fid50"])
+    whole = scores_of_draws(test, reference, num_images=1000)[0]
+    assert (whole.name, whole.std) == ("fid50", None)
+    assert whole.value < floor[0].value
+    expected = scores_from_features(test, reference)[0].value
+    assert whole.value == pytest.approx(expected)
 
 
 def test_a_noise_floor_needs_held_features():

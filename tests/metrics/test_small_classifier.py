@@ -60,7 +60,8 @@ def test_worse_images_score_worse(digits, weights):
 
     def score(images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         found = summarize(weights, LabelledImages(images.astype(np.uint8), labels))
-        return scores_from_features(found, reference)
+        scores = scores_from_features(found, reference)
+        return {score.name: score.value for score in scores}
 
     real = score(test.images, test.labels)
     noise = test.images + rng.normal(0, 60, test.images.shape)

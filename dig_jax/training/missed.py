@@ -1,0 +1,69 @@
+"""What was due at the step that a run goes on from, and did not come.
+
+A kill between a save and what follows it, or a signal, which saves and does no more,
+leaves a step without its scores, its picture, or its place as the best one.
+"""
+
+import contextlib
+
+from dig_jax.devices.sharding import as_first_process_says, is_first_process
+from dig_jax.reporting.images import write_png
+from dig_jax.reporting.metric_writer import MetricWriter
+from dig_jax.reporting.progress import Progress
+from dig_jax.training.preview import (
+    Preview,
+    picture_file,
+    picture_is_due,
+    without_guide,
+)
+from dig_jax.training.scoring import TrainingScores
+from dig_jax.training.setup import Restored, TrainingSetup
+from dig_jax.training.storage import Storage
+
+
+def make_up(
+    setup: TrainingSetup, restored: Restored, storage: Storage, progress: Progress
+) -> bool:
+    """Draw and score what was due at a restored step and is missing.
+
+    Args:
+        setup: The run's.
+        restored: What it goes on from.
+        storage: Its checkpoints, where the best one may be one behind.
+        progress: Told of it.
+
+    Returns:
+        Whether anything was missing.
+    """
+    state, step = restored.state, int(restored.state.step)
+    if not step:
+        return False
+    experiment, options, workdir = setup.experiment, setup.options, setup.workdir
+    drawing = without_guide(experiment.sample)
+    scores = TrainingScores(
+        experiment, experiment.evaluation, drawing, options, setup.mesh
+    )
+    picture = picture_file(workdir, step)
+    draws = picture_is_due(options, step)
+    draws = as_first_process_says(draws and not picture.is_file())
+    evaluates = scores.is_missing(step, storage, workdir)
+    if not (draws or evaluates):
+        return False
+    progress.message(f"step {step}: making up what was due and is missing")
+    with contextlib.ExitStack() as opened:
+        writer = None
+        if is_first_process():
+            writer = opened.enter_context(MetricWriter(workdir, resume_step=step))
+        if draws:
+            preview = Preview(experiment, drawing, options, setup.mesh)
+            with progress.compiling("what draws samples"):
+                preview.compile(state)
+            grid = preview.draw(state)
+            if writer is not None:
+                write_png(picture, grid)
+                writer.write_image("samples", step, grid)
+        if evaluates:
+            meta = setup.meta(step, restored.damaged_records)
+            scores.make_up(state, meta, storage, writer, progress, workdir)
+            storage.wait()
+    return True
