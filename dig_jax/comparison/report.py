@@ -13,6 +13,7 @@ from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
 from dig_jax.experiment import differing_keys
 from dig_jax.files.paths import AnyPath, read_text, write_whole
+from dig_jax.reporting.metric_writer import read_metrics
 
 # Forward, and backward with respect to activations and to weights.
 PASSES_A_STEP = 3
@@ -287,11 +288,7 @@ def _reference(record: dict[str, Any]) -> dict[str, Any]:
 
 def _last_diversity(folder: AnyPath) -> list[float | None]:
     """Feature diversity after each block where it was last written."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    for line in reversed(read_text(path).splitlines()):
-        metrics = json.loads(line)
+    for metrics in reversed(read_metrics(folder)):
         names = sorted(n for n in metrics if n.startswith("feature_diversity/"))
         if names:
             return [metrics[name] for name in names]

@@ -1,13 +1,13 @@
 """Scores as they are kept and shown: eval/scores.jsonl, and tables."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dig_jax.files.paths import AnyPath, append_line, make_folder, read_text
+from dig_jax.files.json_lines import append_line, read_lines
+from dig_jax.files.paths import AnyPath, make_folder
 
 SCHEMA = 2
 
@@ -42,27 +42,17 @@ Scores = dict[str, Score]
 
 
 def append_record(workdir: AnyPath, record: Mapping[str, Any]) -> AnyPath:
-    """Add a record to eval/scores.jsonl, one JSON object a line."""
+    """Add a record to eval/scores.jsonl, one JSON object a line with a checksum."""
     path = workdir / "eval" / "scores.jsonl"
     make_folder(path.parent)
-    append_line(path, json.dumps(record))
+    append_line(path, record)
     return path
 
 
 def read_records(workdir: AnyPath) -> list[dict[str, Any]]:
     """The records of eval/scores.jsonl; lines of another schema are left out."""
-    path = workdir / "eval" / "scores.jsonl"
-    if not path.is_file():
-        return []
-    records = []
-    for line in read_text(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # half a line, of a process that was killed
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            records.append(record)
-    return records
+    found = read_lines(workdir / "eval" / "scores.jsonl")
+    return [record for record in found if record.get("schema") == SCHEMA]
 
 
 def flat_scores(record: Mapping[str, Any]) -> dict[str, float]:
