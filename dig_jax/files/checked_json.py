@@ -1,4 +1,4 @@
-"""Files of one JSON object with a checksum of the rest of it, for people to read too."""
+"""Files of one JSON object and its checksum, for people to read too."""
 
 import hashlib
 import json
@@ -21,7 +21,8 @@ def write_checked(
     path: AnyPath, values: Mapping[str, Any], *, sort_keys: bool = False
 ) -> None:
     """Write a JSON object, which has entries, with its checksum behind the others."""
-    assert values and CHECKSUM not in values, values
+    assert values, "an object without entries"
+    assert CHECKSUM not in values, values
     text = json.dumps(values, indent=2, sort_keys=sort_keys)
     digest = sha256_of(json.loads(text))  # as it will be read
     write_whole(path, f'{text[:-2]},\n  "{CHECKSUM}": "{digest}"\n}}\n')

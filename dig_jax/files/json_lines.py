@@ -22,7 +22,7 @@ from dig_jax.files.reading import UNREADABLE, parse_object
 _BEFORE, _DIGITS, _AFTER = b', "crc32": "', 8, b'"}'
 _END_BYTES = len(_BEFORE) + _DIGITS + len(_AFTER)
 _MAX_WRONG = 2
-"""Of the bytes around a checksum, so that a flipped bit does not hide that it is one."""
+"""Of the bytes around a checksum: a flipped bit does not hide that it is one."""
 _told: set[tuple[str, int]] = set()
 """Damage that this process has warned of: files are read again and again."""
 
@@ -37,7 +37,8 @@ class _Line(NamedTuple):
 def to_line(record: Mapping[str, Any]) -> str:
     """A record as a line with its checksum, which follows the last of its entries."""
     text = json.dumps(record)
-    assert len(text) > 2 and "crc32" not in record, text
+    assert record, "a record without entries"
+    assert "crc32" not in record, text
     return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}\n'
 
 

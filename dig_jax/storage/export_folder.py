@@ -16,9 +16,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dig_jax.errors import InputError
+from dig_jax.files.checked_json import sha256_of
 from dig_jax.files.paths import AnyPath, open_path, read_text, write_whole
 from dig_jax.interfaces import Params
-from dig_jax.storage.checkpoint_record import sha256_of, unflatten
+from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.fingerprint import named_leaves
 
 SCHEMA = 1

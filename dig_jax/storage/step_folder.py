@@ -9,8 +9,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from dig_jax.errors import InputError
-from dig_jax.storage.checkpoint_record import SCHEMA, describe_array, sha256_of
+from dig_jax.storage.checkpoint_record import SCHEMA, describe_array
 from dig_jax.storage.fingerprint import fingerprints
+from dig_jax.storage.meta_file import read_meta_file
 from dig_jax.storage.orbax_manners import quiet_orbax
 
 
@@ -31,15 +32,9 @@ def read_record(folder: epath.Path, what: str) -> dict:
     """
     record, reason = {}, None
     try:
-        with quiet_orbax():
-            saved = ocp.JsonCheckpointHandler().restore(
-                folder / "meta", args=ocp.args.JsonRestore()
-            )
-        record = saved["record"]
-        if saved["sha256"] != sha256_of(record) or str(record["step"]) != folder.name:
-            reason = "meta does not match its checksum or its folder"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"meta cannot be read ({short(error)})"
+        record = read_meta_file(folder)
+    except InputError as error:
+        reason = str(error).rstrip(".")
     _raise_if_damaged(reason)
     if (schema := record.get("schema")) != SCHEMA:
         raise InputError(

@@ -20,7 +20,7 @@ from dig_jax.training.step import StepMetrics
 STEPS_IN_FLIGHT = 3
 MAX_BAD_STEPS = 10
 PARTIAL = "steps_averaged"
-"""In a line whose means leave out steps of an earlier start, the number of the others."""
+"""In a line whose means leave out steps of an earlier start: of how many they are."""
 
 Count: TypeAlias = int | Int[Array, ""]
 

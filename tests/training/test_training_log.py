@@ -1,5 +1,7 @@
 """Lines of metrics of a run that goes on between two of them."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dig_jax.options import TrainingOptions
@@ -16,7 +18,8 @@ def lines_from(start, workdir, num_steps=12):
         numbers = dict.fromkeys(("grad_norm", "update_norm"), np.float32(1))
         levels = dict.fromkeys(("noise_level_loss", "noise_level_images"), np.ones(2))
         loss = np.float32(step)
-        log.add(step, {"loss": loss, "bad_steps": 0, **numbers, **levels}, 0)
+        metrics = {"loss": loss, "bad_steps": np.int32(0), **numbers, **levels}
+        log.add(step, jax.tree.map(jnp.asarray, metrics), 0)
     log.finish()
     writer.close()
     lines = read_metrics(workdir)
