@@ -11,8 +11,9 @@ from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
+from dig_jax.comparison.points import read_points
 from dig_jax.experiment import differing_keys
-from dig_jax.files.paths import AnyPath, read_text, write_whole
+from dig_jax.files.paths import AnyPath, write_whole
 from dig_jax.reporting.metric_writer import read_metrics
 
 # Forward, and backward with respect to activations and to weights.
@@ -65,8 +66,7 @@ def _variant_record(
     runs = []
     for seed in plan.options.seeds:
         folder = workdir / "runs" / f"{variant.name}-{seed}"
-        if (folder / "points.json").is_file():
-            points = json.loads(read_text(folder / "points.json"))
+        if points := read_points(folder):
             runs.append(
                 {
                     "seed": seed,
