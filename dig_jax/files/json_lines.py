@@ -21,7 +21,7 @@ from dig_jax.files.reading import UNREADABLE, parse_object
 
 _BEFORE, _DIGITS, _AFTER = b', "crc32": "', 8, b'"}'
 _END_BYTES = len(_BEFORE) + _DIGITS + len(_AFTER)
-_MAX_WRONG = 2
+_MAX_WRONG = 1
 """Of the bytes around a checksum: a flipped bit does not hide that it is one."""
 _told: set[tuple[str, int]] = set()
 """Damage that this process has warned of: files are read again and again."""
