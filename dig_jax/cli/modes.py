@@ -6,6 +6,7 @@ Each imports what it needs when it is called: `--help` and a wrong flag need non
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from dig_jax.cli.command_line import step_of, workdir_of
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.files.paths import is_remote, open_path, open_workdir
+from dig_jax.files.shown import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +158,7 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
     print(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
-        f"  python {script} --num_images=16 --out=samples.png"
+        f"  python {shlex.quote(script)} --num_images=16 --out=samples.png"
     )
     return EXIT_DONE
 
@@ -310,8 +312,12 @@ def _find_or_draw(
 
     wanted, samples = sampler.options.num_images, workdir / SAMPLES
     if samples.is_file():
-        found, theirs = read_samples(samples)
-        if theirs == provenance and len(found.images) >= wanted:
+        try:
+            found, theirs = read_samples(samples)
+        except InputError as error:
+            print(f"{printable(error)} Its images are drawn again.")
+            found, theirs = None, {}
+        if found and theirs == provenance and len(found.images) >= wanted:
             print(f"Scoring {samples}, drawn before.")
             return found.images[:wanted]
     shape = run.experiment.backbone.image_shape

@@ -14,6 +14,7 @@ from dig_jax.comparison.plots import plot_comparison
 from dig_jax.comparison.points import read_points
 from dig_jax.experiment import differing_keys
 from dig_jax.files.paths import AnyPath, write_whole
+from dig_jax.files.shown import in_markdown
 from dig_jax.reporting.metric_writer import read_metrics
 
 # Forward, and backward with respect to activations and to weights.
@@ -234,7 +235,10 @@ def _differences(record: dict[str, Any]) -> str:
     lines = []
     for variant in record["variants"]:
         if variant["name"] != record["reference"]:
-            told = [f"{key} {value!r}" for key, value in variant["differs"].items()]
+            told = [
+                in_markdown(f"{key} {value!r}")
+                for key, value in variant["differs"].items()
+            ]
             lines.append(f"- {variant['name']}: {', '.join(told) or 'nothing'}")
     return "\n".join(lines)
 
@@ -299,4 +303,5 @@ def _table(head: Iterable[str], rows: list[list[str]], left: int = 1) -> str:
     """A Markdown table; columns after the first `left` are right-aligned."""
     head = list(head)
     rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+    shown = [[in_markdown(cell) for cell in row] for row in (head, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (shown[0], rule, *shown[1:]))

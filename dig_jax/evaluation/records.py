@@ -8,8 +8,17 @@ import numpy as np
 
 from dig_jax.files.json_lines import append_line, read_lines
 from dig_jax.files.paths import AnyPath, make_folder
+from dig_jax.files.shown import LINE_END, printable
 
 SCHEMA = 2
+
+_DRAWN = {"checkpoint_step", "solver", "num_steps", "function_evaluations"} | {
+    "parameters",
+    "labels",
+    "seed",
+    "guidance",
+}
+"""What is said of images that dig_jax drew."""
 
 HIGHER_IS_BETTER = ("label_accuracy", "precision", "recall", "inception_score")
 
@@ -106,12 +115,12 @@ def format_record(record: Mapping[str, Any]) -> str:
         rows.append((name, _format(score["value"], score.get("std")), real))
     width, middle = (max(len(row[i]) for row in rows) for i in (0, 1))
     table = [f"  {a:<{width}}  {b:>{middle}}  {c}".rstrip() for a, b, c in rows]
-    return "\n".join([*_headline(record), *table])
+    return printable("\n".join([*_headline(record), *table]), keep=LINE_END)
 
 
 def _headline(record: Mapping[str, Any]) -> list[str]:
     samples, real, features = (record[k] for k in ("samples", "real", "features"))
-    if "solver" in samples:
+    if samples.keys() >= _DRAWN:
         seeds = samples["seed"]
         seeded = f"seed {seeds}" if isinstance(seeds, int) else f"seeds {seeds}"
         drawn = (
@@ -123,7 +132,7 @@ def _headline(record: Mapping[str, Any]) -> list[str]:
         if samples["guidance"] != 1:
             drawn = drawn[:-1] + f"; guidance {samples['guidance']})"
     elif "samples_digest" in samples:
-        drawn = f"from a file ({samples['samples_digest'][:16]})"
+        drawn = f"from a file ({str(samples['samples_digest'])[:16]})"
     else:
         drawn = "of unknown origin"
     against = (

@@ -5,6 +5,7 @@ sampler reads nothing else); `checked_steps` keeps them.
 """
 
 import os
+import shlex
 
 from absl import logging
 from etils import epath
@@ -42,7 +43,7 @@ class Checkpoints:
             read_only=read_only,
             what="checkpoint",
             advice="Train first: python -m dig_jax.main --mode=train --config=FILE "
-            f"--workdir={epath.Path(directory).parent}",
+            + shlex.quote(f"--workdir={epath.Path(directory).parent}"),
         )
         self._passed_over: set[int] = set()  # damaged steps newer than the restored one
 
