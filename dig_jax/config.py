@@ -10,6 +10,7 @@ import copy
 import inspect
 import json
 import runpy
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,18 @@ from ml_collections import ConfigDict
 from pydantic import PositiveInt
 
 from dig_jax.errors import InputError
-from dig_jax.files.paths import AnyPath, open_path, read_text, write_whole
+from dig_jax.files.checked_json import read_sound, write_checked
+from dig_jax.files.paths import AnyPath, open_path
+from dig_jax.files.reading import parse_object
 from dig_jax.keys import call_with_section
 from dig_jax.options import SECTIONS
 
 T = TypeVar("T")
+CONFIG_FILE = "config.json"
+RESTORE = (
+    "Delete it, and it is written again from the run's checkpoint; or, if you changed "
+    "it on purpose, delete its line of the checksum, sha256."
+)
 
 
 def load_config_file(path: str) -> ConfigDict:
@@ -93,23 +101,20 @@ def load_run_config(workdir: str | AnyPath) -> ConfigDict:
     Raises:
         InputError: There is no run, or its config.json cannot be read.
     """
-    path = open_path(workdir) / "config.json"
+    path = open_path(workdir) / CONFIG_FILE
     if not path.is_file():
         raise InputError(
-            f"No run in {workdir}: config.json is missing. Train one with "
-            f"`python -m dig_jax.main --config=FILE --workdir={workdir}`."
+            f"No run in {workdir}: config.json is missing. Train one with `python -m "
+            f"dig_jax.main --config=FILE {shlex.quote(f'--workdir={workdir}')}`."
         )
-    try:
-        config = config_from_json(read_text(path))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not a configuration: {error}.") from error
+    config = config_of(read_sound(path, "is not a configuration", RESTORE))
     return check_sections(config, str(path))
 
 
 def save_run_config(config: ConfigDict, workdir: str | AnyPath) -> None:
-    """Write config.json into a workdir, whole or not at all."""
-    path = open_path(workdir) / "config.json"
-    write_whole(path, config_to_json(config) + "\n")
+    """Write config.json into a workdir, whole or not at all, with a checksum."""
+    path = open_path(workdir) / CONFIG_FILE
+    write_checked(path, config.to_dict(), sort_keys=True)
 
 
 def config_to_json(config: ConfigDict) -> str:
@@ -119,15 +124,17 @@ def config_to_json(config: ConfigDict) -> str:
 
 def config_from_json(text: str) -> ConfigDict:
     """A configuration from JSON text; lists become tuples, as in config files."""
+    return config_of(parse_object(text.encode()))
+
+
+def config_of(values: Mapping[str, Any]) -> ConfigDict:
+    """A configuration from a JSON object; lists become tuples, as in config files."""
 
     def as_tuples(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: as_tuples(v) for key, v in value.items()}
-        return tuple(value) if isinstance(value, list) else value
+        return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
-    values = json.loads(text)
-    if not isinstance(values, dict):
-        raise TypeError(f"it must be a JSON object, got {type(values).__name__}")
     return ConfigDict(as_tuples(values))
 
 
@@ -146,7 +153,13 @@ def check_sections(config: ConfigDict, origin: str) -> ConfigDict:
             )
             + "."
         )
-    if not isinstance(config.seed, int) or config.seed < 0:
+    for name in SECTIONS:
+        if not isinstance(config[name], ConfigDict):
+            raise InputError(
+                f"Section {name} of {origin} must have keys, got "
+                f"{type(config[name]).__name__}."
+            )
+    if type(config.seed) is not int or config.seed < 0:
         raise InputError(f"seed must be a whole number from 0 on, got {config.seed!r}.")
     return config
 

@@ -27,6 +27,7 @@ from dig_jax.errors import (
     InputError,
     NonFiniteError,
 )
+from dig_jax.files.shown import LINE_END, printable
 from dig_jax.versions import check_versions
 
 
@@ -56,7 +57,7 @@ def _explain(error: BaseException) -> int:
         BaseException: The error itself, if nobody foresaw it.
     """
     if (needed := device_error(error)) is not None:
-        print(f"error: {needed}", file=sys.stderr)
+        print(f"error: {printable(needed, keep=LINE_END)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     if (peer := peer_error(error)) is not None:
         print(f"peer failure: {peer}", file=sys.stderr)
@@ -69,7 +70,7 @@ def _explain(error: BaseException) -> int:
     match error:
         case InputError() | CheckpointCorruptError() | OSError():
             # OSError: a full disk, a folder that may not be written.
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error, keep=LINE_END)}", file=sys.stderr)
             return EXIT_BAD_INPUT
         case NonFiniteError():
             print(f"not finite: {error}", file=sys.stderr)

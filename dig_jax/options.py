@@ -22,7 +22,14 @@ from dig_jax.keys import (
 )
 
 GradientDType: TypeAlias = Literal["float32", "bfloat16"]
-ImageSize: TypeAlias = PositiveInt | tuple[PositiveInt, PositiveInt]
+MAX_SIDE, MAX_COUNT, MAX_BATCH = 4096, 10**8, 10**6
+"""Of an image in pixels, of images, and of images at a time: arrays of so many are made
+before anything is computed."""
+Side: TypeAlias = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+ImageSize: TypeAlias = Side | tuple[Side, Side]
+ImageCount: TypeAlias = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+BatchSize: TypeAlias = Annotated[int, Field(gt=0, le=MAX_BATCH)]
+SolverSteps: TypeAlias = Annotated[int, Field(gt=0, le=MAX_BATCH)]
 CoarseTargets: TypeAlias = Literal["unit_variance", "average"]
 LossSpace: TypeAlias = Literal["eps", "x0", "v", "flow", "edm", "min_snr"]
 Network: TypeAlias = Literal["inception", "classifier"]
@@ -181,9 +188,7 @@ class OptimizerOptions:
 class TrainingOptions:
     """How long a run trains, and what it writes on the way."""
 
-    batch_size: PositiveInt = learning(
-        128, "Images in a global batch, over all devices."
-    )
+    batch_size: BatchSize = learning(128, "Images in a global batch, over all devices.")
     # With the cosine schedule it also has bits: the training's environment notes it.
     num_steps: PositiveInt = harmless(500_000, "Steps of the whole run.")
     microbatch: NonNegativeInt = rounding_step(
@@ -214,7 +219,7 @@ class TrainingOptions:
     sample_every: NonNegativeInt = harmless(
         10_000, "Steps between two pictures of samples; 0: at the end alone."
     )
-    samples_per_class: PositiveInt = harmless(
+    samples_per_class: BatchSize = harmless(
         10, "Images of each class in such a picture."
     )
     checkpoint_every: PositiveInt = harmless(
@@ -226,7 +231,7 @@ class TrainingOptions:
         "Steps between two evaluations, as the evaluation section says; the last step "
         "has one too. 0: never.",
     )
-    evaluate_images: PositiveInt = harmless(1000, "Images drawn for one.")
+    evaluate_images: ImageCount = harmless(1000, "Images drawn for one.")
     keep_best: str = harmless(
         "",
         "Score by which the best evaluated checkpoint is kept too, without its number "
@@ -255,7 +260,7 @@ class SampleOptions:
     """How images are drawn."""
 
     solver: str = drawing("euler_maruyama", "Entry of SOLVERS.")
-    num_steps: PositiveInt = drawing(
+    num_steps: SolverSteps = drawing(
         1000, "Steps of the solver; for dpm_solver the evaluations of the network."
     )
     order: Literal[1, 2, 3] | None = drawing(
@@ -303,7 +308,7 @@ class SampleOptions:
         "Relative width of the average of the parameters, made after training from a "
         "run's post-hoc EMA; None for the average that the run kept.",
     )
-    num_images: PositiveInt = harmless(
+    num_images: ImageCount = harmless(
         100, "How many to draw; fewer are the first of more."
     )
     labels: str | int | tuple[int, ...] = drawing(
@@ -313,7 +318,7 @@ class SampleOptions:
         "turn: a tuple, or text such as 0,3,5.",
     )
     seed: NonNegativeInt = drawing(0, "The same seed gives the same images.")
-    batch_size: PositiveInt = harmless(
+    batch_size: BatchSize = harmless(
         64, "Images in one call of the device; changes no image."
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from dig_jax.config import load_run_config
+from dig_jax.config import config_of
 from dig_jax.devices.sharding import replicated
 from dig_jax.errors import InputError
 from dig_jax.evaluation.score_run import create_evaluator, score_run
@@ -28,6 +28,7 @@ from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
 from dig_jax.storage.fingerprint import fingerprints, named_leaves
 from dig_jax.storage.posthoc_ema import solve_posthoc_ema
+from dig_jax.storage.run_config import restore_run_config
 from dig_jax.training.storage import BEST
 
 
@@ -190,7 +191,7 @@ def load(
     """
     workdir = open_workdir(workdir)
     manifest = read_manifest(workdir) if is_export(workdir) else None
-    saved = load_run_config(workdir)
+    saved = restore_run_config(workdir, write=False)
     if config is not None:
         check_same_run(saved, config, workdir)
     experiment = create_experiment(saved if config is None else config)
@@ -223,6 +224,9 @@ def load(
                 "training.evaluate_every, or name a step."
             )
     with Checkpoints(folder, read_only=True) as checkpoints:
+        meta = checkpoints.read_meta(step)
+        if isinstance(meta.get("config"), dict):
+            check_same_run(config_of(meta["config"]), experiment.config, workdir)
         params, found, _ = checkpoints.restore_ema(abstract, step)
     return Run(experiment, params, found, mesh, workdir=workdir)
 

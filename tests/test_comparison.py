@@ -13,6 +13,7 @@ from dig_jax.comparison import measure
 from dig_jax.comparison import run as comparison_run
 from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import create_plan, match_width
+from dig_jax.comparison.points import read_points
 from dig_jax.comparison.report import comparison_record, format_comparison
 from dig_jax.comparison.run import compare, with_equal_seconds
 from dig_jax.config import CompareOptions, read_comparison, read_config_file, vary
@@ -69,7 +70,7 @@ def compared(data_dir, tmp_path_factory):
 
 
 def points_of(workdir, run):
-    return json.loads((workdir / "runs" / run / "points.json").read_text())
+    return read_points(workdir / "runs" / run)
 
 
 def test_variants_that_are_the_same_end_the_same(compared):
@@ -255,3 +256,26 @@ def test_a_score_that_is_not_taken_cannot_be_plotted(compared, tmp_path):
     config.compare.quality = "fid"
     with pytest.raises(InputError, match=r"'fid'.*Available: frechet_pixels"):
         compare(read_comparison(config), tmp_path)
+
+
+def test_a_run_without_a_sound_end_goes_on_from_its_last_good_checkpoint(
+    compared, tmp_path
+):
+    """Killed in its last save; and a flipped digit among its scores."""
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    killed, flipped = (tmp_path / "runs" / f"{name}-0" for name in ("twin", "other"))
+    (killed / "checkpoints" / "4" / "commit_success.txt").unlink()
+    damaged = next((flipped / "checkpoints" / "4" / "train" / "d").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    text = (flipped / "points.json").read_text()
+    value = f'"frechet_pixels": {points_of(workdir, "other-0")["2"]["frechet_pixels"]}'
+    assert text.count(value) == 1
+    changed = value[:-1] + ("1" if value[-1] != "1" else "2")
+    (flipped / "points.json").write_text(text.replace(value, changed))
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    for run in ("twin-0", "other-0"):
+        again, before = points_of(tmp_path, run), points_of(workdir, run)
+        for step in ("2", "4"):
+            assert again[step]["frechet_pixels"] == before[step]["frechet_pixels"]
+            assert again[step]["noise_levels"] == before[step]["noise_levels"]

@@ -333,3 +333,22 @@ def test_progress_knows_the_steps_that_are_left_at_their_default(
     assert command_line.main([file, workdir]) == EXIT_DONE
     said = capsys.readouterr()
     assert re.search(r"step +1/500000 ", said.err)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.image_size", 10**6),
+        ("data.image_size", (10**6, 8)),
+        ("sample.num_images", 10**12),
+        ("sample.num_steps", 10**12),
+        ("training.evaluate_images", 10**12),
+        ("training.batch_size", 10**12),
+    ],
+)
+def test_shapes_that_no_memory_holds_are_refused_by_their_key(key, value):
+    config = load_config_file(DIGITS)
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f"{key}.* less than or equal to"):
+        create_experiment(config)

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict, config_flags
 from dig_jax.cli.flag_table import FLAGS, define_flags
 from dig_jax.config import (
     check_sections,
-    load_run_config,
     read_config_file,
 )
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.storage.run_config import restore_run_config
 
 VALUE_KINDS = {
     bool: "true or false",
@@ -47,7 +47,8 @@ def parse(
         options.mode == "evaluate" and not options.samples
     )
     if of_run:
-        config = _override(load_run_config(workdir_of(options)), about_config)
+        written = restore_run_config(workdir_of(options), write=True)
+        config = _override(written, about_config)
     elif file is not None:
         config = read_config_file(file)
         tables = options.mode == "summary" and "tables" in config
@@ -57,7 +58,8 @@ def parse(
     elif (
         options.mode in ("summary", "stats", "evaluate", "compile") and options.workdir
     ):
-        config = _override(load_run_config(workdir_of(options)), about_config)
+        written = restore_run_config(workdir_of(options), write=True)
+        config = _override(written, about_config)
     else:
         raise InputError(
             "--config=FILE is needed: a Python file with get_config(), such as "

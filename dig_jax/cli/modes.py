@@ -6,6 +6,7 @@ Each imports what it needs when it is called: `--help` and a wrong flag need non
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,7 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
     print(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
-        f"  python {script} --num_images=16 --out=samples.png"
+        f"  python {shlex.quote(script)} --num_images=16 --out=samples.png"
     )
     return EXIT_DONE
 

@@ -11,8 +11,12 @@ import numpy as np
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.costs.compiled_step import find_memory
 from dig_jax.data.loader import load_batches
+from dig_jax.errors import InputError
 from dig_jax.experiment import complete_section
-from dig_jax.files.paths import AnyPath, read_text, write_whole
+from dig_jax.files.checked_json import read_sound, write_checked
+from dig_jax.files.paths import AnyPath
+from dig_jax.files.reading import readable
+from dig_jax.files.shown import printable
 from dig_jax.training.setup import TrainingSetup
 
 ROUNDS = 5
@@ -46,10 +50,8 @@ def measure_speeds(
     """
     path = workdir / "speed.json"
     identity = identity_of(plan)
-    if path.is_file():
-        saved = json.loads(read_text(path))
-        if _completed(saved["identity"]) == identity:
-            return {name: Speed(**speed) for name, speed in saved["speeds"].items()}
+    if path.is_file() and (kept := _read_speeds(path, identity, say)) is not None:
+        return kept
     steps = {}
     for variant in plan.variants:
         say(f"measuring  {variant.name}: compiling")
@@ -72,8 +74,24 @@ def measure_speeds(
         "identity": identity,
         "speeds": {name: speed._asdict() for name, speed in speeds.items()},
     }
-    write_whole(path, json.dumps(record, indent=1))
+    write_checked(path, record)
     return speeds
+
+
+def _read_speeds(
+    path: AnyPath, identity: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Speed] | None:
+    """Speeds that were measured of the same; None if damaged, which is said."""
+    what = "does not hold measured speeds"
+    try:
+        saved = read_sound(path, what, "They are measured again.")
+        with readable(path, what, "They are measured again."):
+            if _completed(saved["identity"]) != identity:
+                return None
+            return {name: Speed(**speed) for name, speed in saved["speeds"].items()}
+    except InputError as error:
+        say(printable(error))
+        return None
 
 
 class _TimedStep:

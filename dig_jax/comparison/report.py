@@ -11,9 +11,12 @@ from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
+from dig_jax.comparison.points import read_points
 from dig_jax.evaluation import real_of
 from dig_jax.experiment import differing_keys
-from dig_jax.files.paths import AnyPath, read_text, write_whole
+from dig_jax.files.paths import AnyPath, write_whole
+from dig_jax.files.shown import in_markdown
+from dig_jax.reporting.metric_writer import read_metrics
 
 # Forward, and backward with respect to activations and to weights.
 PASSES_A_STEP = 3
@@ -65,8 +68,7 @@ def _variant_record(
     runs = []
     for seed in plan.options.seeds:
         folder = workdir / "runs" / f"{variant.name}-{seed}"
-        if (folder / "points.json").is_file():
-            points = json.loads(read_text(folder / "points.json"))
+        if points := read_points(folder):
             runs.append(
                 {
                     "seed": seed,
@@ -234,7 +236,10 @@ def _differences(record: dict[str, Any]) -> str:
     lines = []
     for variant in record["variants"]:
         if variant["name"] != record["reference"]:
-            told = [f"{key} {value!r}" for key, value in variant["differs"].items()]
+            told = [
+                in_markdown(f"{key} {value!r}")
+                for key, value in variant["differs"].items()
+            ]
             lines.append(f"- {variant['name']}: {', '.join(told) or 'nothing'}")
     return "\n".join(lines)
 
@@ -288,11 +293,7 @@ def _reference(record: dict[str, Any]) -> dict[str, Any]:
 
 def _last_diversity(folder: AnyPath) -> list[float | None]:
     """Feature diversity after each block where it was last written."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    for line in reversed(read_text(path).splitlines()):
-        metrics = json.loads(line)
+    for metrics in reversed(read_metrics(folder)):
         names = sorted(n for n in metrics if n.startswith("feature_diversity/"))
         if names:
             return [metrics[name] for name in names]
@@ -303,4 +304,5 @@ def _table(head: Iterable[str], rows: list[list[str]], left: int = 1) -> str:
     """A Markdown table; columns after the first `left` are right-aligned."""
     head = list(head)
     rule = ["---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+    shown = [[in_markdown(cell) for cell in row] for row in (head, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (shown[0], rule, *shown[1:]))

@@ -1,6 +1,5 @@
 """The loop over all runs of a comparison; goes on where it stopped."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,8 +17,9 @@ from dig_jax.comparison.plan import (
     evaluation_steps,
     with_num_steps,
 )
+from dig_jax.comparison.points import read_points, write_points
 from dig_jax.comparison.report import write_report
-from dig_jax.config import Comparison, config_from_json, read_comparison
+from dig_jax.config import Comparison, config_of, read_comparison
 from dig_jax.data.loader import read_all
 from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
@@ -27,17 +27,20 @@ from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.evaluation import Evaluator, flat_scores
 from dig_jax.evaluation.score_run import score_drawn
 from dig_jax.experiment import Experiment, complete_config, open_dataset
-from dig_jax.files.paths import AnyPath, make_folder, read_text, write_whole
+from dig_jax.files.checked_json import read_sound, write_checked
+from dig_jax.files.paths import AnyPath, make_folder
 from dig_jax.interfaces import Params
 from dig_jax.reporting.progress import Progress
 from dig_jax.run import Run, load
 from dig_jax.sampling.drawing import SAMPLES, Drawing
 from dig_jax.sampling.sampler import Sampler
+from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.training.loop import TrainingRun
 
 # Held-out images are noised by this key, the same for every variant and seed.
 HELD_OUT_SEED = 20
 MAX_HELD_OUT = 1024
+_ADVICE = "Delete it, if you know that the runs beside it are of this comparison."
 LOSS_SPACES = ("eps", "x0")
 
 
@@ -76,17 +79,37 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
 
 def _train(experiment: Experiment, folder: AnyPath, told: str) -> int | None:
     """Train a run to its end; its exit code if it was stopped before."""
-    if _is_trained(experiment, folder):
-        return None
     run = TrainingRun(experiment, folder)
+    if _is_trained(run, folder):
+        return None
     with _RunProgress(run.options.num_steps, description=told) as progress:
         code = run.train(progress)
-    return None if _is_trained(experiment, folder) else code
+    return None if _is_trained(run, folder) else code
 
 
-def _is_trained(experiment: Experiment, folder: AnyPath) -> bool:
-    last = experiment.training.num_steps
-    return (folder / "checkpoints" / str(last)).is_dir()
+def _is_trained(run: TrainingRun, folder: AnyPath) -> bool:
+    """Whether the last checkpoint, and each that is not scored yet, can be read.
+
+    One that cannot is deleted with those after it: training goes on from before it.
+    """
+    directory, last = folder / "checkpoints", run.options.num_steps
+    if not directory.is_dir():
+        return False
+    like, scored = run.setup.programs.abstract_state, read_points(folder)
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        done = checkpoints.latest_step() or 0
+        damaged = [
+            step
+            for step in evaluation_steps(run.setup.experiment)
+            if step <= done
+            and (step == last or str(step) not in scored)
+            and not checkpoints.is_sound(step, like)
+        ]
+    if damaged:
+        keep = run.options.keep_checkpoints
+        with Checkpoints(directory, keep=keep) as checkpoints:
+            checkpoints.delete_from(min(damaged))
+    return done >= last and not damaged
 
 
 class _RunProgress(Progress):
@@ -109,15 +132,14 @@ class _Evaluator:
 
     def evaluate(self, seed: int, folder: AnyPath) -> None:
         """Score every checkpoint of a run that is not scored yet: points.json."""
-        path = folder / "points.json"
-        points = json.loads(read_text(path)) if path.is_file() else {}
+        points = read_points(folder)
         for step in evaluation_steps(self._experiment):
             if str(step) in points:
                 continue
             config = self._variant.seeded(seed).config
             run = load(folder, step=step, config=config)
             points[str(step)] = self._evaluate(run, folder)
-            write_whole(path, json.dumps(points, indent=1))
+            write_points(folder, points)
 
     def _evaluate(self, run: Run, folder: AnyPath) -> dict[str, Any]:
         if self._sampler is None or self._scorer is None:
@@ -198,7 +220,8 @@ def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     """
     path = workdir / "config.json"
     if path.is_file():
-        before = read_comparison(config_from_json(read_text(path)))
+        what = "does not hold the configuration of a comparison"
+        before = read_comparison(config_of(read_sound(path, what, _ADVICE)))
         options = replace(
             before.options,
             seeds=comparison.options.seeds,
@@ -213,10 +236,10 @@ def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
                 f"{workdir} holds another comparison (its config.json differs in more "
                 f"than seeds and added variants). Use another --workdir."
             )
-    write_whole(path, json.dumps(comparison.written, indent=1))
+    write_checked(path, comparison.written)
 
 
 def _last_score(folder: AnyPath, quality: str) -> str:
-    points = json.loads(read_text(folder / "points.json"))
+    points = read_points(folder)
     last = points[max(points, key=int)]
     return f"{quality} {last[quality]:.4f}"

@@ -6,6 +6,7 @@ ImageNet are also read as TFDS itself prepares them.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Literal
 
 from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
@@ -235,7 +236,7 @@ def _say_how_to_prepare(name: str, data_dir: str, options: str) -> str:
     folder = "FOLDER" if is_remote else data_dir
     words = [
         f"python -m dig_jax.prepare {name} --source=FILE_OR_FOLDER",
-        f"--data_dir={folder}" if folder else "",
+        shlex.quote(f"--data_dir={folder}") if folder else "",
         options,
     ]
     copy = f"and copy what is then in FOLDER to {data_dir}\n" if is_remote else ""

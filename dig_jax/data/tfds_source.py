@@ -9,8 +9,8 @@ from __future__ import annotations
 import bisect
 import io
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from jaxtyping import Int64
 from dig_jax.data.damage import DamagedRecordError
 from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
+from dig_jax.files.paths import is_remote
+from dig_jax.files.reading import read_json, readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,11 +46,18 @@ def open_prepared(path: epath.Path | Path) -> tfds.core.DatasetBuilder:
 
     file = epath.Path(path) / "features.json"
     if file.exists():
-        try:
-            _check_features(json.loads(file.read_text()))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{file} cannot be read: {error}.") from error
-    return tfds.builder_from_directory(path)
+        with readable(file, "cannot be read"):
+            _check_features(read_json(file, "cannot be read"))
+    with _door_to(path):
+        return tfds.builder_from_directory(path)
+
+
+def _door_to(path: epath.Path | Path) -> AbstractContextManager[None]:
+    """Turns whatever TFDS raises of a folder's files into an InputError."""
+    if is_remote(path):  # whose errors are explained as those of a bucket
+        return nullcontext()
+    what = "is no data set that can be read"
+    return readable(path, what, "Prepare it again.", (Exception,))
 
 
 def _check_features(value: Any) -> None:
@@ -95,6 +104,18 @@ class TFDSSource:
         may_flip: bool = True,
         max_kept_bytes: int = MAX_KEPT_BYTES,
     ):
+        with _door_to(builder.data_path):
+            self._open(name, builder, split, transform, may_flip, max_kept_bytes)
+
+    def _open(
+        self,
+        name: str,
+        builder: tfds.core.DatasetBuilder,
+        split: str,
+        transform: str,
+        may_flip: bool,
+        max_kept_bytes: int,
+    ) -> None:
         info = builder.info
         features: Any = info.features  # A FeaturesDict, declared as something wider.
         metadata = _read_metadata(builder)
@@ -102,7 +123,7 @@ class TFDSSource:
         self.split = split
         self.may_flip = may_flip
         self.transform: str = metadata.get("transform", transform)
-        self._label_counts: dict[str, list[int]] = metadata.get("label_counts", {})
+        self._label_counts = _check_counts(metadata.get("label_counts", {}))
         self._places = _open_places(name, builder, split)
         self._records = _open_split(builder, split)
         self._is_remote = "://" in str(builder.data_path)
@@ -125,7 +146,24 @@ class TFDSSource:
         )
         num_bytes = len(self) * int(np.prod(self.image_shape))
         self._keeps = num_bytes <= max_kept_bytes
+        if not self._is_remote and len(self):
+            self._check_names(features)
         self._kept: dict[int, Mapping[str, Any]] = {}
+
+    def _check_names(self, features: Any) -> None:
+        """Raise ValueError where records have other features than features.json says.
+
+        One flipped bit in a name would make a data set one without labels.
+        """
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        try:
+            example = tf_example_pb2.Example.FromString(self._fetch(0))
+        except Exception:  # a damaged record is told when it is asked for
+            return
+        for name in ("image", "label"):
+            if (name in example.features.feature) != (name in features):
+                raise ValueError(f"its records and its features.json differ in {name}")
 
     def __len__(self) -> int:
         return len(self._records)
@@ -303,4 +341,19 @@ class _DecodeBytes:
 def _read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
     """What `dig_jax.prepare` wrote beside the records; nothing if TFDS prepared it."""
     path = builder.data_path / "metadata.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    metadata = read_json(path, "is no metadata of a data set")
+    if not isinstance(metadata.get("transform", ""), str):
+        raise InputError(f"{path} does not tell its transform as text.")
+    return metadata
+
+
+def _check_counts(counts: Any) -> dict[str, list[int]]:
+    """Raise TypeError unless these are numbers of images of each class, by split."""
+    if not isinstance(counts, dict) or not all(
+        isinstance(of_split, list) and all(type(n) is int for n in of_split)
+        for of_split in counts.values()
+    ):
+        raise TypeError("label_counts of its metadata are no counts by split")
+    return counts

@@ -319,7 +319,8 @@ class FeatureScorer:
             check_reference(found, space, reference_set(self._real.source(split)))
         except InputError:
             return None
-        return found
+        # A file of another project would say nothing of its images.
+        return None if found.images == ReferenceSet() else found
 
 
 def reference_set(source: ImageSource) -> ReferenceSet:

@@ -1,12 +1,13 @@
 """Scores as they are kept and shown: eval/scores.jsonl, and tables."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dig_jax.files.paths import AnyPath, append_line, make_folder, read_text
+from dig_jax.files.json_lines import append_line, read_lines
+from dig_jax.files.paths import AnyPath, make_folder
+from dig_jax.files.shown import LINE_END, printable
 from dig_jax.metrics import GREATER_IS_BETTER, feature_families
 from dig_jax.metrics.scores import Score, format_count
 
@@ -14,30 +15,27 @@ SCHEMA = 2
 
 _OF_TEST = "_test"
 _ENTRY = ("value", "num_images", "std", "real", "real_std", "num_real")
+_DRAWN = {"checkpoint_step", "solver", "num_steps", "function_evaluations"} | {
+    "parameters",
+    "labels",
+    "seed",
+    "guidance",
+}
+"""What is said of images that dig_jax drew."""
 
 
 def append_record(workdir: AnyPath, record: Mapping[str, Any]) -> AnyPath:
-    """Add a record to eval/scores.jsonl, one JSON object a line."""
+    """Add a record to eval/scores.jsonl, one JSON object a line with a checksum."""
     path = workdir / "eval" / "scores.jsonl"
     make_folder(path.parent)
-    append_line(path, json.dumps(record))
+    append_line(path, record)
     return path
 
 
 def read_records(workdir: AnyPath) -> list[dict[str, Any]]:
     """The records of eval/scores.jsonl; lines of another schema are left out."""
-    path = workdir / "eval" / "scores.jsonl"
-    if not path.is_file():
-        return []
-    records = []
-    for line in read_text(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # half a line, of a process that was killed
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            records.append(record)
-    return records
+    found = read_lines(workdir / "eval" / "scores.jsonl")
+    return [record for record in found if record.get("schema") == SCHEMA]
 
 
 def flat_scores(record: Mapping[str, Any]) -> dict[str, float]:
@@ -116,12 +114,12 @@ def format_record(record: Mapping[str, Any]) -> str:
         rows.append((name, _format(score["value"], score.get("std")), real))
     width, middle = (max(len(row[i]) for row in rows) for i in (0, 1))
     table = [f"  {a:<{width}}  {b:>{middle}}  {c}".rstrip() for a, b, c in rows]
-    return "\n".join([*_headline(record), *table])
+    return printable("\n".join([*_headline(record), *table]), keep=LINE_END)
 
 
 def _headline(record: Mapping[str, Any]) -> list[str]:
     samples, real, features = (record[k] for k in ("samples", "real", "features"))
-    if "solver" in samples:
+    if samples.keys() >= _DRAWN:
         seeds = samples["seed"]
         seeded = f"seed {seeds}" if isinstance(seeds, int) else f"seeds {seeds}"
         drawn = (
@@ -133,7 +131,7 @@ def _headline(record: Mapping[str, Any]) -> list[str]:
         if samples["guidance"] != 1:
             drawn = drawn[:-1] + f"; guidance {samples['guidance']})"
     elif "samples_digest" in samples:
-        drawn = f"from a file ({samples['samples_digest'][:16]})"
+        drawn = f"from a file ({str(samples['samples_digest'])[:16]})"
     else:
         drawn = "of unknown origin"
     against = (

@@ -132,7 +132,7 @@ def export_run(
         "calling_convention_version": files[SAMPLER].calling_convention_version,
         "versions": package_versions(),
     }
-    write_manifest(out, [*files, PARAMETERS, CONFIG], record)
+    write_manifest(out, [*files, PARAMETERS, CONFIG, SCRIPT, CARD], record)
 
 
 def _prepare_folder(out: AnyPath) -> None:

@@ -8,6 +8,7 @@ import jax
 from dig_jax.evaluation import read_records
 from dig_jax.experiment import FREE_KEYS, Experiment
 from dig_jax.files.paths import AnyPath
+from dig_jax.files.shown import in_markdown
 from dig_jax.options import SampleOptions
 from dig_jax.run import Run
 from dig_jax.sampling.sampler import choose_solver
@@ -57,10 +58,12 @@ def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> st
     backbone = experiment.backbone
     rows, cols, channels = backbone.image_shape
     count = backbone.num_classes
-    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(run, options))
+    facts = "\n".join(
+        f"| {name} | {in_markdown(value)} |" for name, value in _facts(run, options)
+    )
     return CARD.format(
-        name=experiment.backbone_options.name,
-        dataset=experiment.data.name,
+        name=in_markdown(experiment.backbone_options.name),
+        dataset=in_markdown(experiment.data.name),
         rows=rows,
         cols=cols,
         channels="one channel" if channels == 1 else f"{channels} channels",
@@ -109,7 +112,7 @@ def _list_keys(section: str, experiment: Experiment) -> str:
         for key, value in sorted(values.items())
         if key != "name" and f"{section}.{key}" not in FREE_KEYS
     ]
-    name = [f"`{values['name']}`"] if "name" in values else []
+    name = [str(values["name"])] if "name" in values else []
     return ", ".join(name + chosen)
 
 
@@ -119,16 +122,16 @@ def _scores(workdir: AnyPath | None) -> str:
     rows = [row for record in records[-1:] for row in _score_rows(record)]
     if not rows:
         return "None were recorded before the export."
-    samples = records[-1].get("samples") or {}
+    samples = _object(records[-1].get("samples"))
     drawn = [
-        f"{name.replace('_', ' ')} {samples[name]}"
+        f"{name.replace('_', ' ')} {in_markdown(samples[name])}"
         for name in ("checkpoint_step", "solver", "num_steps", "guidance", "seed")
         if samples.get(name) is not None
     ]
-    real = records[-1].get("real") or {}
-    against = f", against {real['dataset']}" if "dataset" in real else ""
+    real = _object(records[-1].get("real"))
+    against = f", against {in_markdown(real['dataset'])}" if "dataset" in real else ""
     lines = [
-        f"Of {records[-1].get('num_images', 'some')} drawn images"
+        f"Of {in_markdown(records[-1].get('num_images', 'some'))} drawn images"
         f"{' (' + ', '.join(drawn) + ')' if drawn else ''}{against}.",
         "",
         "| score | drawn | real test images |",
@@ -138,11 +141,16 @@ def _scores(workdir: AnyPath | None) -> str:
     return "\n".join(lines)
 
 
+def _object(value: Any) -> Mapping[str, Any]:
+    """A JSON object, or an empty one in place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def _score_rows(record: Mapping[str, Any]) -> list[str]:
     rows = []
-    for name, score in (record.get("scores") or {}).items():
+    for name, score in _object(record.get("scores")).items():
         if isinstance(score, dict) and isinstance(score.get("value"), int | float):
             real = score.get("real")
             real = f"{real:.4f}" if isinstance(real, int | float) else ""
-            rows.append(f"| {name} | {score['value']:.4f} | {real} |")
+            rows.append(f"| {in_markdown(name)} | {score['value']:.4f} | {real} |")
     return rows

@@ -24,10 +24,7 @@ def draw_images(
     folder: Path, num_images: int, labels: list[int], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images, uint8 [image, row, col, rgb], and their labels; all labels if none."""
-    record = json.loads((folder / "manifest.json").read_text())["record"]
-    for name, digest in record["files"].items():
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-            sys.exit(f"error: {folder / name} is damaged: copy or export it again.")
+    record = read_record(folder)
     platform, classes = export.default_export_platform(), record["num_classes"]
     if platform not in (known := record["platforms"]):
         sys.exit(f"error: exported for {', '.join(known)}, but this is {platform}.")
@@ -49,6 +46,25 @@ def draw_images(
             sys.exit("error: the network's output is not finite.")
         images.append(np.rint((x + 1) * 127.5).clip(0, 255).astype(np.uint8))
     return np.concatenate(images)[:num_images], wanted[:num_images]
+
+
+def read_record(folder: Path) -> dict:
+    """The manifest's record, after comparing it and each file with its checksum."""
+    path = folder / "manifest.json"
+    errors = OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+    try:
+        whole = json.loads(path.read_text())
+        record, files = whole["record"], whole["record"]["files"]
+        content, expected = json.dumps(record, sort_keys=True).encode(), whole["sha256"]
+        for name in [*files, None]:
+            if hashlib.sha256(content).hexdigest() != expected:
+                raise ValueError(path)
+            if name is not None:
+                path, expected = folder / Path(name).name, files[name]
+                content = path.read_bytes()
+    except errors:
+        sys.exit(f"error: {path} is damaged: copy or export it again.")
+    return record
 
 
 def write_png(path: Path, images: np.ndarray) -> None:

@@ -7,9 +7,7 @@ InputError that names the file.
 
 import contextlib
 import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, NoReturn
 
@@ -17,6 +15,8 @@ import numpy as np
 
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath
+from dig_jax.files.reading import readable
+from dig_jax.files.shown import printable
 
 _MAX_HEADER_BYTES = 10_000
 _MAX_ARRAYS = 1000
@@ -31,25 +31,6 @@ _READ_HEADER = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-# Of a damaged file: nearly all that Python has (RuntimeError is zipfile's word for a
-# password, NotImplementedError for a compression). The errors of networks pass.
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-)
 
 
 class Header(NamedTuple):
@@ -102,7 +83,7 @@ class NpzFile:
 
     def __init__(self, file: Any, place: str) -> None:
         self.place, self._file = place, file
-        with self._explained("is no .npz that can be read"):
+        with readable(self.place, "is no .npz that can be read"):
             self._num_bytes = file.seek(0, 2)
             self._zip = zipfile.ZipFile(file)
             members = self._zip.infolist()
@@ -122,7 +103,7 @@ class NpzFile:
 
     def describe(self) -> str:
         """The names of its arrays, as text to show."""
-        shown = [ascii(name)[1:-1][:40] for name in self.names[:10]]
+        shown = [printable(name)[:40] for name in self.names[:10]]
         more = ["..."] * (len(self.names) > 10)
         return ", ".join(shown + more) or "none"
 
@@ -130,7 +111,7 @@ class NpzFile:
         """Raise InputError if names are damaged or lost: a zip has them, and their
         number, twice.
         """
-        with self._explained("is no .npz that can be read"):
+        with readable(self.place, "is no .npz that can be read"):
             members = self._zip.infolist()
             for member in members:
                 self._zip.open(member).close()
@@ -220,7 +201,7 @@ class NpzFile:
     def _opened(self, name: str) -> Iterator[tuple[IO[bytes], Header]]:
         """The stream of an array's numbers, and what it declares."""
         with (
-            self._explained(f"cannot be read, at {name}"),
+            readable(self.place, f"cannot be read, at {printable(name)}"),
             self._zip.open(f"{name}.npy") as stream,
         ):
             version = np.lib.format.read_magic(stream)
@@ -230,16 +211,6 @@ class NpzFile:
                 stream, max_header_size=_MAX_HEADER_BYTES
             )
             yield stream, Header(shape, dtype, fortran)
-
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except _UNREADABLE as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"{self.place} {what}: {ascii(reason)[1:-1]}.") from error
 
 
 @contextlib.contextmanager

@@ -119,10 +119,11 @@ def written_whole(path: AnyPath) -> Iterator[Path]:
     path = Path(path)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with naming_file(path):
+            yield unfinished
+            with unfinished.open("rb+") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -134,17 +135,15 @@ def write_whole(path: AnyPath, content: str | bytes) -> None:
         unfinished.write_bytes(data)
 
 
-def append_line(path: AnyPath, line: str) -> None:
-    """Add a line to a text file, which is made if it is missing; one writer at a time.
-
-    In a bucket the whole file is written anew.
-    """
-    if is_remote(path):
-        before = read_text(path) if path.exists() else ""
-        write_whole(path, f"{before}{line}\n")
-        return
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
+@contextlib.contextmanager
+def naming_file(path: AnyPath) -> Iterator[None]:
+    """Gives errors that name no file, as that of a full disk, the name of one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def read_text(path: AnyPath) -> str:

@@ -15,6 +15,7 @@ shape is named.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from dig_jax.config import save_run_config
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.files.paths import make_folder, open_path
+from dig_jax.files.shown import LINE_END, printable
 from dig_jax.interop.autoencoder import NAMINGS, read_autoencoder
 from dig_jax.interop.autoencoder import tensors_of as autoencoder_tensors
 from dig_jax.interop.checkpoints import KINDS, backbone_params, official_state_dict
@@ -89,7 +91,7 @@ def convert_backbone(
         f"Converted {len(state)} tensors of {KINDS[name].title}"
         f"{' without its variance' if drop_variance else ''}, {numbers:,} parameters, "
         f"into {out}. Draw with it:\n"
-        f"  python -m dig_jax.main --mode=sample --workdir={out}"
+        f"  python -m dig_jax.main --mode=sample {shlex.quote(f'--workdir={out}')}"
     )
 
 
@@ -155,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(_convert(options, about_config))
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(printable(error, keep=LINE_END), file=sys.stderr)
         return EXIT_BAD_INPUT
     return EXIT_DONE
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from dig_jax.errors import InputError
+from dig_jax.files.shown import printable
+from dig_jax.files.tensors import read_tensors
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -68,12 +69,7 @@ def digest_of(path: Path) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no whole file of safetensors ({error}). Download it again?"
-        ) from error
+    state = read_tensors(path, advice="Download it again?").arrays
     return {
         name: x.astype(np.float32) if _is_floating(x) else x
         for name, x in state.items()
@@ -90,7 +86,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch have errors of their own
-        said = str(error).strip().split("\n")[0]
+        said = printable(str(error).strip().split("\n")[0])
         raise InputError(
             f"{path} is no whole state dict of torch, or would run code: {said}"
         ) from error

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from dig_jax.files.reading import readable
+from dig_jax.files.shown import LINE_END, printable
 from dig_jax.metrics.networks.graph_def import Node, read_graph
 from dig_jax.metrics.networks.inception_weights import (
     BATCH_NORM_EPSILON,
@@ -113,7 +115,8 @@ def read_tensorflow_graph(path: Path) -> StateDict:
     Raises:
         InputError: The file is another graph.
     """
-    nodes = read_graph(path.read_bytes())
+    with readable(path, "is no TensorFlow graph", HOW_TO_GET_WEIGHTS):
+        nodes = read_graph(path.read_bytes())
     weights: StateDict = {}
     for name in conv_shapes():
         scope = tensorflow_scope(name)
@@ -178,7 +181,7 @@ def read_torch_weights(path: Path) -> StateDict:
             if not name.endswith("num_batches_tracked")
         }
     except Exception as error:  # pickle, zip and torch have errors of their own
-        summary = str(error).strip().split("\n")[0]
+        summary = printable(str(error).strip().split("\n")[0])
         raise InputError(f"{path} is no state dict of torch: {summary}") from error
 
 
@@ -232,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         weights_hash = convert(options.source, options.output)
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(printable(error, keep=LINE_END), file=sys.stderr)
         return EXIT_BAD_INPUT
     print(f"Wrote {options.output} (weights {weights_hash}).")
     return EXIT_DONE

@@ -18,6 +18,8 @@ import numpy as np
 from dig_jax.errors import InputError
 from dig_jax.files.npz import Header, NpzFile, any_header, open_npz
 from dig_jax.files.paths import AnyPath, make_folder, written_whole
+from dig_jax.files.reading import parse_object, readable
+from dig_jax.files.shown import printable
 from dig_jax.interfaces import UInt8Images
 from dig_jax.metrics.extraction import FeatureSpace
 from dig_jax.metrics.feature_scores import FeatureSummary, describe_space
@@ -224,31 +226,41 @@ def _own_statistics(npz: NpzFile, arrays: dict[str, np.ndarray]) -> ReferenceSta
     text = npz.read(
         "provenance", any_header, max_bytes=MAX_PROVENANCE_BYTES, limit="of a JSON text"
     )
-    try:
-        described = json.loads(str(text))
+    again = "Make it anew with --mode=stats."
+    with readable(path, "has no readable provenance", again):
+        described = parse_object(str(text).encode())
         digest, schema = described.pop("sha256"), described["schema"]
-        space = FeatureSpace(**described["space"])
-        images, count = ReferenceSet(**described["images"]), int(described["count"])
-        inception_score = described["inception_score"]
-        label_accuracy = described["label_accuracy"]
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} has no readable provenance: {error}.") from error
     if schema != SCHEMA:
         raise InputError(
-            f"{path} is of schema {schema}, this version reads {SCHEMA}. Make it anew "
-            "with --mode=stats."
+            f"{path} is of schema {printable(schema)}, this version reads {SCHEMA}. "
+            f"{again}"
         )
     if _digest(arrays, described) != digest:
         raise InputError(
-            f"{path} is damaged: its arrays are not those that were written. Make it "
-            "anew with --mode=stats."
+            f"{path} is damaged: its arrays are not those that were written. {again}"
         )
-    summary = replace(
-        _summary(path, arrays, space, count),
-        inception_score=None if inception_score is None else tuple(inception_score),
-        label_accuracy=label_accuracy,
-    )
+    with readable(path, "has no readable provenance", again):
+        space = FeatureSpace(**described["space"])
+        images, count = ReferenceSet(**described["images"]), int(described["count"])
+        inception_score = described["inception_score"]
+        summary = replace(
+            _summary(path, arrays, space, count),
+            inception_score=None if inception_score is None else tuple(inception_score),
+            label_accuracy=described["label_accuracy"],
+        )
+        _check_described(summary, images)
     return ReferenceStatistics(summary, images, digest, tuple(arrays))
+
+
+def _check_described(summary: FeatureSummary, images: ReferenceSet) -> None:
+    """Raise TypeError unless what is said of statistics has the types of what is."""
+    space, texts = asdict(summary.space), asdict(images)
+    numbers = (*(summary.inception_score or ()), summary.label_accuracy or 0.0)
+    del space["dim"]
+    if not all(isinstance(text, str) for text in (*space.values(), *texts.values())):
+        raise TypeError("what it says of its images and features is not text")
+    if not all(isinstance(number, float | int) for number in numbers):
+        raise TypeError("its scores are no numbers")
 
 
 def _foreign_statistics(

@@ -5,14 +5,14 @@ it trains, so that a killed start has its line too.
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import logging
 
-from dig_jax.files.paths import AnyPath, is_remote, read_text, write_whole
+from dig_jax.files.json_lines import read_lines, set_damage_aside, to_line
+from dig_jax.files.paths import AnyPath, is_remote, write_whole
 
 FILE_NAME = "goodput.jsonl"
 SECONDS_BETWEEN_WRITES = 5.0
@@ -90,7 +90,10 @@ class GoodputFile:
         self, workdir: AnyPath | None, goodput: Goodput, first_step: int
     ) -> None:
         self._workdir, self._goodput = workdir, goodput
-        self._earlier = [] if workdir is None else read_goodput(workdir)
+        self._earlier = []
+        if workdir is not None:
+            set_damage_aside(workdir / FILE_NAME)
+            self._earlier = read_goodput(workdir)
         self._first_step = self._last_step = first_step
         self._written = -float("inf")
         remote = workdir is not None and is_remote(workdir)
@@ -122,7 +125,7 @@ class GoodputFile:
         self._written = time.monotonic()
         if self._workdir is not None:
             lines = [*self._earlier, self._line(how)]
-            text = "".join(json.dumps(line) + "\n" for line in lines)
+            text = "".join(map(to_line, lines))
             try:
                 write_whole(self._workdir / FILE_NAME, text)
             except OSError as error:  # a run is not lost for want of its bookkeeping
@@ -146,12 +149,9 @@ def read_goodput(workdir: AnyPath) -> list[dict[str, Any]]:
 
     A line that cannot be read is left out.
     """
-    path, lines = workdir / FILE_NAME, []
-    if not path.is_file():
-        return []
-    for text in read_text(path).splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            line = json.loads(text)
+    lines = []
+    for line in read_lines(workdir / FILE_NAME):
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
             numbers = [line["last_step"], line["wall_seconds"]]
             numbers += [line["seconds"].get(kind, 0.0) for kind in KINDS]
             if all(isinstance(number, int | float) for number in numbers):

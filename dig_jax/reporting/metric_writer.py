@@ -1,7 +1,9 @@
 """What a run measures, step by step: metrics.jsonl and TensorBoard events."""
 
-import json
+import contextlib
+import errno
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -10,13 +12,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dig_jax.errors import close_after
+from dig_jax.files.json_lines import read_lines, set_damage_aside, to_line
 from dig_jax.files.mirror import Mirror
 from dig_jax.files.paths import (
     AnyPath,
     is_remote,
     make_folder,
+    naming_file,
     open_path,
-    read_text,
     write_whole,
 )
 
@@ -31,12 +34,14 @@ SCORE = "score/"
 class MetricWriter:
     """Writes scalars and images of a run, for one process.
 
-    metrics.jsonl holds one JSON object a line, with its `step`; a line is handed to the
-    system as it is written, so a killed process loses none. Strict JSON has no NaN and
-    no infinity, so both become null there, and a gap in TensorBoard.
+    metrics.jsonl holds one JSON object a line, with its `step` and a checksum; a line
+    is handed to the system as it is written, so a killed process loses none. Strict
+    JSON has no NaN and no infinity, so both become null there, and a gap in
+    TensorBoard.
 
     A killed run may have written past its last checkpoint, and half a line. The steps
-    that will be done again are therefore dropped first, from both.
+    that will be done again are therefore dropped first, from both; what cannot be read
+    is set aside.
 
     In a bucket, which knows no appending, both are uploaded whole when they are
     flushed, and in between every half minute: a killed process loses no more lines.
@@ -57,10 +62,13 @@ class MetricWriter:
         if is_remote(workdir):
             self._mirror = Mirror(workdir)
             folder = self._mirror.folder
-        kept = _lines_until(workdir / _FILE_NAME, last_step)
-        if kept is not None:
-            write_whole(folder / _FILE_NAME, kept)
-        self._lines = (folder / _FILE_NAME).open("a", encoding="utf-8")
+        set_damage_aside(workdir / _FILE_NAME)
+        kept = [m for m in read_metrics(workdir) if m["step"] <= last_step]
+        self._path = folder / _FILE_NAME
+        text = "".join(map(to_line, kept)).encode()
+        if not self._path.is_file() or self._path.read_bytes() != text:
+            write_whole(self._path, text)
+        self._lines = self._path.open("a", encoding="utf-8")
         # TensorBoard forgets what earlier files hold from purge_step on. Their names
         # tell the second alone, and a file of the same second would be overwritten.
         first_step = last_step + 1
@@ -72,15 +80,21 @@ class MetricWriter:
         )
 
     def write(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
-        """Writes one line, and one TensorBoard scalar for each name."""
+        """Writes one line, and one TensorBoard scalar for each name.
+
+        Raises:
+            FileNotFoundError: The file has gone, as with its folder.
+            OSError: The disk is full.
+        """
         assert "step" not in scalars, "the step is written anyway"
         values = {
             name: float(value) if math.isfinite(value) else None
             for name, value in scalars.items()
         }
-        line = json.dumps({"step": step} | values, allow_nan=False)
-        self._lines.write(line + "\n")
-        self._lines.flush()
+        with naming_file(self._path):
+            self._check_still_there()
+            self._lines.write(to_line({"step": step} | values))
+            self._lines.flush()
         for name, value in values.items():
             if value is not None:
                 self._events.add_scalar(name, value, step)
@@ -90,6 +104,17 @@ class MetricWriter:
     ) -> None:
         """Shows an image in TensorBoard."""
         self._events.add_image(name, image, step, dataformats="HWC")
+
+    def _check_still_there(self) -> None:
+        """Writing to a file whose folder was deleted or moved raises nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(self._path.stat(), os.fstat(self._lines.fileno())):
+                return
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "it was deleted or moved while the run trained",
+            str(self._path),
+        )
 
     def flush(self) -> None:
         """Hands everything written so far to the system, or to the bucket."""
@@ -119,30 +144,8 @@ class MetricWriter:
 def read_metrics(workdir: str | AnyPath) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, in order; [] where there are none.
 
-    None stands for a value that was not finite. Half a line, of a process that was
-    killed or is still writing, is left out.
+    None stands for a value that was not finite. A line that is damaged, or half
+    written, is left out with a warning.
     """
-    path = open_path(workdir) / _FILE_NAME
-    return [metrics for _, metrics in _parse(read_text(path))] if path.exists() else []
-
-
-def _parse(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Each whole line and what it says; no part of an object is itself JSON."""
-    parsed = []
-    for line in text.splitlines():
-        try:
-            metrics = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(metrics, dict) and isinstance(metrics.get("step"), int):
-            parsed.append((line, metrics))
-    return parsed
-
-
-def _lines_until(path: AnyPath, last_step: int) -> str | None:
-    """The whole lines up to a step; None where there are no others to be dropped."""
-    text = read_text(path) if path.exists() else ""
-    kept = "".join(
-        f"{line}\n" for line, metrics in _parse(text) if metrics["step"] <= last_step
-    )
-    return kept if kept != text or is_remote(path) else None
+    lines = read_lines(open_path(workdir) / _FILE_NAME)
+    return [metrics for metrics in lines if type(metrics.get("step")) is int]

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder
+from dig_jax.files.shown import printable
 from dig_jax.files.workdir_lock import SAMPLE, only_run
-from dig_jax.interfaces import Params, UInt8Images
+from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.reporting.images import write_png
 from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.sampler import Sampler, sample_grid
@@ -104,8 +106,8 @@ class Drawing(NamedTuple):
         provenance, wanted = self.describe(), self.sampler.options.num_images
         labels = self.sampler.labels
         if (workdir / SAMPLES).is_file():
-            found, theirs = read_samples(workdir / SAMPLES)
-            if theirs == provenance and len(found.images) >= wanted:
+            found, theirs = self._read(workdir / SAMPLES, silent)
+            if found and theirs == provenance and len(found.images) >= wanted:
                 _say(f"Scoring {workdir / SAMPLES}, drawn before.", silent)
                 return Drawn(found.images[:wanted], labels, provenance)
         store = self._store(workdir / "eval" / "samples", provenance)
@@ -139,6 +141,16 @@ class Drawing(NamedTuple):
                 save_adm_batch(written[2], images, labels)
             store.delete()
         return written
+
+    def _read(
+        self, path: AnyPath, silent: bool
+    ) -> tuple[LabelledImages | None, dict[str, Any]]:
+        """Images of a file; None where it is damaged."""
+        try:
+            return read_samples(path)
+        except InputError as error:
+            _say(f"{printable(error)} Its images are drawn again.", silent)
+            return None, {}
 
     def _store(self, root: AnyPath, provenance: dict[str, Any]) -> SampleStore:
         return SampleStore(root, provenance, self.experiment.backbone.image_shape)

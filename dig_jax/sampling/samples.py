@@ -14,6 +14,7 @@ from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
 from dig_jax.files.npz import Header, NpzFile, any_header, open_npz
 from dig_jax.files.paths import AnyPath, make_folder, written_whole
+from dig_jax.files.reading import parse_object, readable
 from dig_jax.interfaces import LabelledImages, UInt8Images
 from dig_jax.keys import keys_of
 from dig_jax.options import SampleOptions
@@ -135,13 +136,8 @@ def _read_provenance(npz: NpzFile) -> dict[str, Any]:
     text = npz.read(
         "provenance", any_header, max_bytes=MAX_PROVENANCE_BYTES, limit="of a JSON text"
     )
-    try:
-        provenance = json.loads(str(text))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{npz.place} has no readable provenance: {error}.") from error
-    if not isinstance(provenance, dict):
-        raise InputError(f"{npz.place} needs a JSON object as its provenance.")
-    return provenance
+    with readable(npz.place, "has no readable provenance"):
+        return parse_object(str(text).encode())
 
 
 def _check_image_header(header: Header) -> None:

@@ -12,13 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from etils import epath
 
 from dig_jax.errors import InputError
-from dig_jax.files.paths import AnyPath, is_remote, make_folder, write_whole
+from dig_jax.files.json_lines import append_line, read_lines, to_line
+from dig_jax.files.paths import (
+    AnyPath,
+    is_remote,
+    make_folder,
+    naming_file,
+    write_whole,
+)
 from dig_jax.interfaces import UInt8Images
 
 _READ_BYTES = 1 << 24
+_ATTEMPTS = 3
 _DIGITS = 9
 """Of an image's number in a name, so that names are sorted as numbers are."""
 
@@ -29,8 +38,9 @@ class SampleStore:
     `images.u8` holds their pixels one after the other, `batches.jsonl` a line for each
     batch with the number of images so far and a checksum. A line is written when its
     pixels are on disk, so a kill at any moment leaves whole batches; what follows the
-    last sound one is cut off. In a bucket, which knows no appending, each batch is an
-    object of its own, and the two files are a local copy of them all.
+    last sound one is cut off, and said where it was damaged. In a bucket, which knows
+    no appending, each batch is an object of its own, and the two files are a local copy
+    of them all.
 
     Args:
         root: Folder of such folders.
@@ -79,18 +89,17 @@ class SampleStore:
         self.num_images += len(images)
 
     def _append(self, data: bytes, num_images: int, crc32: int) -> None:
-        with self._pixels.open("ab") as file:
+        with naming_file(self._pixels), self._pixels.open("ab") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        line = {"num_images": num_images, "crc32": crc32}
-        with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._lines, {"num_images": num_images, "pixels_crc32": crc32})
 
     def images(self, num_images: int) -> UInt8Images:
-        """The first images, read from disk where they are looked at."""
+        """The first images, read from disk where they are looked at.
+
+        Whoever has not just opened the store sees by `check` that they are sound.
+        """
         if num_images > self.num_images:
             raise InputError(
                 f"{self.folder} holds {self.num_images} images, got {num_images} to "
@@ -98,6 +107,14 @@ class SampleStore:
             )
         shape = (num_images, *self._shape)
         return np.memmap(self._pixels, np.uint8, "r", shape=shape)
+
+    def check(self) -> int:
+        """Compare all batches with their checksums; returns how many images are sound.
+
+        The others are no longer there, and are to be drawn again.
+        """
+        self.num_images = self._recover()
+        return self.num_images
 
     def delete(self) -> None:
         """Remove the folder, and the folder of folders if it was the last."""
@@ -121,21 +138,28 @@ class SampleStore:
     def _recover(self) -> int:
         """Images up to the last sound batch; what follows is cut off."""
         image_bytes = int(np.prod(self._shape))
-        sound: list[str] = []
+        lines, sound = read_lines(self._lines), []
         count = 0
         with self._pixels.open("rb") as file:
-            for text in _read_lines(self._lines):
-                try:
-                    line = json.loads(text)
-                    total, crc32 = int(line["num_images"]), line["crc32"]
-                except (ValueError, TypeError, KeyError):
+            for line in lines:
+                total = line.get("num_images")
+                if type(total) is not int:
                     break
                 size = (total - count) * image_bytes
+                # Older lines called it crc32, and had none of their own.
+                crc32 = line.get("pixels_crc32", line.get("crc32"))
                 if size <= 0 or _crc32(file, size) != crc32:
                     break
-                sound.append(text)
+                sound.append({"num_images": total, "pixels_crc32": crc32})
                 count = total
-        write_whole(self._lines, "".join(f"{text}\n" for text in sound))
+        if len(sound) < len(lines):
+            logging.warning(
+                "%s: a batch after image %d is damaged; it and those after it are "
+                "drawn again.",
+                self.folder,
+                count,
+            )
+        write_whole(self._lines, "".join(map(to_line, sound)))
         os.truncate(self._pixels, count * image_bytes)
         return count
 
@@ -153,19 +177,22 @@ def draw_into(
         num_images: How many are wanted.
         draw: `first -> batches` of image `first` and those after it.
         on_progress: Called with the number of images there are.
+
+    Raises:
+        InputError: They are damaged as soon as they are written.
     """
-    if store.num_images < num_images:
-        for images in draw(store.num_images):
-            store.append(images)
-            if on_progress is not None:
-                on_progress(store.num_images)
-    return store.images(num_images)
-
-
-def _read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for _ in range(_ATTEMPTS):
+        if store.num_images < num_images:
+            for images in draw(store.num_images):
+                store.append(images)
+                if on_progress is not None:
+                    on_progress(store.num_images)
+        if store.check() >= num_images:
+            return store.images(num_images)
+    raise InputError(
+        f"Images in {store.folder} do not come back as they were written, "
+        f"{_ATTEMPTS} times: is the disk sound, and does nobody else write there?"
+    )
 
 
 def _crc32(file, size: int) -> int | None:

@@ -1,6 +1,7 @@
 """The file of an autoencoder: its parameters and size, as safetensors."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pydantic
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dig_jax.errors import InputError
+from dig_jax.files.reading import readable
+from dig_jax.files.tensors import Declared, digest_of_arrays, read_tensors
 from dig_jax.interfaces import Params
 from dig_jax.models.autoencoder import (
     Autoencoder,
@@ -23,6 +25,8 @@ from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.fingerprint import named_leaves
 
 FORMAT = "dig_jax autoencoder 1"
+DIGEST = "arrays_sha256"
+"""What the checksum of the arrays is called; older files have none."""
 
 
 def write_autoencoder(
@@ -42,11 +46,12 @@ def write_autoencoder(
     if path.suffix != ".safetensors":
         raise InputError(f"An autoencoder's file ends in .safetensors, got {path}.")
     options = json.dumps(asdict(autoencoder.options))
-    metadata = {**source, "format": FORMAT, "options": options}
     arrays = {
         name: np.ascontiguousarray(leaf, np.float32)
         for name, leaf in named_leaves(params).items()
     }
+    described = {"format": FORMAT, "options": options}
+    metadata = {**source, **described, DIGEST: digest_of_arrays(arrays)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(arrays, path, metadata)
@@ -62,30 +67,32 @@ def read_autoencoder_file(
     Raises:
         InputError: No such file, a damaged one, or one of another kind.
     """
-    make = "python -m dig_jax.interop.convert --from=FILE --autoencoder --to=" + str(
-        path
-    )
+    to = shlex.quote(f"--to={path}")
+    make = f"python -m dig_jax.interop.convert --from=FILE --autoencoder {to}"
     if not path.is_file():
         raise InputError(f"There is no autoencoder {path}. Make it with `{make}`.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no whole file of safetensors: {error}.") from error
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is no autoencoder of dig_jax. Make it with `{make}`.")
-    try:
-        options = pydantic.TypeAdapter(AutoencoderOptions).validate_json(
-            metadata["options"]
+    advice, found = f"Make it with `{make}`.", {}
+
+    def check(declared: Mapping[str, Declared], metadata: Mapping[str, str]) -> None:
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{path} is no autoencoder of dig_jax. {advice}")
+        with readable(path, "does not say its size", advice, (Exception,)):
+            kind = pydantic.TypeAdapter(AutoencoderOptions)
+            options = kind.validate_json(metadata["options"])
+            autoencoder = create_autoencoder(options, dtype=dtype)
+            abstract = jax.eval_shape(autoencoder.init, jax.random.key(0))
+        wanted = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
+        there = {name: one.shape for name, one in declared.items()}
+        kinds = {one.dtype for one in declared.values()}
+        if wanted != there or kinds != {np.dtype(np.float32)}:
+            raise InputError(
+                f"{path} does not hold the arrays of the size that it names."
+            )
+        found.update(autoencoder=autoencoder, abstract=abstract)
+
+    arrays, metadata = read_tensors(path, check, advice)
+    if metadata.get(DIGEST) not in (None, digest_of_arrays(arrays)):
+        raise InputError(
+            f"{path} is damaged: its arrays are not those that were written. {advice}"
         )
-    except (KeyError, pydantic.ValidationError) as error:
-        raise InputError(f"{path} does not say its size. Make it with `{make}`.") from (
-            error
-        )
-    autoencoder = create_autoencoder(options, dtype=dtype)
-    abstract = jax.eval_shape(autoencoder.init, jax.random.key(0))
-    wanted = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
-    if wanted != {name: array.shape for name, array in arrays.items()}:
-        raise InputError(f"{path} does not hold the arrays of the size that it names.")
-    return autoencoder, unflatten(arrays, abstract)
+    return found["autoencoder"], unflatten(arrays, found["abstract"])

@@ -28,10 +28,10 @@ from dig_jax.errors import (
 )
 from dig_jax.files.paths import is_remote, open_path
 from dig_jax.storage.checkpoint_record import Items, make_record
+from dig_jax.storage.meta_file import COMMIT_FILE, finished_steps, is_step_name
 from dig_jax.storage.orbax_manners import quiet_orbax
 from dig_jax.storage.step_folder import DamagedError, read_item, read_record, short
 
-COMMIT_FILE = ocp.path.atomicity_types.COMMIT_SUCCESS_FILE
 MB = 10**6
 
 T = TypeVar("T")
@@ -116,6 +116,11 @@ class CheckedSteps:
             CheckpointSaveError: The save before failed, or this one cannot start.
         """
         manager = self._writer()
+        if not is_remote(self.directory) and not self.directory.is_dir():
+            raise CheckpointSaveError(
+                f"The {self._what} of step {step} could not be saved: {self.directory} "
+                "was deleted or moved while the run trained."
+            )
         if step in manager.all_steps():
             return
         num_bytes = self.check_free_space(items)
@@ -168,13 +173,7 @@ class CheckedSteps:
 
     def steps(self) -> list[int]:
         """The finished steps, oldest first, as they are on disk now."""
-        if not self.directory.is_dir():
-            return []
-        return sorted(
-            int(folder.name)
-            for folder in self.directory.iterdir()
-            if _is_step_name(folder.name) and (folder / COMMIT_FILE).exists()
-        )
+        return finished_steps(self.directory)
 
     def read_one(self, read: Callable[[int], T], step: int) -> T:
         """What `read` makes of one step, which may raise `DamagedError`.
@@ -255,7 +254,7 @@ class CheckedSteps:
         if jax.process_index() > 0 or not self.directory.is_dir():
             return
         for folder in self.directory.iterdir():
-            if not _is_step_name(folder.name) or not folder.is_dir():
+            if not is_step_name(folder.name) or not folder.is_dir():
                 continue
             files = {path.name for path in folder.iterdir()}
             if COMMIT_FILE not in files and files <= self._files:
@@ -311,7 +310,3 @@ class CheckedSteps:
         return InputError(
             f"No finished {self._what} in {self.directory}. {self._advice}"
         )
-
-
-def _is_step_name(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and name == str(int(name))

@@ -1,6 +1,5 @@
 """What a checkpoint holds: flat tables of arrays, and a record to check them by."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -8,6 +7,7 @@ from typing import Any, TypeAlias
 import jax
 
 from dig_jax.errors import InputError
+from dig_jax.files.checked_json import sha256_of
 from dig_jax.storage.fingerprint import fingerprints, named_leaves
 from dig_jax.storage.state import TrainState
 from dig_jax.versions import package_versions
@@ -64,11 +64,6 @@ def make_record(step: int, meta: dict, items: Items) -> dict:
     }
     record = json.loads(json.dumps(record))  # as it will be read
     return {"sha256": sha256_of(record), "record": record}
-
-
-def sha256_of(record: dict) -> str:
-    """Checksum of a record, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def describe_array(x: Any) -> str:

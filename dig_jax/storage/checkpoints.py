@@ -5,10 +5,12 @@ sampler reads nothing else); `checked_steps` keeps them.
 """
 
 import os
+import shlex
 
 from absl import logging
 from etils import epath
 
+from dig_jax.errors import CheckpointCorruptError
 from dig_jax.interfaces import Params
 from dig_jax.storage.checked_steps import CheckedSteps
 from dig_jax.storage.checkpoint_record import from_items, to_items, unflatten
@@ -41,7 +43,7 @@ class Checkpoints:
             read_only=read_only,
             what="checkpoint",
             advice="Train first: python -m dig_jax.main --mode=train --config=FILE "
-            f"--workdir={epath.Path(directory).parent}",
+            + shlex.quote(f"--workdir={epath.Path(directory).parent}"),
         )
         self._passed_over: set[int] = set()  # damaged steps newer than the restored one
 
@@ -164,6 +166,27 @@ class Checkpoints:
         if step is None:
             return self._steps.newest_sound(self._steps.read_record)
         return self._steps.read_one(self._steps.read_record, step)
+
+    def is_sound(self, step: int, abstract_state: TrainState) -> bool:
+        """Whether a step is there, and all that was saved can be read as it was."""
+
+        def read(step: int) -> None:
+            record = self._steps.read_record(step)
+            for name, abstract in to_items(abstract_state).items():
+                self._steps.read_item(step, record, name, abstract)
+
+        if step not in self.steps():
+            return False
+        try:
+            self._steps.read_one(read, step)
+        except CheckpointCorruptError as error:
+            logging.warning("%s", error)
+            return False
+        return True
+
+    def delete_from(self, step: int) -> None:
+        """Removes a step and those after it: a run goes on from the one before."""
+        self._steps.delete(other for other in self.steps() if other >= step)
 
     def _delete_passed_over(self) -> None:
         """Removes the damaged steps that the run fell back from: it makes them anew."""

@@ -6,19 +6,22 @@ checksum of the record. It is written last: a folder without one is no export.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from dig_jax.errors import InputError
-from dig_jax.files.paths import AnyPath, open_path, read_text, write_whole
+from dig_jax.files.checked_json import sha256_of
+from dig_jax.files.paths import AnyPath, open_path, write_whole
+from dig_jax.files.reading import read_json, readable
+from dig_jax.files.tensors import Declared, read_tensors
 from dig_jax.interfaces import Params
-from dig_jax.storage.checkpoint_record import sha256_of, unflatten
+from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.fingerprint import named_leaves
 
 SCHEMA = 1
@@ -61,15 +64,14 @@ def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(
             f"{folder} is no export: {MANIFEST} is missing. Make one with "
-            f"`python -m dig_jax.main --mode=export --workdir=RUN --out={folder}`."
+            "`python -m dig_jax.main --mode=export --workdir=RUN "
+            f"{shlex.quote(f'--out={folder}')}`."
         )
     again = "Export the run again, or copy the folder again."
-    try:
-        whole = json.loads(read_text(path))
+    with readable(path, "is damaged", again):
+        whole = read_json(path, "is damaged", again)
         record, digest = whole["record"], whole["sha256"]
         schema = record["schema"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error!r}). {again}") from error
     if schema != SCHEMA:
         raise InputError(
             f"{path} has schema {schema!r}, and this version of dig_jax reads schema "
@@ -79,10 +81,10 @@ def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
         raise InputError(
             f"{path} is damaged: its checksum is not the one in it. {again}"
         )
+    with readable(path, "is no manifest of an export", again):
+        _check_fields(path, record)
     for name, expected in record["files"].items():
         file = path.parent / name
-        if PurePosixPath(name).name != name:
-            raise InputError(f"{path} names {name!r}, which is not in its folder.")
         if not file.is_file():
             raise InputError(f"{folder} is damaged: {name} is missing. {again}")
         if _digest(file) != expected:
@@ -90,6 +92,22 @@ def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
                 f"{file} is damaged: its checksum is not the one in {MANIFEST}. {again}"
             )
     return record
+
+
+def _check_fields(path: AnyPath, record: Mapping[str, Any]) -> None:
+    """Raise what is wrong with a record whose checksum is right."""
+    for name in record["files"]:
+        if PurePosixPath(name).name != name:
+            raise InputError(f"{path} names {name!r}, which is not in its folder.")
+    step, sigma_rel = record["step"], record["sigma_rel"]
+    if type(step) is not int or not isinstance(sigma_rel, float | int | None):
+        raise ValueError(f"its step is {step!r}, its sigma_rel {sigma_rel!r}")
+    files = record["files"]
+    if not isinstance(files, dict):
+        raise TypeError(f"its files are {type(files).__name__}, no object")
+    for name in (PARAMETERS, CONFIG):
+        if name not in files:
+            raise ValueError(f"it does not name {name}")
 
 
 def write_parameters(
@@ -136,13 +154,13 @@ def read_parameters(
                 f"An export holds one set of parameters: the one in {folder} has "
                 f"{name}={there}, got {name}={asked}. Load the run it was made from."
             )
-    try:
-        tensors = load((open_path(folder) / PARAMETERS).read_bytes())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{folder} has no readable {PARAMETERS}: {error}.") from error
-    mine = {k: v for k, v in tensors.items() if not k.startswith(GUIDE_PREFIX)}
     wanted = named_leaves(abstract)
-    _check_parameters(folder, mine, wanted)
+
+    def check(declared: Mapping[str, Declared], _: Mapping[str, str]) -> None:
+        mine = {k: v for k, v in declared.items() if not k.startswith(GUIDE_PREFIX)}
+        _check_parameters(folder, mine, wanted)
+
+    mine = read_tensors(open_path(folder) / PARAMETERS, check).arrays
     placed = {
         name: jax.device_put(mine[name], leaf.sharding) for name, leaf in wanted.items()
     }
@@ -150,7 +168,7 @@ def read_parameters(
 
 
 def _check_parameters(
-    folder: str | AnyPath, found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
+    folder: str | AnyPath, found: Mapping[str, Declared], wanted: Mapping[str, Any]
 ) -> None:
     """Raise InputError unless arrays have the names, shapes and types of others."""
 

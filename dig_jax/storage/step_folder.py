@@ -1,5 +1,6 @@
 """Reading the folder of one step, and seeing whether it is what was written."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,14 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from dig_jax.errors import InputError
-from dig_jax.storage.checkpoint_record import SCHEMA, describe_array, sha256_of
+from dig_jax.files.shown import printable
+from dig_jax.storage.checkpoint_record import SCHEMA, describe_array
 from dig_jax.storage.fingerprint import fingerprints
+from dig_jax.storage.meta_file import read_meta_file
 from dig_jax.storage.orbax_manners import quiet_orbax
+
+MAX_CHUNK_RATIO = 4
+"""By how much a chunk may be larger than its array, as padding makes it."""
 
 
 class DamagedError(Exception):
@@ -31,15 +37,9 @@ def read_record(folder: epath.Path, what: str) -> dict:
     """
     record, reason = {}, None
     try:
-        with quiet_orbax():
-            saved = ocp.JsonCheckpointHandler().restore(
-                folder / "meta", args=ocp.args.JsonRestore()
-            )
-        record = saved["record"]
-        if saved["sha256"] != sha256_of(record) or str(record["step"]) != folder.name:
-            reason = "meta does not match its checksum or its folder"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"meta cannot be read ({short(error)})"
+        record = read_meta_file(folder)
+    except InputError as error:
+        reason = str(error).rstrip(".")
     _raise_if_damaged(reason)
     if (schema := record.get("schema")) != SCHEMA:
         raise InputError(
@@ -83,6 +83,7 @@ def read_item(
     leaves, reason = {}, None
     try:
         with quiet_orbax():
+            _check_chunks(folder / item, targets)
             leaves = ocp.StandardCheckpointHandler().restore(
                 folder / item, args=ocp.args.StandardRestore(targets)
             )
@@ -105,9 +106,27 @@ def read_item(
     return leaves
 
 
+def _check_chunks(folder: epath.Path, targets: Mapping[str, Any]) -> None:
+    """Raise ValueError where a file declares more than the arrays that are asked for.
+
+    A chunk is unpacked whole, however small it is on disk and however little of it is
+    asked for.
+    """
+    metadata = ocp.StandardCheckpointHandler().metadata(folder)
+    for name, found in getattr(metadata, "tree", metadata).items():
+        storage = getattr(found, "storage", None)
+        chunk = getattr(storage, "chunk_shape", None) or ()
+        wanted = targets[name]
+        size = math.prod(max(1, length) for length in wanted.shape)
+        if math.prod(chunk) > MAX_CHUNK_RATIO * size:
+            raise ValueError(
+                f"{name} is {describe_array(wanted)}, and its chunks {list(chunk)}"
+            )
+
+
 def short(error: Exception) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return printable(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def _check_same_model(

@@ -19,6 +19,8 @@ from dig_jax.training.step import StepMetrics
 # that the device never waits, few enough that progress is true.
 STEPS_IN_FLIGHT = 3
 MAX_BAD_STEPS = 10
+PARTIAL = "steps_averaged"
+"""In a line whose means leave out steps of an earlier start: of how many they are."""
 
 Count: TypeAlias = int | Int[Array, ""]
 
@@ -51,6 +53,7 @@ class TrainingLog:
     ) -> None:
         self._writer, self._progress, self._options = writer, progress, options
         self.damaged_records, self.done = damaged_records, start
+        self._resumed_within = start % options.log_every != 0
         self._in_flight: deque[tuple[int, StepMetrics, Count]] = deque()
         self._since: list[dict[str, np.ndarray]] = []
         self._diversity: dict[int, Array] = {}
@@ -105,11 +108,16 @@ class TrainingLog:
         self._progress.update(step, values["loss"], self._shown_rate)
         if step % self._options.log_every == 0 or step == self._options.num_steps:
             self._write_line(step, rate)
+            self._resumed_within = False
             self._since = []
             self.restart_clock(step)
 
     def _write_line(self, step: int, rate: float) -> None:
-        """Means over the steps since the line before."""
+        """Means over the steps since the line before.
+
+        A run that goes on from a checkpoint between two lines knows only the steps
+        since then: the line after it says of how many steps its means are.
+        """
         steps = {
             name: np.array([values[name] for values in self._since], np.float64)
             for name in self._since[0]
@@ -126,6 +134,7 @@ class TrainingLog:
                 "images_per_second": rate,
                 "skipped_steps": int((steps["bad_steps"] > 0).sum()),
                 **({} if damaged is None else {"damaged_records": damaged}),
+                **({PARTIAL: len(self._since)} if self._resumed_within else {}),
                 **_numbered(NOISE_LEVEL_LOSS, by_level),
             },
         )

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dig_jax.config import load_run_config
 from dig_jax.data.loader import Batch, load_batches
 from dig_jax.devices.agreement import check_agreement
 from dig_jax.devices.sharding import (
@@ -25,6 +24,7 @@ from dig_jax.reporting.graph_drawing import draw_graph
 from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.sampler import check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.run_config import find_saved_config, restore_run_config
 from dig_jax.storage.state import TrainState
 from dig_jax.training.environment import (
     CODE,
@@ -90,9 +90,12 @@ class TrainingSetup:
         self.programs = create_programs(experiment, self.mesh)
         self.options = self.programs.options
         self.changes = []
-        if (workdir / "config.json").exists():
-            before = load_run_config(workdir)
+        saved = find_saved_config(workdir)
+        if saved is not None or (workdir / "config.json").exists():
+            before = restore_run_config(workdir, write=is_first_process())
             self.changes = check_same_run(before, experiment.config, workdir)
+        if saved is not None:
+            check_same_run(saved.config, experiment.config, workdir)
         self.source = open_dataset(experiment, "train")
         check_keep_best(self.options, experiment.evaluation, self.source)
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)

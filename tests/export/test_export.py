@@ -27,6 +27,7 @@ from dig_jax.storage.export_folder import PARAMETERS, read_manifest, write_manif
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 SMALL = {"width": 16, "depth": 2, "hops": 1, "mlp_ratio": 2.0, "num_classes": 10}
 TRANSFORMER = {"width": 16, "depth": 2, "num_heads": 2, "patch_size": 2}
+EVIL = "a|b\n<script>\x1b[2J"
 NUM_IMAGES = 20  # more than a group of 16
 
 
@@ -209,7 +210,8 @@ def test_a_picture_holds_the_images(exported, tmp_path):
 def test_a_flipped_bit_is_found_wherever_it_is(damaged):
     record = read_manifest(damaged)
     names = [*record["files"], "manifest.json"]
-    assert {f"group_{platform}.stablehlo" for platform in PLATFORMS} < {*names}
+    groups = {f"group_{platform}.stablehlo" for platform in PLATFORMS}
+    assert groups | {"README.md", "sample.py", "config.json"} < {*names}
     rng = np.random.default_rng(0)
     for name in names:
         whole = (damaged / name).read_bytes()
@@ -218,9 +220,8 @@ def test_a_flipped_bit_is_found_wherever_it_is(damaged):
         (damaged / name).write_bytes(flipped)
         with pytest.raises(InputError, match=re.escape(name)):
             dig_jax.load(damaged)
-        if name != "manifest.json":
-            with pytest.raises(SystemExit, match=rf"{re.escape(name)} is damaged"):
-                draw(damaged, 1)
+        with pytest.raises(SystemExit, match=rf"{re.escape(name)} is damaged"):
+            draw(damaged, 1)
         (damaged / name).write_bytes(whole)
     dig_jax.load(damaged)
 
@@ -341,7 +342,9 @@ def test_the_card_counts_parameters_and_shows_the_newest_scores(
     scores = run.workdir / "eval" / "scores.jsonl"
     scores.parent.mkdir(exist_ok=True)
     old = {"schema": 2, "scores": {"fid": {"value": 9.0}}}
-    new = {"schema": 2, "scores": {"fid": {"value": 1.25, "real": 0.5}, "odd": None}}
+    fid = {"value": 1.25, "real": 0.5}
+    new = {"schema": 2, "scores": {"fid": fid, "odd": None, EVIL: fid}, "real": "x"}
+    new["samples"] = {"solver": EVIL}
     lines = [json.dumps(old), json.dumps(new), '{"half": ', "[]", '{"schema": 99}']
     scores.write_text("\n".join(lines))
     export_run(run, SampleOptions(num_steps=5), tmp_path / "out", platforms=["cpu"])
@@ -357,6 +360,9 @@ def test_the_card_counts_parameters_and_shows_the_newest_scores(
     ):
         assert said in card
     assert "9.0000" not in card
+    assert "<script>" not in card
+    assert "\x1b" not in card
+    assert card.count("&lt;script&gt;") == 2
     assert "None were recorded" in (exported / "README.md").read_text()
 
 

@@ -133,7 +133,7 @@ def test_missing_weights_say_how_to_get_them(tmp_path):
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"PK\x03\x04 something else")
-    with pytest.raises(InputError, match="is no safetensors file"):
+    with pytest.raises(InputError, match="no whole file of safetensors"):
         read_weights(path)
 
 

@@ -23,12 +23,12 @@ from dig_jax.data.npz import create_npz
 from dig_jax.data.tfds_source import open_prepared
 from dig_jax.errors import InputError
 from dig_jax.files import npz as npz_arrays
+from dig_jax.files.checked_json import sha256_of
 from dig_jax.metrics.extraction import FeatureSpace
 from dig_jax.metrics.networks.inception_weights import read_weights
 from dig_jax.metrics.reference import read_reference
 from dig_jax.prepare.archives import open_files, read_tar_stream
 from dig_jax.sampling.samples import read_samples
-from dig_jax.storage.checkpoint_record import sha256_of
 from dig_jax.storage.export_folder import MANIFEST, read_manifest
 
 MB = 2**20

@@ -12,6 +12,7 @@ import tiny_runs
 from dig_jax.data import create_dataset
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.experiment import create_experiment
+from dig_jax.files.checked_json import sha256_of
 from dig_jax.main import main
 from dig_jax.reporting.goodput import Goodput, read_goodput
 from dig_jax.reporting.profile import (
@@ -20,7 +21,6 @@ from dig_jax.reporting.profile import (
     parse_profile_steps,
 )
 from dig_jax.reporting.progress import Progress
-from dig_jax.storage.checkpoint_record import sha256_of
 from dig_jax.training import environment
 from dig_jax.training.environment import describe_environment, describe_resume
 from dig_jax.training.loop import TrainingRun, train

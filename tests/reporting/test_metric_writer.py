@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tensorboardX.proto.event_pb2 import (
     SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
+from dig_jax.files.json_lines import to_line
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
 
 
@@ -54,7 +56,8 @@ def test_values_that_are_not_finite_are_null_in_strict_json(tmp_path):
         writer.write(3, {"a": float("nan"), "b": float("inf"), "c": -np.inf, "d": 1.0})
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     expected = {"step": 3, "a": None, "b": None, "c": None, "d": 1.0}
-    assert json.loads(line, parse_constant=refuse) == expected
+    found = json.loads(line, parse_constant=refuse)
+    assert found == expected | {"crc32": found["crc32"]}
 
 
 def test_a_resumed_run_has_each_step_once(tmp_path):
@@ -89,9 +92,10 @@ def test_bytes_that_are_no_text_are_dropped(tmp_path):
 
 def test_lines_up_to_the_checkpoint_stay_as_they_were(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step":1,  "loss":1e-1}\n{"step": 2, "loss": 0.1}\n')
+    first = to_line({"step": 1, "loss": 0.1})
+    path.write_text(first + to_line({"step": 2, "loss": 0.1}))
     MetricWriter(tmp_path, resume_step=1).close()
-    assert path.read_text() == '{"step":1,  "loss":1e-1}\n'
+    assert path.read_text() == first
     assert not [name for name in os.listdir(tmp_path) if "partial" in name]
 
 
@@ -128,3 +132,18 @@ def test_tensorboard_is_told_to_forget_the_steps_done_again(tmp_path):
         if event.session_log.status == SessionLog.START
     ]
     assert starts == [5]
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_a_workdir_that_vanishes_is_noticed_at_the_next_line(tmp_path, how):
+    workdir = tmp_path / "run"
+    with MetricWriter(workdir, resume_step=None) as writer:
+        writer.write(1, {"loss": 0.5})
+        workdir.rename(tmp_path / "elsewhere")
+        if how == "deleted":
+            shutil.rmtree(tmp_path / "elsewhere")
+        if how == "replaced":
+            workdir.mkdir()
+            (workdir / "metrics.jsonl").touch()
+        with pytest.raises(OSError, match=r"deleted or moved.*metrics\.jsonl"):
+            writer.write(2, {"loss": 0.5})

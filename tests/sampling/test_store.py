@@ -1,6 +1,7 @@
 """Images that were drawn are kept, whatever ends the drawing."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -48,11 +49,11 @@ def test_another_provenance_has_a_place_of_its_own(tmp_path):
 
 @pytest.mark.parametrize("name", ["images.u8", "batches.jsonl"])
 def test_a_cut_anywhere_leaves_whole_batches(tmp_path, name):
-    """A kill leaves a prefix of what was written: try each one."""
+    """A kill leaves a prefix of what was written: try each fifth, and the whole."""
     whole = (fill(tmp_path / "whole").folder / name).read_bytes()
     boundaries = np.cumsum((0, *SIZES)).tolist()
     found = set()
-    for length in range(len(whole) + 1):
+    for length in (*range(0, len(whole), 5), len(whole)):
         folder = fill(tmp_path / "cut").folder
         (folder / name).write_bytes(whole[:length])
         store = SampleStore(tmp_path / "cut", {"seed": 0}, SHAPE)
@@ -100,3 +101,42 @@ def test_a_deleted_store_leaves_nothing(tmp_path):
 def test_a_folder_says_what_its_images_are(tmp_path):
     text = (fill(tmp_path).folder / "provenance.json").read_text()
     assert json.loads(text) == {"seed": 0}
+
+
+def test_a_batch_that_is_damaged_while_others_are_drawn_is_drawn_again(tmp_path):
+    store, calls = SampleStore(tmp_path, {"seed": 0}, SHAPE), []
+
+    def damage(num_images):
+        calls.append(num_images)
+        if calls == [3, 6]:
+            with (store.folder / "images.u8").open("r+b") as file:
+                file.seek(4 * 6)
+                file.write(b"\xff")
+
+    images = draw_into(store, TOTAL, draw, damage)
+    np.testing.assert_array_equal(images, numbered(0, TOTAL))
+    assert calls == [3, 6, 9, 12, 14, 6, 9, 12, 14]
+
+
+def test_a_disk_that_damages_all_is_told(tmp_path):
+    store = SampleStore(tmp_path, {"seed": 0}, SHAPE)
+
+    def damage(_):
+        (store.folder / "images.u8").write_bytes(bytes(6))
+
+    with pytest.raises(InputError, match=r"do not come back .* 3 times"):
+        draw_into(store, TOTAL, draw, damage)
+
+
+def test_images_of_an_older_version_are_kept(tmp_path):
+    folder = fill(tmp_path).folder
+    done, lines = 0, []
+    for size in SIZES:
+        done += size
+        crc32 = zlib.crc32(numbered(done - size, done).tobytes())
+        lines.append(json.dumps({"num_images": done, "crc32": crc32}) + "\n")
+    (folder / "batches.jsonl").write_text("".join(lines))
+    store = SampleStore(tmp_path, {"seed": 0}, SHAPE)
+    assert store.num_images == TOTAL
+    store.append(numbered(0, 2))
+    assert SampleStore(tmp_path, {"seed": 0}, SHAPE).num_images == TOTAL + 2

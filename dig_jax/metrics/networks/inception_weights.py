@@ -9,15 +9,18 @@ from the published files.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, write_whole
+from dig_jax.files.reading import parse_object, readable
+from dig_jax.files.shown import printable
+from dig_jax.files.tensors import WHAT, Declared, read_tensors
 from dig_jax.interfaces import Params
 
 BATCH_NORM_EPSILON = 1e-3
@@ -147,27 +150,28 @@ def check_weights(weights: StateDict, source: str) -> StateDict:
         InputError: A name is missing or unknown, or a tensor has another shape, or
             values that are not finite; `source` is what the message calls them.
     """
-    expected = tensor_shapes()
-    wrong = {
-        "lacks": sorted(expected.keys() - weights.keys()),
-        "has unknown": sorted(weights.keys() - expected.keys()),
-        "has another shape for": [
-            name
-            for name in expected.keys() & weights.keys()
-            if weights[name].shape != expected[name]
-        ],
-        "has values that are not finite in": [
-            name for name in weights if not np.isfinite(weights[name]).all()
-        ],
-    }
-    for what, names in wrong.items():
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise InputError(
-                f"{source} holds no weights of the FID Inception-v3: it {what} "
-                f"{names[0]}{more}."
-            )
+    _check_names({name: values.shape for name, values in weights.items()}, source)
+    bad = [name for name in weights if not np.isfinite(weights[name]).all()]
+    _refuse("has values that are not finite in", bad, source)
     return weights
+
+
+def _check_names(shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raise InputError unless these are the names and shapes of the network."""
+    expected = tensor_shapes()
+    _refuse("lacks", sorted(expected.keys() - shapes.keys()), source)
+    _refuse("has unknown", sorted(shapes.keys() - expected.keys()), source)
+    other = [name for name in expected if shapes[name] != expected[name]]
+    _refuse("has another shape for", other, source)
+
+
+def _refuse(what: str, names: list[str], source: str) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise InputError(
+            f"{source} holds no weights of the FID Inception-v3: it {what} "
+            f"{printable(names[0])[:80]}{more}."
+        )
 
 
 def read_weights(path: AnyPath) -> StateDict:
@@ -181,12 +185,18 @@ def read_weights(path: AnyPath) -> StateDict:
             f"Inception features need the network's weights, got no file {path}. "
             f"{HOW_TO_GET_WEIGHTS}"
         )
-    try:
-        weights = load(path.read_bytes())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no safetensors file ({error}). {HOW_TO_GET_WEIGHTS}"
-        ) from error
+
+    def check(declared: Mapping[str, Declared], _: Mapping[str, str]) -> None:
+        shapes = {name: one.shape for name, one in declared.items()}
+        if any(one.dtype != np.float32 for one in declared.values()):
+            raise InputError(f"{path} must hold float32 alone. {HOW_TO_GET_WEIGHTS}")
+        _check_names(shapes, str(path))
+
+    weights, metadata = read_tensors(path, check, HOW_TO_GET_WEIGHTS)
+    with readable(path, WHAT, HOW_TO_GET_WEIGHTS):
+        described = parse_object(metadata.get("provenance", "{}").encode())
+        if described.get("weights_hash") not in (None, hash_weights(weights)):
+            raise ValueError("its values are not those that were written")
     return check_weights(weights, str(path))
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, Int, UInt8
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dig_jax.errors import InputError
-from dig_jax.files.paths import AnyPath, local_copy, make_folder, write_whole
+from dig_jax.files.paths import AnyPath, make_folder, write_whole
+from dig_jax.files.tensors import read_tensors
 from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.metrics.extraction import FeatureExtractor, Features, FeatureSpace
 from dig_jax.metrics.networks.inception_weights import hash_weights
@@ -277,10 +277,8 @@ def _read_classifier(path: AnyPath, description: str) -> dict[str, np.ndarray] |
     if not path.is_file():
         return None
     try:
-        with local_copy(path) as local, safe_open(local, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError):
+        weights, metadata = read_tensors(path)
+    except InputError:
         return None
     return weights if metadata == _metadata(weights, description) else None
 
