@@ -91,6 +91,11 @@ class MetricWriter:
         """Shows an image in TensorBoard."""
         self._events.add_image(name, image, step, dataformats="HWC")
 
+    def write_text(self, name: str, step: int, text: str) -> None:
+        """Shows a text in TensorBoard, line by line as it is."""
+        as_code = "".join(f"    {line}\n" for line in text.splitlines())  # of Markdown
+        self._events.add_text(name, as_code, step)
+
     def flush(self) -> None:
         """Hands everything written so far to the system, or to the bucket."""
         self._lines.flush()

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from dig_jax.data.labels import label_counts
 from dig_jax.data.transforms import to_uint8
+from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
 from dig_jax.diffusion import make_denoiser
 from dig_jax.diffusion.guidance import (
@@ -195,9 +196,8 @@ class Sampler:
         """Compile now; otherwise the first `draw` does."""
         if self._compiled is None:
             batch = self._batch(0, self.labels)
-            self._compiled = self._draw_batch.lower(
-                params, self._guide_params, *batch
-            ).compile()
+            lowered = self._draw_batch.lower(params, self._guide_params, *batch)
+            self._compiled = compile_lowered(lowered)
 
     def draw(
         self, params: Params, on_progress: Callable[[int], None] | None = None
