@@ -6,14 +6,18 @@ A score means little without the same score of real test images: what real data 
 from collections.abc import Iterable
 
 from dig_jax.errors import InputError
-from dig_jax.interfaces import LabelledImages, Metric
+from dig_jax.interfaces import LabelledImages, Metric, Table
 from dig_jax.metrics import copies, frechet_pixels, label_accuracy
 
-METRICS: dict[str, Metric] = {
-    "copies": copies.copies,
-    "frechet_pixels": frechet_pixels.frechet_pixels,
-    "label_accuracy": label_accuracy.label_accuracy,
-}
+METRICS: Table[Metric] = Table(
+    {
+        "copies": copies.copies,
+        "frechet_pixels": frechet_pixels.frechet_pixels,
+        "label_accuracy": label_accuracy.label_accuracy,
+    },
+    "Scores from pixels by their names in `config.evaluation.metrics`. An entry is a "
+    "Metric: (images, train) -> {score's name: value}, both LabelledImages.",
+)
 
 
 def score(

@@ -35,6 +35,7 @@ class Progress:
         unit: What a step is, as in "step" or "image".
         stream: Where everything goes, messages too, instead of stderr and stdout.
         silent: Whether nothing is to be seen, because another process shows it.
+        plain: Whether lines come where there is no terminal.
         clock: Seconds from any origin.
     """
 
@@ -47,9 +48,11 @@ class Progress:
         unit: str = "step",
         stream: TextStream | None = None,
         silent: bool = False,
+        plain: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        stream = Nowhere() if silent else stream
+        if silent or not (plain or is_terminal(stream or sys.stderr)):
+            stream = Nowhere()
         self._total_steps = total_steps
         self._step = start_step
         self._description = description
@@ -68,8 +71,7 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
-        dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-        if self._bar_stream.isatty() and not dumb:
+        if is_terminal(self._bar_stream):
             self._bar = self._start_bar()
         return self
 
@@ -252,6 +254,12 @@ class StageProgress:
         if self._shown is not None:
             self._shown.__exit__()
             self._shown = None
+
+
+def is_terminal(stream: TextStream) -> bool:
+    """Whether a person looks at a stream, who sees a bar move."""
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return LastingStream(stream).isatty() and not dumb
 
 
 def _format_loss(loss: float) -> str:
