@@ -36,7 +36,8 @@ class TrainingLog:
         options: When lines are due.
         start: Step that the run goes on from.
         damaged_records: As the attribute, up to there; None if nobody counted.
-        learning_rate: That of the next update, by how many were made before.
+        learning_rate: That of the next update, by how many were made before; None to
+            leave it out.
         num_updates: How many were made up to there; steps that were not finite made
             none.
 
@@ -54,8 +55,8 @@ class TrainingLog:
         start: int,
         damaged_records: int | None = 0,
         *,
-        learning_rate: Callable[[int], SupportsFloat],
-        num_updates: int,
+        learning_rate: Callable[[int], SupportsFloat] | None = None,
+        num_updates: int = 0,
     ) -> None:
         self._writer, self._progress, self._options = writer, progress, options
         self._when = schedule(options)["log"]
@@ -118,18 +119,21 @@ class TrainingLog:
         rate, seconds = self._rate(step)
         learning_rate = None
         if self._when.has(step) or self._shown_rate is None:
-            learning_rate = float(self._learning_rate(self._num_updates))
+            learning_rate = self._learning_rate and self._learning_rate(
+                self._num_updates
+            )
         self._num_updates += int(values["bad_steps"] == 0)
         if seconds > 1 or self._shown_rate is None:  # a shorter time says little
             self._shown_rate = rate
         self._progress.update(step, values["loss"], self._shown_rate, learning_rate)
         if self._when.has(step):
-            assert learning_rate is not None
             self._write_line(step, rate, learning_rate)
             self._since = []
             self._restart_clock(step)
 
-    def _write_line(self, step: int, rate: float, learning_rate: float) -> None:
+    def _write_line(
+        self, step: int, rate: float, learning_rate: SupportsFloat | None
+    ) -> None:
         """Means over the steps since the line before, and the last one's rates."""
         steps = {
             name: np.array([values[name] for values in self._since], np.float64)
@@ -145,7 +149,7 @@ class TrainingLog:
             {
                 **{name: steps[name].mean() for name in scalars},
                 "images_per_second": rate,
-                "learning_rate": learning_rate,
+                **({} if learning_rate is None else {"learning_rate": learning_rate}),
                 "skipped_steps": int((steps["bad_steps"] > 0).sum()),
                 **({} if damaged is None else {"damaged_records": damaged}),
                 **_numbered(NOISE_LEVEL_LOSS, by_level),
