@@ -82,7 +82,9 @@ def test_python_snippets_import_what_they_use(page):
     known = {*dir(builtins)}
     for block in blocks(page, "python"):
         tree = ast.parse(block)
-        imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        imports: list[ast.stmt] = [
+            n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)
+        ]
         exec(compile(ast.Module(imports, []), page.name, "exec"), {})
         used = set()
         for node in ast.walk(tree):
