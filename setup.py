@@ -1,18 +1,45 @@
 """Package metadata. The bounds on dependencies are versions that were tried."""
 
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
+HERE = Path(__file__).parent
 WHERE_LIBTPU_IS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into the package, for those who install it without a checkout."""
+
+    def run(self) -> None:
+        """Copy what is built."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "dig_jax", "configs")
+            target.mkdir(parents=True, exist_ok=True)
+            for file in (HERE / "configs").glob("*.py"):
+                shutil.copy(file, target)
+
+
+def read_version() -> str:
+    """`dig_jax.__version__`, without importing what is not installed yet."""
+    text = (HERE / "dig_jax" / "__init__.py").read_text(encoding="utf-8")
+    return re.findall(r'^__version__ = "(.*)"$', text, re.MULTILINE)[0]
+
 
 setup(
     name="dig_jax",
-    version="0.1.0",
+    version=read_version(),
     description="Image diffusion with graph neural network backbones in JAX",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    project_urls={"Paper": "https://openreview.net/forum?id=h4L5eUvXmP"},
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["dig_jax = dig_jax.main:command"]},
     packages=find_packages(include=["dig_jax", "dig_jax.*"]),
     python_requires=">=3.11",
     install_requires=[

@@ -46,17 +46,15 @@ def load_config_file(path: str) -> ConfigDict:
 def read_config_file(path: str) -> ConfigDict:
     """What `get_config()` of a Python file returns.
 
-    `FILE.py:VARIANT` passes the text after the colon to `get_config`.
+    `FILE.py:VARIANT` passes the text after the colon to `get_config`. A FILE such as
+    configs/digits.py that does not exist is the one that dig_jax brings along.
 
     Raises:
         InputError: No such file, or it does not give a ConfigDict.
     """
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
-        raise InputError(
-            f"--config needs a Python file with get_config(), got {file!r}, which does "
-            f"not exist."
-        )
+        file = _find_shipped(file)
     if Path(file).suffix != ".py":  # it will be run
         raise InputError(
             f"--config needs a Python file with get_config(), FILE.py, got {file!r}."
@@ -79,6 +77,25 @@ def read_config_file(path: str) -> ConfigDict:
             f"{type(config).__name__}."
         )
     return config
+
+
+def _find_shipped(file: str) -> str:
+    """The configuration that dig_jax brings along under this name, configs/NAME.py.
+
+    Raises:
+        InputError: There is none.
+    """
+    package = Path(__file__).parent
+    # In the package where it was installed, beside it in a checkout.
+    folders = (package / "configs", package.parent / "configs")
+    shipped = next((folder for folder in folders if folder.is_dir()), folders[0])
+    found = {f"configs/{path.name}": path for path in sorted(shipped.glob("*.py"))}
+    if file not in found:
+        raise InputError(
+            f"--config needs a Python file with get_config(), got {file!r}, which does "
+            f"not exist. dig_jax brings along {', '.join(found) or 'none'}."
+        )
+    return str(found[file])
 
 
 def choose_variant(variants: Mapping[str, T], name: str) -> T:

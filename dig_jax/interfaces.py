@@ -9,13 +9,17 @@ Images are [batch, row, col, rgb] (one channel or three), in [-1, 1] inside and 
 outside. Time t is in [0, 1]: 0 is data, 1 is noise.
 """
 
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dig_jax.graphs import GridGraph
+
+T = TypeVar("T")
 
 Params: TypeAlias = Any
 """A tree of arrays: nested mappings from a module's name to its parameters."""
@@ -239,3 +243,21 @@ class Metric(Protocol):
     def __call__(
         self, images: LabelledImages, train: LabelledImages
     ) -> dict[str, float]: ...
+
+
+class Table(dict[str, T]):
+    """What can be chosen by name; `help` on a table says what its entries are.
+
+    Args:
+        entries: By name.
+        meaning: What an entry is, and how one is called or chosen.
+    """
+
+    def __init__(self, entries: Mapping[str, T], meaning: str) -> None:
+        super().__init__(entries)
+        lines = [f"  {name}: {_first_line(entry)}" for name, entry in entries.items()]
+        self.__doc__ = "\n".join([textwrap.fill(meaning, 80), "", *lines])
+
+
+def _first_line(entry: Any) -> str:
+    return (inspect.getdoc(entry) or "").partition("\n")[0]

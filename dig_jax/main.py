@@ -7,9 +7,11 @@ from dig_jax.cli.command_line import parse
 from dig_jax.cli.flag_table import help_text
 from dig_jax.cli.modes import COMPILING, MODES
 from dig_jax.devices.compilation_cache import use_compilation_cache
+from dig_jax.devices.compiling import is_left_behind
 from dig_jax.devices.device_errors import device_error
 from dig_jax.devices.processes import (
     end_processes,
+    exit_now,
     failed_peer,
     is_distributed,
     peer_error,
@@ -84,5 +86,16 @@ def _explain(error: BaseException) -> int:
     raise error
 
 
+def command() -> int:
+    """Run this process's command line; returns the exit code, or ends at once.
+
+    Python's own exit would wait for a compilation that Ctrl-C has interrupted.
+    """
+    code = main(sys.argv[1:])
+    if is_left_behind():
+        exit_now(code)
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command())

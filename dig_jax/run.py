@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.keys import call_with_section
 from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.sampling.drawing import Drawing
+from dig_jax.sampling.kept import KeptSamplers, draw_shown
 from dig_jax.sampling.label_rules import LabelRule
 from dig_jax.sampling.sampler import (
     Guide,
@@ -32,7 +34,8 @@ from dig_jax.storage.run_config import restore_run_config
 from dig_jax.training.storage import BEST
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True, repr=False, eq=False)
+class Run:
     """A trained run; `load` opens one.
 
     Attributes:
@@ -50,6 +53,15 @@ class Run(NamedTuple):
     mesh: jax.sharding.Mesh
     sigma_rel: float | None = None
     workdir: AnyPath | None = None
+    _samplers: KeptSamplers = field(default_factory=KeptSamplers, init=False)
+
+    def __repr__(self) -> str:
+        name = self.experiment.backbone_options.name
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        width = "" if self.sigma_rel is None else f", sigma_rel {self.sigma_rel}"
+        where = "" if self.workdir is None else f", workdir {self.workdir}"
+        size = f"{count / 1e6:.2f}M parameters"
+        return f"<Run of {name}, {size}, step {self.step}{width}{where}>"
 
     @property
     def config(self) -> ConfigDict:
@@ -86,7 +98,7 @@ class Run(NamedTuple):
             "labels": labels if isinstance(labels, str | int) else tuple(labels),
             "seed": seed,
         }
-        return self.sampler(self._sample_options(options)).draw(self.params)
+        return draw_shown(self.sampler(self._sample_options(options)), self.params)
 
     def evaluate(
         self,
@@ -152,7 +164,11 @@ class Run(NamedTuple):
         )
 
     def sampler(self, options: SampleOptions | None = None) -> Sampler:
-        """What draws this run's images; the options are the run's own by default."""
+        """What draws this run's images; the options are the run's own by default.
+
+        Samplers of one program, which other seeds, labels and numbers of images up to
+        a batch share, are compiled once; the newest few are kept.
+        """
         if options is None:
             options = self.experiment.sample
         check_sample_options(self.experiment, options)
@@ -161,8 +177,12 @@ class Run(NamedTuple):
                 f"This run was loaded with sigma_rel={self.sigma_rel}, and cannot draw "
                 f"with sigma_rel={options.sigma_rel}: load it with that."
             )
-        guide = load_guide(self.experiment, options) if options.guide else None
-        return Sampler(self.experiment, options, self.mesh, guide)
+
+        def make() -> Sampler:
+            guide = load_guide(self.experiment, options) if options.guide else None
+            return Sampler(self.experiment, options, self.mesh, guide)
+
+        return self._samplers.find_or_make(options, self.mesh, make)
 
 
 def load(

@@ -72,7 +72,8 @@ FLAGS = (
         "config",
         "FILE[:VARIANT]",
         {
-            ALL: "a Python file with get_config(); after training, the workdir's own "
+            ALL: "a Python file with get_config(); configs/NAME.py that is not there "
+            "is the one that dig_jax brings along; after training, the workdir's own "
             "configuration is used, and this is not needed"
         },
         kind=None,
@@ -239,6 +240,7 @@ FLAGS = (
 )
 
 COMMAND = "python -m dig_jax.main --config=FILE --workdir=DIR [--mode=MODE] [options]"
+ALIASES = "(`python -m dig_jax` and, once installed, `dig_jax` are the same.)"
 EXIT_CODES = (
     "Exit codes: 0 done (or saved after SIGTERM), 75 no progress, 76 another process "
     "of the run was lost (start all again after either), 77 not finite, 78 bad "
@@ -269,7 +271,7 @@ def help_text() -> str:
     """What --help prints."""
     parts = [
         "Train, sample and look at image-diffusion backbones.",
-        f"    {COMMAND}",
+        f"    {COMMAND}\n{ALIASES}",
         "\n".join(["Modes:", *(_entry(n, t, 12) for n, t in MODE_HELP.items())]),
         "\n".join(["Options:", *_flag_entries(f for f in FLAGS if not f.several)]),
         "\n".join(

@@ -18,18 +18,22 @@ from dig_jax.data.prepared import (
 )
 from dig_jax.data.synthetic import create_synthetic
 from dig_jax.errors import InputError
-from dig_jax.interfaces import ImageSource
+from dig_jax.interfaces import ImageSource, Table
 
-DATASETS: dict[str, Callable[..., ImageSource]] = {
-    "celeba64": create_celeba64,
-    "cifar10": create_cifar10,
-    "digits": create_digits,
-    "folder": create_folder,
-    "imagenet64": create_imagenet64,
-    "npz": create_npz,
-    "svhn": create_svhn,
-    "synthetic": create_synthetic,
-}
+DATASETS: Table[Callable[..., ImageSource]] = Table(
+    {
+        "celeba64": create_celeba64,
+        "cifar10": create_cifar10,
+        "digits": create_digits,
+        "folder": create_folder,
+        "imagenet64": create_imagenet64,
+        "npz": create_npz,
+        "svhn": create_svhn,
+        "synthetic": create_synthetic,
+    },
+    "Data sets by `config.data.name`. An entry opens an ImageSource from a split and "
+    'the section\'s other keys: create_dataset(name, split="train", ...).',
+)
 
 
 def create_dataset(name: str, *, split: str = "train", **options: Any) -> ImageSource:

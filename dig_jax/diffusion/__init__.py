@@ -33,15 +33,19 @@ from dig_jax.diffusion.sde import (
     create_vp_linear,
 )
 from dig_jax.errors import InputError
-from dig_jax.interfaces import SDE
+from dig_jax.interfaces import SDE, Table
 from dig_jax.options import Objective
 
-SDES: dict[str, Callable[..., SDE]] = {
-    "vp_linear": create_vp_linear,
-    "vp_cosine": create_vp_cosine,
-    "flow": create_flow,
-    "edm": create_edm,
-}
+SDES: Table[Callable[..., SDE]] = Table(
+    {
+        "vp_linear": create_vp_linear,
+        "vp_cosine": create_vp_cosine,
+        "flow": create_flow,
+        "edm": create_edm,
+    },
+    "Forward processes by `config.sde.name`. An entry makes an SDE from the section's "
+    "other keys: create_sde(name, ...).",
+)
 
 
 def create_sde(name: str, **options: Any) -> SDE:

@@ -6,7 +6,7 @@ A score means little without the same score of real test images: what real data 
 from collections.abc import Iterable
 
 from dig_jax.errors import InputError
-from dig_jax.interfaces import LabelledImages, Metric
+from dig_jax.interfaces import LabelledImages, Metric, Table
 from dig_jax.metrics import (
     copies,
     frechet_features,
@@ -18,21 +18,28 @@ from dig_jax.metrics import (
 )
 from dig_jax.metrics.feature_summary import FeatureMetric
 
-METRICS: dict[str, Metric] = {
-    "copies": copies.copies,
-    "frechet_pixels": frechet_pixels.frechet_pixels,
-    "label_accuracy": label_accuracy.label_accuracy,
-}
+METRICS: Table[Metric] = Table(
+    {
+        "copies": copies.copies,
+        "frechet_pixels": frechet_pixels.frechet_pixels,
+        "label_accuracy": label_accuracy.label_accuracy,
+    },
+    "Scores from pixels by their names in `config.evaluation.metrics`. An entry is a "
+    "Metric: (images, train) -> {score's name: value}, both LabelledImages.",
+)
 
-FEATURE_METRICS: dict[str, FeatureMetric] = {
-    "frechet": frechet_features.FRECHET,
-    "spatial_frechet": frechet_features.SPATIAL_FRECHET,
-    "kid": kernel_distance.KID,
-    "precision_recall": precision_recall.PRECISION_RECALL,
-    "inception_score": inception_score.INCEPTION_SCORE,
-    "labels_read": label_accuracy.LABELS_READ,
-}
-"""In the order of their scores in a table."""
+FEATURE_METRICS: Table[FeatureMetric] = Table(
+    {
+        "frechet": frechet_features.FRECHET,
+        "spatial_frechet": frechet_features.SPATIAL_FRECHET,
+        "kid": kernel_distance.KID,
+        "precision_recall": precision_recall.PRECISION_RECALL,
+        "inception_score": inception_score.INCEPTION_SCORE,
+        "labels_read": label_accuracy.LABELS_READ,
+    },
+    "Scores from features of a network, in the order that a table shows them. An entry "
+    "is a FeatureMetric.",
+)
 
 GREATER_IS_BETTER = {"frechet_pixels": False, "label_accuracy": True}
 """Of scores from pixels by which one may choose."""

@@ -107,6 +107,10 @@ class GoodputFile:
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         self._write("in order" if error_type is None else error_type.__name__)
 
+    def turn_to_step(self, step: int) -> None:
+        """From now on the time is that of a step, which may have been done before."""
+        self._goodput.turn_to_step(step, self.done_before)
+
     def step_done(self, step: int) -> None:
         """Note that a step is done, on disk if that was not done a moment ago."""
         self._last_step = step

@@ -105,6 +105,11 @@ class MetricWriter:
         """Shows an image in TensorBoard."""
         self._events.add_image(name, image, step, dataformats="HWC")
 
+    def write_text(self, name: str, step: int, text: str) -> None:
+        """Shows a text in TensorBoard, line by line as it is."""
+        as_code = "".join(f"    {line}\n" for line in text.splitlines())  # of Markdown
+        self._events.add_text(name, as_code, step)
+
     def _check_still_there(self) -> None:
         """Writing to a file whose folder was deleted or moved raises nothing."""
         with contextlib.suppress(FileNotFoundError):

@@ -1,5 +1,6 @@
 """What metrics.jsonl holds, drawn: loss.png, diversity.png and scores.png."""
 
+import contextlib
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,6 +32,13 @@ _MAX_STEPS = 6
 
 Curve: TypeAlias = Float[np.ndarray, "point step_and_value"]
 Row: TypeAlias = tuple[int, Float[np.ndarray, "number"]]
+
+
+def plot_curves(workdir: str | AnyPath) -> None:
+    """Draws all of them, but for those of which nothing is logged yet."""
+    for plot in (plot_loss, plot_diversity, plot_scores):
+        with contextlib.suppress(InputError):
+            plot(workdir)
 
 
 def plot_loss(workdir: str | AnyPath) -> AnyPath:

@@ -1,35 +1,22 @@
 """What a person sees of a long run: a bar in a terminal, plain lines elsewhere."""
 
+from __future__ import annotations
+
 import contextlib
-import errno
-import io
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Protocol, SupportsFloat, cast, runtime_checkable
+from typing import TYPE_CHECKING, SupportsFloat
 
 from dig_jax.devices.compilation_cache import from_cache_since, lookups
+from dig_jax.reporting.streams import LastingStream, Nowhere, TextStream
 
 if TYPE_CHECKING:
-    from rich.live import Live
+    from dig_jax.reporting.bar import Bar, Shown
 
 _SECONDS_BETWEEN_LINES = 5.0
-_MIN_BAR, _MAX_BAR = 10, 40
 _LONG = 1.0  # seconds that somebody who waits wonders about
-
-
-@runtime_checkable
-class _TextStream(Protocol):
-    """What is asked of a stream of text, such as `sys.stderr` or `io.StringIO`."""
-
-    def write(self, text: str, /) -> int: ...
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool: ...
-
-    def fileno(self) -> int: ...
 
 
 class Progress:
@@ -48,6 +35,7 @@ class Progress:
         unit: What a step is, as in "step" or "image".
         stream: Where everything goes, messages too, instead of stderr and stdout.
         silent: Whether nothing is to be seen, because another process shows it.
+        plain: Whether lines come where there is no terminal.
         clock: Seconds from any origin.
     """
 
@@ -58,11 +46,13 @@ class Progress:
         description: str = "train",
         *,
         unit: str = "step",
-        stream: _TextStream | None = None,
+        stream: TextStream | None = None,
         silent: bool = False,
+        plain: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        stream = _Nowhere() if silent else stream
+        if silent or not (plain or is_terminal(stream or sys.stderr)):
+            stream = Nowhere()
         self._total_steps = total_steps
         self._step = start_step
         self._description = description
@@ -70,27 +60,26 @@ class Progress:
         self._clock = clock
         self._loss: float | None = None
         self._images_per_second: float | None = None
+        self._learning_rate: float | None = None
         self._start_time = clock()
         self._busy: tuple[str, float] | None = None  # with what, and since when
         self._origin: tuple[float, int] | None = None
         self._line_time: float | None = None
         self._line_due = False
-        self._bar_stream = _LastingStream(stream or sys.stderr)
-        self._message_stream = _LastingStream(stream or sys.stdout)
-        self._live: Live | None = None
+        self._bar_stream = LastingStream(stream or sys.stderr)
+        self._message_stream = LastingStream(stream or sys.stdout)
+        self._bar: Bar | None = None
 
-    def __enter__(self) -> "Progress":
-        dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-        if self._bar_stream.isatty() and not dumb:
-            self._live = self._start_live()
+    def __enter__(self) -> Progress:
+        if is_terminal(self._bar_stream):
+            self._bar = self._start_bar()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
+        if self._bar is not None:
             # It never came to a step, or has none.
-            self._live.transient = self._busy is not None or not self._total_steps
-            self._live.stop()
-            self._live = None
+            self._bar.close(erase=self._busy is not None or not self._total_steps)
+            self._bar = None
         elif self._line_due:
             self._write_line()
 
@@ -99,6 +88,7 @@ class Progress:
         step: int,
         loss: SupportsFloat | None = None,
         images_per_second: SupportsFloat | None = None,
+        learning_rate: SupportsFloat | None = None,
     ) -> None:
         """Shows that `step` steps are done; what is not given keeps its last value."""
         self._step = step
@@ -106,11 +96,13 @@ class Progress:
             self._loss = float(loss)
         if images_per_second is not None:
             self._images_per_second = float(images_per_second)
+        if learning_rate is not None:
+            self._learning_rate = float(learning_rate)
         now = self._clock()
         if self._origin is None:
             # The first step may hide compilation and says little about the others.
             self._origin = (now, step)
-        if self._live is None:
+        if self._bar is None:
             self._line_due = True
             waited = self._line_time is None or (
                 now - self._line_time >= _SECONDS_BETWEEN_LINES
@@ -143,8 +135,8 @@ class Progress:
 
     @contextlib.contextmanager
     def _showing(self, what: str) -> Iterator[None]:
-        if self._live is None:
-            _print(self._bar_stream, f"{what} ...")
+        if self._bar is None:
+            self._bar_stream.write_line(f"{what} ...")
         self._busy = (what, self._clock())
         yield
         self._busy = None
@@ -157,14 +149,12 @@ class Progress:
         """Prints a line on stdout, above the bar where there is one."""
         self._write_above(self._message_stream, text)
 
-    def _write_above(self, stream: "_LastingStream", text: str) -> None:
+    def _write_above(self, stream: LastingStream, text: str) -> None:
         # Only a terminal that shows the bar has to make room for the line.
-        if self._live is not None and stream.isatty():
-            from rich.text import Text
-
-            self._live.console.print(Text(text), soft_wrap=True)
+        if self._bar is not None and stream.isatty():
+            self._bar.write_above(text)
         else:
-            _print(stream, text)
+            stream.write_line(text)
 
     def _write_line(self) -> None:
         self._line_time = self._clock()
@@ -175,7 +165,7 @@ class Progress:
             f"{self._description}  {self._unit} {count}",
             *self._fields().values(),
         ]
-        _print(self._bar_stream, "  ".join(fields))
+        self._bar_stream.write_line("  ".join(fields))
 
     def _fields(self) -> dict[str, str]:
         """What is known beside the step, in the order of display."""
@@ -184,6 +174,8 @@ class Progress:
             fields["percent"] = f"{100 * self._step / self._total_steps:5.1f}%"
         if self._loss is not None:
             fields["loss"] = f"loss {_format_loss(self._loss)}"
+        if self._learning_rate is not None:
+            fields["learning_rate"] = f"lr {self._learning_rate:.2e}"
         if self._images_per_second is not None:
             fields["rate"] = f"{_format_rate(self._images_per_second)} images/s"
         seconds_left = self._seconds_left()
@@ -200,56 +192,34 @@ class Progress:
         seconds_per_step = (self._clock() - time_then) / (self._step - step_then)
         return seconds_per_step * (self._total_steps - self._step)
 
-    def _start_live(self):
-        from rich.console import Console
-        from rich.live import Live
+    def _start_bar(self) -> Bar:
+        from dig_jax.reporting.bar import Bar
 
-        console = Console(
-            file=cast("IO[str]", self._bar_stream),
-            force_terminal=True,
-            force_interactive=True,
-        )
-        live = Live(
-            get_renderable=lambda: self._render(console.width),
-            console=console,
-            refresh_per_second=8,
+        bar = Bar(
+            self._bar_stream,
+            self._description,
+            self._total_steps,
+            self._show,
             redirect_stdout=self._message_stream.isatty(),
         )
-        live.start(refresh=True)
-        return live
+        bar.start()
+        return bar
 
-    def _render(self, width: int):
-        """The one line of the bar, with what fits; the refreshing thread calls this."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+    def _show(self) -> Shown:
+        """What the bar says now; the thread that draws it calls this."""
+        from dig_jax.reporting.bar import Shown
 
         busy = self._busy
         if busy is not None:
             what, since = busy
-            seconds = self._clock() - since
-            text = f"{self._description}  {what} ... {seconds:.0f} s"
-            return Text(text, no_wrap=True, overflow="ellipsis")
+            return Shown(self._step, {}, f"{what} ... {self._clock() - since:.0f} s")
         elapsed = _format_seconds(self._clock() - self._start_time)
         fields = {
             "count": f"{self._step}/{self._total_steps}",
             **self._fields(),
             "elapsed": f"elapsed {elapsed}",
         }
-        for least in ("elapsed", "percent", "rate"):
-            if _room_for_bar(width, self._description, fields) >= _MIN_BAR:
-                break
-            fields.pop(least, None)
-        text = Text("  ".join(fields.values()), no_wrap=True, overflow="ellipsis")
-        bar_width = min(_room_for_bar(width, self._description, fields), _MAX_BAR)
-        if bar_width < _MIN_BAR:
-            return (
-                Text(f"{self._description}  ", no_wrap=True, overflow="ellipsis") + text
-            )
-        line = Table.grid(padding=(0, 2, 0, 0))
-        bar = ProgressBar(self._total_steps, self._step, width=bar_width)
-        line.add_row(self._description, bar, text)
-        return line
+        return Shown(self._step, fields)
 
 
 class StageProgress:
@@ -286,65 +256,10 @@ class StageProgress:
             self._shown = None
 
 
-class _Nowhere(io.TextIOBase):
-    """A stream that nobody reads."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-
-class _LastingStream(io.TextIOBase):
-    """A stream whose terminal or pipe may go away: then nothing is written any more."""
-
-    def __init__(self, stream: _TextStream) -> None:
-        self._stream = stream
-
-    @property
-    def encoding(self) -> str:
-        return getattr(self._stream, "encoding", None) or "utf-8"
-
-    def isatty(self) -> bool:
-        try:
-            return self._stream.isatty()
-        except ValueError:  # the stream was closed
-            return False
-
-    def write(self, text: str) -> int:
-        # A character that the terminal lacks must not cost the line.
-        known = text.encode(self.encoding, "replace").decode(self.encoding)
-        with self._forgive():
-            self._stream.write(known)
-        return len(text)
-
-    def flush(self) -> None:
-        with self._forgive():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _forgive(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.EPIPE, errno.EIO):
-                self._discard()
-        except ValueError:  # the stream was closed
-            pass
-
-    def _discard(self) -> None:
-        """Sends what is buffered nowhere: Python would flush it again at its exit."""
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-
-
-def _print(stream: _LastingStream, text: str) -> None:
-    stream.write(f"{text}\n")
-    stream.flush()
-
-
-def _room_for_bar(width: int, description: str, fields: dict[str, str]) -> int:
-    return width - len("  ".join([description, "", *fields.values()])) - 1
+def is_terminal(stream: TextStream) -> bool:
+    """Whether a person looks at a stream, who sees a bar move."""
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return LastingStream(stream).isatty() and not dumb
 
 
 def _format_loss(loss: float) -> str:

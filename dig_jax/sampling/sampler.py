@@ -9,32 +9,31 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Int, Key, UInt8
 
 from dig_jax.data.labels import label_counts
 from dig_jax.data.transforms import to_uint8
+from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
 from dig_jax.diffusion import make_denoiser
 from dig_jax.diffusion.guidance import (
-    Guidance,
     check_guidance,
     make_autoguided_denoiser,
     make_guided_denoiser,
 )
 from dig_jax.experiment import Experiment, open_dataset
 from dig_jax.interfaces import (
-    SDE,
     Backbone,
     Denoiser,
     Images,
     Params,
-    Solver,
     UInt8Images,
 )
 from dig_jax.options import SampleOptions
 from dig_jax.reporting.images import choose_scale, image_grid
+from dig_jax.sampling.choices import choose_guidance, choose_solver, choose_times
 from dig_jax.sampling.label_rules import choose_labels
-from dig_jax.solvers import create_solver, create_times, default_time_grid, sample
+from dig_jax.solvers import sample
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
@@ -47,44 +46,16 @@ def group_size(platform: str) -> int:
     return GROUP_SIZE.get(platform, ACCELERATOR_GROUP_SIZE)
 
 
-def choose_solver(options: SampleOptions, sde: SDE) -> Solver:
-    """The solver that is named, for an SDE.
-
-    Raises:
-        InputError: Unknown, or it does not take these options.
-    """
-    own = ("order", "eta", "churn", "churn_interval", "churn_noise")
-    given = {key: getattr(options, key) for key in own}
-    given = {key: value for key, value in given.items() if value is not None}
-    return create_solver(options.solver, sde, options.num_steps, **given)
+def batch_size_of(options: SampleOptions, mesh: Mesh) -> int:
+    """Images that are drawn at a time: whole groups on every device."""
+    quantum = group_size(mesh.devices.flat[0].platform) * mesh.size
+    return -(-min(options.batch_size, options.num_images) // quantum) * quantum
 
 
-def choose_times(options: SampleOptions, sde: SDE) -> Float[np.ndarray, "time"]:
-    """The times between the solver's steps.
-
-    Raises:
-        InputError: Unknown grid, or times that do not work.
-    """
-    bounds = {"t_start": options.t_start, "t_end": options.t_end}
-    grid = options.time_grid
-    if grid == "auto":
-        grid = default_time_grid(options.solver, sde, **bounds)
-    steps = len(choose_solver(options, sde).evaluations)
-    return create_times(grid, sde, steps, **bounds)
-
-
-def choose_guidance(options: SampleOptions) -> Guidance:
-    """How the network is guided.
-
-    Raises:
-        InputError: A scale, interval or power that cannot be.
-    """
-    return Guidance(
-        scale=options.guidance,
-        interval=options.guidance_interval,
-        schedule=options.guidance_schedule,
-        power=options.guidance_power,
-    )
+def program_of(options: SampleOptions, mesh: Mesh) -> SampleOptions:
+    """What is compiled for these options: the same for all that share a program."""
+    size = batch_size_of(options, mesh)
+    return replace(options, num_images=size, batch_size=size, labels="balanced", seed=0)
 
 
 class Guide(NamedTuple):
@@ -138,9 +109,7 @@ class Sampler:
         self.options = options
         self.guide = guide
         self._group = group_size(mesh.devices.flat[0].platform)
-        quantum = self._group * mesh.size
-        wanted = min(options.batch_size, options.num_images)
-        self.batch_size = -(-wanted // quantum) * quantum
+        self.batch_size = batch_size_of(options, mesh)
         spread = PartitionSpec(BATCH_AXES)
         self._draw_batch = jax.jit(
             jax.shard_map(
@@ -156,18 +125,28 @@ class Sampler:
             spread_keys = batch_sharded(mesh)
             self._image_keys = jax.jit(image_keys, out_shardings=spread_keys)
             self._place = partial(place_batch, mesh)
-        self._compiled: Callable | None = None
-        self._label_counts = None
-        if options.labels == "training" and experiment.backbone.num_classes:
-            self._label_counts = label_counts(
-                open_dataset(experiment, "train"),
-                max_damaged_share=experiment.data.max_damaged_share,
-            )
+        self._programs: list[Callable] = []  # the one that all copies share, once made
+        self._label_counts = self._count_labels()
+
+    def _count_labels(self) -> Int[np.ndarray, "class"] | None:
+        experiment = self._experiment
+        if self.options.labels != "training" or not experiment.backbone.num_classes:
+            return None
+        return label_counts(
+            open_dataset(experiment, "train"),
+            max_damaged_share=experiment.data.max_damaged_share,
+        )
 
     def with_seed(self, seed: int) -> "Sampler":
-        """The same with another seed, compiled if this one is."""
+        """The same with another seed; it compiles once for both."""
+        return self.with_options(replace(self.options, seed=seed))
+
+    def with_options(self, options: SampleOptions) -> "Sampler":
+        """The same with other options of one `program_of`; it compiles once for all."""
         other = copy.copy(self)
-        other.options = replace(self.options, seed=seed)
+        other.options = options
+        if options.labels != self.options.labels:
+            other._label_counts = other._count_labels()
         return other
 
     @property
@@ -189,15 +168,14 @@ class Sampler:
     @property
     def is_compiled(self) -> bool:
         """Whether drawing begins at once."""
-        return self._compiled is not None
+        return bool(self._programs)
 
     def compile(self, params: Params) -> None:
         """Compile now; otherwise the first `draw` does."""
-        if self._compiled is None:
+        if not self._programs:
             batch = self._batch(0, self.labels)
-            self._compiled = self._draw_batch.lower(
-                params, self._guide_params, *batch
-            ).compile()
+            lowered = self._draw_batch.lower(params, self._guide_params, *batch)
+            self._programs.append(compile_lowered(lowered))
 
     def draw(
         self, params: Params, on_progress: Callable[[int], None] | None = None
@@ -226,14 +204,13 @@ class Sampler:
             NonFiniteError: The network's output was not finite.
         """
         self.compile(params)
-        assert self._compiled is not None
+        (draw_batch,) = self._programs
         labels, total = self.labels, self.options.num_images
         waiting: tuple[Images, int] | None = None
         for first in range(start, total, self.batch_size):
             # The devices draw this batch while the host takes up the one before.
-            images = self._compiled(
-                params, self._guide_params, *self._batch(first, labels)
-            )
+            batch = self._batch(first, labels)
+            images = draw_batch(params, self._guide_params, *batch)
             if waiting is not None:
                 yield to_uint8(to_host(waiting[0]))[: waiting[1]]
             waiting = images, min(total - first, self.batch_size)

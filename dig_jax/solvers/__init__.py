@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from dig_jax.errors import InputError
-from dig_jax.interfaces import SDE, Solver
+from dig_jax.interfaces import SDE, Solver, Table
 from dig_jax.keys import call_with_section
 from dig_jax.solvers.ancestral import ancestral
 from dig_jax.solvers.ddim import ddim
@@ -24,16 +24,20 @@ from dig_jax.solvers.time_grids import (
 )
 from dig_jax.solvers.unipc import unipc
 
-SOLVERS: dict[str, Callable[..., Solver]] = {
-    "ancestral": ancestral,
-    "ddim": ddim,
-    "dpm_solver": dpm_solver,
-    "dpm_solver_pp": dpm_solver_pp,
-    "euler_maruyama": euler_maruyama,
-    "heun": heun,
-    "ode_euler": ode_euler,
-    "unipc": unipc,
-}
+SOLVERS: Table[Callable[..., Solver]] = Table(
+    {
+        "ancestral": ancestral,
+        "ddim": ddim,
+        "dpm_solver": dpm_solver,
+        "dpm_solver_pp": dpm_solver_pp,
+        "euler_maruyama": euler_maruyama,
+        "heun": heun,
+        "ode_euler": ode_euler,
+        "unipc": unipc,
+    },
+    "Solvers by `config.sample.solver`. An entry makes a Solver from an SDE, a number "
+    "of steps and its own options: create_solver(name, sde, num_steps, ...).",
+)
 
 # Solvers whose coefficients are exponentials of logSNR, and whose authors space its
 # steps equally on small images; the others step in t.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dig_jax.errors import InputError
-from dig_jax.interfaces import SDE
+from dig_jax.interfaces import SDE, Table
 
 Grid = Float[np.ndarray, "time"]
 
@@ -58,12 +58,16 @@ def karras(
     return _time_of_logsnr(sde, -2 * rho * np.log(roots))
 
 
-TIME_GRIDS: dict[str, Callable[..., Grid]] = {
-    "karras": karras,
-    "logsnr": logsnr,
-    "quadratic": quadratic,
-    "uniform": uniform,
-}
+TIME_GRIDS: Table[Callable[..., Grid]] = Table(
+    {
+        "karras": karras,
+        "logsnr": logsnr,
+        "quadratic": quadratic,
+        "uniform": uniform,
+    },
+    "Times between a solver's steps by `config.sample.time_grid`: "
+    "create_times(name, sde, num_steps, ...).",
+)
 
 
 def create_times(

@@ -1,8 +1,9 @@
 """What a run measures, on its way from the device to those who read it."""
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import SupportsFloat, TypeAlias
 
 import jax
@@ -13,6 +14,7 @@ from dig_jax.errors import NonFiniteError
 from dig_jax.options import TrainingOptions
 from dig_jax.reporting.metric_writer import DIVERSITY, NOISE_LEVEL_LOSS, MetricWriter
 from dig_jax.reporting.progress import Progress
+from dig_jax.training.schedule import schedule
 from dig_jax.training.step import StepMetrics
 
 # Steps handed to the device before the host looks at the oldest one's metrics: enough
@@ -36,6 +38,10 @@ class TrainingLog:
         options: When lines are due.
         start: Step that the run goes on from.
         damaged_records: As the attribute, up to there; None if nobody counted.
+        learning_rate: That of the next update, by how many were made before; None to
+            leave it out.
+        num_updates: How many were made up to there; steps that were not finite made
+            none.
 
     Attributes:
         damaged_records: Damaged records that others stood in for since the run began,
@@ -50,15 +56,20 @@ class TrainingLog:
         options: TrainingOptions,
         start: int,
         damaged_records: int | None = 0,
+        *,
+        learning_rate: Callable[[int], SupportsFloat] | None = None,
+        num_updates: int = 0,
     ) -> None:
         self._writer, self._progress, self._options = writer, progress, options
+        self._when = schedule(options)["log"]
         self.damaged_records, self.done = damaged_records, start
-        self._resumed_within = start % options.log_every != 0
+        self._resumed_within = not self._when.has(start)
+        self._learning_rate, self._num_updates = learning_rate, num_updates
         self._in_flight: deque[tuple[int, StepMetrics, Count]] = deque()
         self._since: list[dict[str, np.ndarray]] = []
         self._diversity: dict[int, Array] = {}
         self._shown_rate: float | None = None
-        self.restart_clock(start)
+        self._restart_clock(start)
 
     def add(self, step: int, metrics: StepMetrics, damaged: Count) -> None:
         """Take metrics of a step that the device is given, and its batch's damage."""
@@ -80,8 +91,14 @@ class TrainingLog:
         if self._writer is not None:
             self._writer.flush()
 
-    def restart_clock(self, step: int) -> None:
-        """Leave what happened until now, after this step, out of images/s."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out of images/s."""
+        began = time.perf_counter()
+        yield
+        self._clock += time.perf_counter() - began
+
+    def _restart_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step
 
     def _take(self, step: int, metrics: StepMetrics, damaged: Count) -> None:
@@ -103,17 +120,25 @@ class TrainingLog:
             per_block = np.asarray(self._diversity.pop(step))
             self._write(step, _numbered(DIVERSITY, enumerate(per_block)))
         rate, seconds = self._rate(step)
+        learning_rate = None
+        if self._when.has(step) or self._shown_rate is None:
+            learning_rate = self._learning_rate and self._learning_rate(
+                self._num_updates
+            )
+        self._num_updates += int(values["bad_steps"] == 0)
         if seconds > 1 or self._shown_rate is None:  # a shorter time says little
             self._shown_rate = rate
-        self._progress.update(step, values["loss"], self._shown_rate)
-        if step % self._options.log_every == 0 or step == self._options.num_steps:
-            self._write_line(step, rate)
+        self._progress.update(step, values["loss"], self._shown_rate, learning_rate)
+        if self._when.has(step):
+            self._write_line(step, rate, learning_rate)
             self._resumed_within = False
             self._since = []
-            self.restart_clock(step)
+            self._restart_clock(step)
 
-    def _write_line(self, step: int, rate: float) -> None:
-        """Means over the steps since the line before.
+    def _write_line(
+        self, step: int, rate: float, learning_rate: SupportsFloat | None
+    ) -> None:
+        """Means over the steps since the line before, and the last one's rates.
 
         A run that goes on from a checkpoint between two lines knows only the steps
         since then: the line after it says of how many steps its means are.
@@ -132,6 +157,7 @@ class TrainingLog:
             {
                 **{name: steps[name].mean() for name in scalars},
                 "images_per_second": rate,
+                **({} if learning_rate is None else {"learning_rate": learning_rate}),
                 "skipped_steps": int((steps["bad_steps"] > 0).sum()),
                 **({} if damaged is None else {"damaged_records": damaged}),
                 **({PARTIAL: len(self._since)} if self._resumed_within else {}),

@@ -1,27 +1,32 @@
 """The training of a run, from its configuration to its pictures."""
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
-from dig_jax.config import save_run_config
+import jax
+
+from dig_jax.config import config_to_json, save_run_config
+from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import is_first_process, make_sum_and_max
 from dig_jax.devices.watchdog import Watchdog
-from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError
+from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder, open_workdir
 from dig_jax.files.workdir_lock import only_trainer
 from dig_jax.reporting.goodput import Goodput, GoodputFile
-from dig_jax.reporting.images import write_png
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
-from dig_jax.reporting.plots import plot_diversity, plot_loss, plot_scores
+from dig_jax.reporting.plots import plot_curves
 from dig_jax.reporting.profile import Profiler, ProfileSteps, check_profile_steps
 from dig_jax.reporting.progress import Progress
-from dig_jax.storage.state import TrainState
+from dig_jax.training.activities import Activities
+from dig_jax.training.jobs import Jobs, Opened
 from dig_jax.training.log import TrainingLog
 from dig_jax.training.memory import explaining_shortage
 from dig_jax.training.missed import make_up
-from dig_jax.training.preview import Preview, without_guide
-from dig_jax.training.scoring import TrainingScores
-from dig_jax.training.setup import TrainingSetup
+from dig_jax.training.optimizer import count_updates, create_learning_rate
+from dig_jax.training.schedule import schedule
+from dig_jax.training.setup import Restored, TrainingSetup
 from dig_jax.training.stop import AgreedStop, StopSignal
 from dig_jax.training.storage import Storage
 
@@ -45,6 +50,7 @@ def train(
 
     Raises:
         InputError: What cannot work, before anything is written.
+        KeyboardInterrupt: Ctrl-C before the first step.
         NonFiniteError: Too many steps in a row whose loss or gradient was not finite.
     """
     run = TrainingRun(
@@ -81,71 +87,118 @@ class TrainingRun:
     def train(self, progress: Progress) -> int:
         """Train to the end or until a signal; returns the exit code (see `train`)."""
         make_folder(self.workdir)
-        with StopSignal() as stop, only_trainer(self.workdir):
-            return self._train(progress, stop)
+        with (
+            StopSignal() as stop,
+            only_trainer(self.workdir),
+            Storage(self.workdir, self.options) as storage,
+        ):
+            return self._train(storage, progress, stop)
 
-    def _train(self, progress: Progress, stop: StopSignal) -> int:
-        options, workdir = self.options, self.workdir
-        with Storage(workdir, options) as storage:
-            restored = self.setup.restore(storage.checkpoints, self.goodput, progress)
-            state = restored.state
-            storage.check_free_space(state)
-            start = int(state.step)
-            if is_first_process():
-                save_run_config(self.setup.experiment.config, workdir)
-            progress.message(self.setup.describe(restored))
-            progress.go_on_from(start)
-            with self.goodput.spent("evaluation"):
-                if make_up(self.setup, restored, storage, progress):
-                    self._plot()
-            if start >= options.num_steps:
-                progress.message(
-                    f"Nothing to do: step {start} of {options.num_steps} is done."
-                )
-                return EXIT_DONE
-            self.setup.draw_graph()
-            storage.forget_after(start)
-            with contextlib.ExitStack() as opened:
-                writer = None
-                record = self._open_goodput_file(start)
-                opened.enter_context(record)
-                if is_first_process():
-                    writer = opened.enter_context(
-                        MetricWriter(workdir, resume_step=start or None)
-                    )
-                opened.enter_context(explaining_shortage(self.setup.programs, progress))
-                state = self._train_steps(
-                    state,
-                    storage,
-                    writer,
-                    record,
-                    progress,
-                    stop,
-                    opened,
-                    damaged_records=restored.damaged_records,
-                )
-                with self.goodput.spent("checkpoint"):
-                    storage.wait()
-        done = int(state.step)
-        if done < options.num_steps:
-            assert stop.received is not None
-            self._plot()
-            progress.message(
-                f"Stopped by {stop.received.name} at step {done}, which is saved. The "
-                f"same command goes on from there.\n{record.summary()}"
-            )
-            return EXIT_INTERRUPTED if stop.received.name == "SIGINT" else EXIT_DONE
-        progress.message(
-            f"Trained {done} steps.\n"
-            f"  pictures    {workdir}/samples/\n"
-            f"  curves      {workdir}/loss.png, diversity.png, "
-            f"{'scores.png, ' if options.evaluate_every else ''}metrics.jsonl, "
-            f"TensorBoard events\n"
-            f"  checkpoint  {workdir}/checkpoints/{done}\n{record.summary()}"
+    def _train(self, storage: Storage, progress: Progress, stop: StopSignal) -> int:
+        setup, doing = self.setup, Activities(self.goodput, progress)
+        restored = setup.restore(storage.checkpoints, doing)
+        storage.check_free_space(restored.state)
+        start = int(restored.state.step)
+        if is_first_process():
+            save_run_config(setup.experiment.config, self.workdir)
+        progress.message(setup.describe(restored))
+        progress.go_on_from(start)
+        with doing("evaluation"):
+            made_up = make_up(setup, restored, storage, progress)
+            if made_up and is_first_process():
+                plot_curves(self.workdir)
+        if start >= self.options.num_steps:
+            progress.message(nothing_to_do(start, self.options.num_steps))
+            return EXIT_DONE
+        setup.draw_graph()
+        storage.forget_after(start)
+        with (
+            self._open_record(start) as record,
+            self._open_writer(start) as writer,
+            explaining_shortage(setup.programs, progress),
+        ):
+            opened = Opened(self.workdir, storage, record, writer, progress, stop)
+            done = self._train_steps(restored, opened)
+            with doing("checkpoint"):
+                storage.wait()
+        return self._tell_end(done, opened)
+
+    def _train_steps(self, restored: Restored, opened: Opened) -> int:
+        """Take the steps that are left, or those until a signal; returns the last."""
+        state, goodput, record = restored.state, self.goodput, opened.record
+        start, last, stop = int(state.step), self.options.num_steps, opened.stop
+        with (
+            contextlib.closing(self.setup.batches(start)) as batches,
+            Profiler(self.workdir, self.profile_steps) as profiler,
+            contextlib.ExitStack() as compiled,
+        ):
+            with goodput.spent("data_wait"):
+                image, label, damaged = next(batches)
+            train_step, measure_diversity = self._compile(opened)
+            log = self._start_log(restored, opened)
+            jobs = Jobs(self.setup, opened, log)
+            watchdog = compiled.enter_context(Watchdog(self.options.watchdog_seconds))
+            doing = Activities(goodput, opened.progress, watchdog, log)
+            when_diverse = schedule(self.options)["diversity"]
+            sum_and_max, agreed_stop = make_sum_and_max(self.setup.mesh), AgreedStop()
+            for step in range(start + 1, last + 1):
+                record.turn_to_step(step)
+                with profiler.step(step):
+                    state, metrics = train_step(state, image, label)
+                damaged, asked = sum_and_max(damaged, stop.received or 0)
+                log.add(step, metrics, damaged)
+                watchdog.step_done(step)
+                record.step_done(log.done)
+                if when_diverse.has(step):
+                    log.add_diversity(step, measure_diversity(state, image, label))
+                stopped = agreed_stop.after_step(asked)
+                due = jobs.due_after(step, stopped=stopped is not None)
+                if due:
+                    log.finish()
+                if profiler.is_due(step):
+                    with doing("other"):
+                        opened.progress.message(profiler.finish(metrics))
+                for job in due:
+                    with doing(job.kind):
+                        job.do(state, step)
+                if stopped is not None:
+                    stop.received = stopped
+                    break
+                if step < last:
+                    with doing("data_wait"):
+                        image, label, damaged = next(batches)
+            goodput.turn_to("other")
+            record.step_done(log.done)
+        return int(state.step)
+
+    def _compile(self, opened: Opened) -> tuple[Callable, Callable]:
+        """The training step, and the measure of feature diversity where it is due."""
+        programs, doing = self.setup.programs, Activities(self.goodput, opened.progress)
+
+        def compiled(what: str, lower: Callable[[], Any]) -> Callable:
+            # Whatever was trained is saved.
+            with doing("compile", what), opened.stop.at_once():
+                return compile_lowered(lower())
+
+        train_step = compiled("the training step", programs.lower_step)
+        if not self.options.diversity_every:
+            return train_step, lambda *_: None
+        return train_step, compiled("feature diversity", programs.lower_diversity)
+
+    def _start_log(self, restored: Restored, opened: Opened) -> TrainingLog:
+        optimizer, num_steps = self.setup.experiment.optimizer, self.options.num_steps
+        learning_rate = create_learning_rate(optimizer, num_steps=num_steps)
+        return TrainingLog(
+            opened.writer,
+            opened.progress,
+            self.options,
+            int(restored.state.step),
+            restored.damaged_records,
+            learning_rate=jax.jit(learning_rate),
+            num_updates=count_updates(restored.state.opt_state),
         )
-        return EXIT_DONE
 
-    def _open_goodput_file(self, start: int) -> GoodputFile:
+    def _open_record(self, start: int) -> GoodputFile:
         """This start's record; every process has one, and the first one writes."""
         workdir = self.workdir if is_first_process() else None
         record = GoodputFile(workdir, self.goodput, start)
@@ -154,112 +207,45 @@ class TrainingRun:
             record.done_before = max([record.done_before, *logged])
         return record
 
-    def _train_steps(
-        self,
-        state: TrainState,
-        storage: Storage,
-        writer: MetricWriter | None,
-        record: GoodputFile,
-        progress: Progress,
-        stop: StopSignal,
-        cleanup: contextlib.ExitStack,
-        *,
-        damaged_records: int | None,
-    ) -> TrainState:
-        setup, options, goodput = self.setup, self.options, self.goodput
-        batches = cleanup.enter_context(
-            contextlib.closing(setup.batches(int(state.step)))
-        )
-        with goodput.spent("data_wait"):
-            image, label, damaged = next(batches)
-        with goodput.spent("compile"), progress.compiling("the training step"):
-            train_step = setup.programs.lower_step().compile()
-        diversity = None
-        if options.diversity_every:
-            with goodput.spent("compile"), progress.compiling("feature diversity"):
-                diversity = setup.programs.lower_diversity().compile()
-        experiment = setup.experiment
-        drawing = without_guide(experiment.sample)
-        preview = Preview(experiment, drawing, options, setup.mesh)
-        scores = TrainingScores(
-            experiment, experiment.evaluation, drawing, options, setup.mesh
-        )
-        start = int(state.step)
-        log = TrainingLog(writer, progress, options, start, damaged_records)
-        sum_and_max, agreed_stop = make_sum_and_max(setup.mesh), AgreedStop()
-        profiler = cleanup.enter_context(Profiler(self.workdir, self.profile_steps))
-        watchdog = cleanup.enter_context(Watchdog(options.watchdog_seconds))
-        for step in range(start + 1, options.num_steps + 1):
-            goodput.turn_to_step(step, record.done_before)
-            with profiler.step(step):
-                state, metrics = train_step(state, image, label)
-            damaged, asked = sum_and_max(damaged, stop.received or 0)
-            log.add(step, metrics, damaged)
-            watchdog.step_done(step)
-            record.step_done(log.done)
-            last = step == options.num_steps
-            if diversity is not None and (
-                step == 1 or step % options.diversity_every == 0
-            ):
-                log.add_diversity(step, diversity(state, image, label))
-            stopped = agreed_stop.after_step(asked)
-            saves = stopped is not None or last or step % options.checkpoint_every == 0
-            keeps = options.posthoc_ema and (last or step % options.posthoc_every == 0)
-            draws = last or (options.sample_every and step % options.sample_every == 0)
-            evaluates = scores.is_due(step)
-            if saves or keeps or draws or evaluates:
-                log.finish()
-            if profiler.is_due(step):
-                with goodput.spent("other"), watchdog.paused():
-                    progress.message(profiler.finish(metrics))
-            with goodput.spent("checkpoint"):
-                if keeps:
-                    storage.save_snapshot(state)
-                if saves:
-                    storage.save(state, setup.meta(step, log.damaged_records))
-            if stopped is not None:
-                stop.received = stopped
-                break
-            if draws or evaluates:
-                with watchdog.paused():
-                    goodput.turn_to("drawing")
-                    if draws:
-                        self._draw(preview, state, step, writer, progress)
-                    if evaluates:
-                        meta = setup.meta(step, log.damaged_records)
-                        with goodput.spent("evaluation"):
-                            scores.evaluate(
-                                state, meta, storage, writer, progress, self.workdir
-                            )
-                    self._plot()
-                log.restart_clock(step)
-            if not last:
-                goodput.turn_to("data_wait")
-                image, label, damaged = next(batches)
-        goodput.turn_to("other")
-        record.step_done(log.done)
-        return state
-
-    def _draw(
-        self,
-        preview: Preview,
-        state: TrainState,
-        step: int,
-        writer: MetricWriter | None,
-        progress: Progress,
-    ) -> None:
-        progress.message(f"step {step}: drawing samples")
-        if not preview.is_compiled:
-            with progress.compiling("what draws them"):
-                preview.compile(state)
-        grid = preview.draw(state)
-        if writer is not None:
-            write_png(self.workdir / "samples" / f"step_{step}.png", grid)
-            writer.write_image("samples", step, grid)
-
-    def _plot(self) -> None:
+    def _open_writer(
+        self, start: int
+    ) -> contextlib.AbstractContextManager[MetricWriter | None]:
+        """What the first process writes metrics with."""
         if not is_first_process():
-            return
-        for plot in (plot_loss, plot_diversity, plot_scores):
-            with contextlib.suppress(InputError):  # nothing of it is logged yet
-                plot(self.workdir)
+            return contextlib.nullcontext()
+        writer = MetricWriter(self.workdir, resume_step=start or None)
+        written = config_to_json(self.setup.experiment.config)
+        writer.write_text("configuration", start, written)
+        return writer
+
+    def _tell_end(self, done: int, opened: Opened) -> int:
+        """Say what was done and where it is; returns the exit code."""
+        options, workdir, stop = self.options, self.workdir, opened.stop
+        if done < options.num_steps:
+            assert stop.received is not None
+            if is_first_process():
+                plot_curves(workdir)
+            opened.progress.message(
+                f"Stopped by {stop.received.name} at step {done}, which is saved. The "
+                f"same command goes on from there.\n{opened.record.summary()}"
+            )
+            return EXIT_INTERRUPTED if stop.received.name == "SIGINT" else EXIT_DONE
+        opened.progress.message(
+            f"Trained {done} steps.\n"
+            f"  pictures    {workdir}/samples/\n"
+            f"  curves      {workdir}/loss.png, diversity.png, "
+            f"{'scores.png, ' if options.evaluate_every else ''}metrics.jsonl, "
+            f"TensorBoard events\n"
+            f"  checkpoint  {workdir}/checkpoints/{done}\n{opened.record.summary()}"
+        )
+        return EXIT_DONE
+
+
+def nothing_to_do(start: int, num_steps: int) -> str:
+    """What is said where a run has all its steps, or more than it is asked for."""
+    if start == num_steps:
+        return f"Nothing to do: step {start} of {num_steps} is done."
+    return (
+        f"Nothing to do: {num_steps} steps are asked for (training.num_steps), and the "
+        f"run has already done {start}."
+    )

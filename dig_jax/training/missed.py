@@ -10,12 +10,8 @@ from dig_jax.devices.sharding import as_first_process_says, is_first_process
 from dig_jax.reporting.images import write_png
 from dig_jax.reporting.metric_writer import MetricWriter
 from dig_jax.reporting.progress import Progress
-from dig_jax.training.preview import (
-    Preview,
-    picture_file,
-    picture_is_due,
-    without_guide,
-)
+from dig_jax.training.preview import Preview, picture_file, without_guide
+from dig_jax.training.schedule import schedule
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import Restored, TrainingSetup
 from dig_jax.training.storage import Storage
@@ -44,7 +40,7 @@ def make_up(
         experiment, experiment.evaluation, drawing, options, setup.mesh
     )
     picture = picture_file(workdir, step)
-    draws = picture_is_due(options, step)
+    draws = schedule(options)["draw"].has(step)
     draws = as_first_process_says(draws and not picture.is_file())
     evaluates = scores.is_missing(step, storage, workdir)
     if not (draws or evaluates):

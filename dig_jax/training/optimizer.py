@@ -23,17 +23,8 @@ def create_optimizer(
         num_steps: Length of the training, for the cosine schedule.
     """
     options = options or OptimizerOptions()
-    peak, warmup_steps = options.learning_rate, options.warmup_steps
-    decay_steps = max(num_steps - warmup_steps, 1)
-    after = (
-        optax.constant_schedule(peak)
-        if options.schedule == "constant"
-        else optax.cosine_decay_schedule(peak, decay_steps)
-    )
-    warmup = optax.linear_schedule(0.0, peak, max(warmup_steps, 1))
-    rate = optax.join_schedules([warmup, after], [warmup_steps])
     adamw = optax.adamw(
-        rate,
+        create_learning_rate(options, num_steps=num_steps),
         b1=options.betas[0],
         b2=options.betas[1],
         weight_decay=options.weight_decay,
@@ -43,6 +34,26 @@ def create_optimizer(
         clip = optax.clip_by_global_norm(options.max_grad_norm)
         return optax.chain(clip, adamw)
     return adamw
+
+
+def create_learning_rate(
+    options: OptimizerOptions, *, num_steps: int
+) -> optax.Schedule:
+    """The rate of an update by the number of those before it; from 0 up to its peak."""
+    peak, warmup_steps = options.learning_rate, options.warmup_steps
+    decay_steps = max(num_steps - warmup_steps, 1)
+    after = (
+        optax.constant_schedule(peak)
+        if options.schedule == "constant"
+        else optax.cosine_decay_schedule(peak, decay_steps)
+    )
+    warmup = optax.linear_schedule(0.0, peak, max(warmup_steps, 1))
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def count_updates(opt_state: optax.OptState) -> int:
+    """How many updates an optimizer of `create_optimizer` has made."""
+    return int(optax.tree.get(opt_state, "ScaleByScheduleState").count)
 
 
 def decay_mask(params: Params) -> Params:

@@ -22,12 +22,6 @@ def picture_file(workdir: AnyPath, step: int) -> AnyPath:
     return workdir / "samples" / f"step_{step}.png"
 
 
-def picture_is_due(options: TrainingOptions, step: int) -> bool:
-    """Whether one is drawn after a step."""
-    every = options.sample_every
-    return step == options.num_steps or bool(every and step % every == 0)
-
-
 def without_guide(options: SampleOptions) -> SampleOptions:
     """The options without autoguidance: the guide is a run that is not loaded here."""
     return replace(options, guide="", guidance=1.0) if options.guide else options

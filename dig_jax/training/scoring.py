@@ -28,6 +28,7 @@ from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.state import TrainState
+from dig_jax.training.schedule import schedule
 from dig_jax.training.storage import Storage
 
 
@@ -82,11 +83,6 @@ class TrainingScores:
     def _sampler(self) -> Sampler:
         return Sampler(self._experiment, self._sampling, self._mesh)
 
-    def is_due(self, step: int) -> bool:
-        """Whether a step is evaluated."""
-        every = self._options.evaluate_every
-        return bool(every) and (step % every == 0 or step == self._options.num_steps)
-
     def evaluate(
         self,
         state: TrainState,
@@ -119,7 +115,7 @@ class TrainingScores:
         What the first process finds counts for all.
         """
         missing = False
-        if self.is_due(step) and is_first_process():
+        if schedule(self._options)["evaluate"].has(step) and is_first_process():
             scores = _recorded_scores(workdir, step)
             missing = scores is None or (
                 not _is_told(workdir, step, scores)

@@ -19,13 +19,12 @@ from dig_jax.evaluation import check_evaluation_options
 from dig_jax.experiment import Experiment, check_same_run, open_dataset
 from dig_jax.files.paths import AnyPath
 from dig_jax.options import SECTIONS
-from dig_jax.reporting.goodput import Goodput
 from dig_jax.reporting.graph_drawing import draw_graph
-from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.sampler import check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.run_config import find_saved_config, restore_run_config
 from dig_jax.storage.state import TrainState
+from dig_jax.training.activities import Activities
 from dig_jax.training.environment import (
     CODE,
     COMPUTING_PACKAGES,
@@ -100,15 +99,13 @@ class TrainingSetup:
         check_keep_best(self.options, experiment.evaluation, self.source)
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
 
-    def restore(
-        self, checkpoints: Checkpoints, goodput: Goodput, progress: Progress
-    ) -> Restored:
+    def restore(self, checkpoints: Checkpoints, doing: Activities) -> Restored:
         """The newest state, or the first one; its time is noted and shown."""
         if not as_first_process_says(checkpoints.latest_step() is not None):
-            with progress.busy("creating parameters"):
+            with doing("start", "creating parameters"):
                 state = jax.block_until_ready(self.programs.create_state())
             return Restored(state, 0)
-        with goodput.spent("checkpoint"), progress.busy("reading the checkpoint"):
+        with doing("checkpoint", "reading the checkpoint"):
             state, meta = checkpoints.restore(self.programs.abstract_state)
         saved, now = meta["data"], self._data_identity()
         if saved != now:

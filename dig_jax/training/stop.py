@@ -1,12 +1,18 @@
 """Stop a run between two steps when a signal asks for it."""
 
+import contextlib
 import signal
 from collections import deque
+from collections.abc import Iterator
 from types import FrameType
 
 import jax
 
 from dig_jax.training.log import STEPS_IN_FLIGHT, Count
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, where nothing would be lost by ending at once."""
 
 
 class StopSignal:
@@ -17,6 +23,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._at_once = False
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -27,9 +34,30 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While entered, Ctrl-C ends what is going on, also one that came before.
+
+        Not with several processes, which stop after the same step.
+
+        Raises:
+            Interrupted: By Ctrl-C.
+        """
+        self._at_once = jax.process_count() == 1
+        try:
+            self._end_if_asked()
+            yield
+        finally:
+            self._at_once = False
+
+    def _end_if_asked(self) -> None:
+        if self._at_once and self.received is signal.SIGINT:
+            raise Interrupted
+
     def _remember(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
+        self._end_if_asked()
 
     def _restore(self) -> None:
         for which, handler in self._previous.items():

@@ -122,6 +122,17 @@ def test_events_lie_in_the_workdir_with_scalars_and_images(tmp_path):
     assert (step, shown.image.height, shown.image.width) == (4, 6, 5)
 
 
+def test_a_text_is_shown_as_it_is(tmp_path):
+    with MetricWriter(tmp_path, resume_step=None) as writer:
+        writer.write_text("configuration", 3, '{\n  "seed": 0\n}')
+    (path,) = tmp_path.glob("events.*")
+    ((step, shown),) = [(e.step, v) for e in read_events(path) for v in e.summary.value]
+    assert step == 3
+    assert shown.metadata.plugin_data.plugin_name == "text"
+    # Markdown shows lines that are indented by four as they are.
+    assert shown.tensor.string_val == [b'    {\n      "seed": 0\n    }\n']
+
+
 def test_tensorboard_is_told_to_forget_the_steps_done_again(tmp_path):
     write_steps(tmp_path, range(1, 8), resume_step=None)
     write_steps(tmp_path, range(5, 9), resume_step=4)

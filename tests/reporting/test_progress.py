@@ -112,6 +112,13 @@ def test_drawing_has_images_and_no_loss():
     assert stream.getvalue() == "draw  image 32/64   50.0%  4.20 images/s\n"
 
 
+def test_the_learning_rate_stands_beside_the_loss():
+    stream = io.StringIO()
+    with Progress(10, stream=stream) as progress:
+        progress.update(10, loss=0.5, learning_rate=3e-4)
+    assert stream.getvalue() == "train  step 10/10  100.0%  loss 0.5000  lr 3.00e-04\n"
+
+
 def test_messages_go_to_stdout_and_lines_to_stderr(capsys):
     with Progress(2) as progress:
         progress.update(1, loss=1e-5)

@@ -25,7 +25,7 @@ from dig_jax.run import load
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.posthoc_ema import open_snapshots, solve_posthoc_ema
 from dig_jax.storage.power_ema import SIGMA_RELS
-from dig_jax.training.loop import train
+from dig_jax.training.loop import nothing_to_do, train
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.setup import TrainingSetup
 from dig_jax.training.step import create_state
@@ -92,6 +92,16 @@ def test_run_writes_what_it_promises(finished):
     for row in rows:
         by_level = [row[f"loss_by_noise_level/bin_{i:02d}"] for i in range(10)]
         assert np.mean(by_level) == pytest.approx(row["loss"], rel=0.3)
+    # Up to its peak within the warm-up, then half a cosine down to 0.
+    peak, warmup, last = 3e-3, 200, 240
+    expected = [
+        peak * n / warmup
+        if n < warmup
+        else peak * (1 + np.cos(np.pi * (n - warmup) / (last - warmup))) / 2
+        for n in range(9, last, 10)
+    ]
+    found = [row["learning_rate"] for row in rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
     diversity = [r for r in read_metrics(finished) if "feature_diversity/block_00" in r]
     assert [row["step"] for row in diversity] == [1, 100, 200]
     assert len([key for key in diversity[0] if key.startswith("feature")]) == 3
@@ -168,7 +178,8 @@ def test_run_stopped_before_its_first_logged_loss_is_saved(
 
 def test_finished_run_has_nothing_to_do(finished, data_dir, capsys):
     assert train_tiny(finished, data_dir) == 0
-    assert "Nothing to do" in capsys.readouterr().out
+    assert "Nothing to do: step 240 of 240 is done." in capsys.readouterr().out
+    assert "run has already done 5" in nothing_to_do(5, num_steps=4)
 
 
 def test_run_goes_on_to_more_steps(finished, tmp_path, data_dir, capsys):
