@@ -219,7 +219,7 @@ def fuzz(kind: Kind, folder: Path, number: int, seed: int) -> dict[str, int]:
     files = sorted(path for path in folder.glob(kind.files) if path.is_file())
     assert files
     assert expected is not None
-    counts = dict.fromkeys(("refused", "harmless", "wrong"), 0)
+    counts: dict[str, int] = {"refused": 0, "harmless": 0, "wrong": 0}
     for _ in range(number):
         path = chance.choice(files)
         good = path.read_bytes()
