@@ -48,7 +48,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
     "header",
     [
         entry("F4", (4,)),
-        entry(["F32"]),
+        {"w": {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]}},
         entry(shape=(2**40,), offsets=(0, 2**42)),
         entry(shape=(True, 2)),
         entry(shape=(-2,)),
