@@ -75,9 +75,11 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     shape = run.experiment.backbone.image_shape
     store = SampleStore(folder / "unfinished_samples", provenance, shape)
     images = _draw(run, sampler, store)
-    save_samples(folder / SAMPLES, images, sampler.labels, provenance)
+    names = sampler.class_names
+    save_samples(folder / SAMPLES, images, sampler.labels, provenance, names)
     written = [folder / SAMPLES, folder / "samples.png"]
-    write_png(written[1], sample_grid(images, sampler.labels))
+    grid = sample_grid(images, sampler.labels, class_names=names)
+    write_png(written[1], grid)
     if options.adm:
         written.append(folder / "samples_adm.npz")
         save_adm_batch(written[2], images, sampler.labels)
@@ -164,9 +166,12 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compare."""
     from dig_jax.comparison.run import compare
-    from dig_jax.config import read_comparison
+    from dig_jax.config import choose_variants, read_comparison
 
-    return compare(read_comparison(config), workdir_of(options))
+    comparison = read_comparison(config)
+    if options.variants:
+        comparison = choose_variants(comparison, options.variants)
+    return compare(comparison, workdir_of(options))
 
 
 def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:

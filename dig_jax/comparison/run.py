@@ -16,6 +16,7 @@ from dig_jax.comparison.plan import (
     Variant,
     create_plan,
     evaluation_steps,
+    fit_comparison,
     with_num_steps,
 )
 from dig_jax.comparison.report import write_report
@@ -52,10 +53,12 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
     Raises:
         InputError: A variant that would not run; nothing is trained then.
     """
-    plan = create_plan(comparison)
-    make_folder(workdir)
+    say = partial(print, flush=True)
+    plan = create_plan(comparison, say)
     _check_same_plan(comparison, workdir)
-    speeds = measure_speeds(plan, workdir, partial(print, flush=True))
+    make_folder(workdir)
+    write_whole(workdir / "config.json", json.dumps(comparison.written, indent=1))
+    speeds = measure_speeds(plan, workdir, say)
     if plan.options.budget == "seconds":
         plan = with_equal_seconds(plan, speeds)
     evaluators = {v.name: _Evaluator(v, plan.options.quality) for v in plan.variants}
@@ -127,7 +130,8 @@ class _Evaluator:
         labels = self._sampler.labels
         provenance = describe_samples(run.experiment, self._options, run.step)
         if run.step == run.experiment.training.num_steps:
-            save_samples(folder / "samples.npz", images, labels, provenance)
+            names = self._sampler.class_names
+            save_samples(folder / "samples.npz", images, labels, provenance, names)
         if labels is None:
             labels = np.zeros(len(images), np.int32)
         record = self._scorer.score(LabelledImages(images, labels), provenance)
@@ -197,26 +201,26 @@ def with_equal_seconds(plan: Plan, speeds: dict[str, Speed]) -> Plan:
 def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     """Raise InputError where the workdir holds another comparison.
 
-    More seeds, and more variants, may come: what is done stays as it is.
+    More seeds, and more variants, may come: what is done stays as it is. A comparison
+    of which nothing has been trained may become any other.
     """
     path = workdir / "config.json"
-    if path.is_file():
+    if path.is_file() and (workdir / "runs").is_dir():
         before = read_comparison(config_from_json(read_text(path)))
         options = replace(
             before.options,
             seeds=comparison.options.seeds,
             quality=comparison.options.quality,
         )
-        now = comparison.runs
+        now = fit_comparison(comparison).runs
         if options != comparison.options or any(
             name not in now or complete_config(run) != complete_config(now[name])
-            for name, run in before.runs.items()
+            for name, run in fit_comparison(before).runs.items()
         ):
             raise InputError(
                 f"{workdir} holds another comparison (its config.json differs in more "
                 f"than seeds and added variants). Use another --workdir."
             )
-    write_whole(path, json.dumps(comparison.written, indent=1))
 
 
 def _last_score(folder: AnyPath, quality: str) -> str:

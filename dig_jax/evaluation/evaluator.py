@@ -1,13 +1,14 @@
 """Score images against a data set, into a record of all that the scores depend on."""
 
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from jax.sharding import Mesh
 
 from dig_jax.errors import InputError
-from dig_jax.evaluation.features import FeatureScorer, OnProgress
+from dig_jax.evaluation.features import FeatureScorer, OnProgress, reference_set
 from dig_jax.evaluation.options import pixel_metrics
 from dig_jax.evaluation.real_images import RealImages
 from dig_jax.evaluation.records import SCHEMA, Score, Scores
@@ -92,13 +93,11 @@ class Evaluator:
             "scores": {name: score.to_json() for name, score in scores.items()},
             "samples": samples,
             "real": {
-                "dataset": source.name,
-                "split": source.split,
-                "transform": source.transform,
-                "fingerprint": source.fingerprint,
+                **asdict(reference_set(source)),
                 "num_images": len(source),
                 "num_damaged": sum(self.real.num_damaged.values()),
-            },
+            }
+            | self._reference_in_file(),
             "features": None if self.features is None else self.features.describe(),
             "notes": self._notes(len(drawn.images)),
             "versions": package_versions(),
@@ -149,6 +148,17 @@ class Evaluator:
                 value, count, real=self._floors[name], num_real=len(test.images)
             )
             for name, value in values.items()
+        }
+
+    def _reference_in_file(self) -> dict[str, Any]:
+        """Of which images the statistics are that a file has; what it leaves unsaid."""
+        if self.features is None or not self._options.reference:
+            return {}
+        reference = self.features.reference
+        return {
+            **asdict(reference.images),
+            "num_images": reference.summary.moments.count,
+            "pixels_of": self.real.source("train").name,
         }
 
     def _notes(self, num_images: int) -> list[str]:

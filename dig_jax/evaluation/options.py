@@ -2,7 +2,6 @@
 
 from dig_jax.errors import InputError
 from dig_jax.files.paths import open_path
-from dig_jax.interfaces import ImageSource
 from dig_jax.metrics import METRICS
 from dig_jax.metrics.networks.inception_weights import HOW_TO_GET_WEIGHTS
 from dig_jax.options import EvaluationOptions
@@ -11,27 +10,6 @@ from dig_jax.options import EvaluationOptions
 def pixel_metrics(options: EvaluationOptions) -> tuple[str, ...]:
     """The entries of METRICS that are scored."""
     return tuple(sorted(METRICS)) if options.metrics is None else options.metrics
-
-
-def score_families(options: EvaluationOptions, source: ImageSource) -> list[str]:
-    """Scores that one may choose by, without their number of images.
-
-    Args:
-        options: What is scored.
-        source: The data set.
-    """
-    families = [
-        m for m in pixel_metrics(options) if m in ("frechet_pixels", "label_accuracy")
-    ]
-    network = options.choose_network(source.num_classes)
-    if network == "inception":
-        families += ["fid", "sfid", "inception_score"]
-    elif network == "classifier":
-        families += [f"fd_{source.name}", f"label_accuracy_{source.name}"]
-    if network is not None and options.num_held:
-        suffix = f"_{source.name}" if network == "classifier" else ""
-        families += [f"{name}{suffix}" for name in ("kid", "precision", "recall")]
-    return families
 
 
 def check_evaluation_options(options: EvaluationOptions) -> EvaluationOptions:

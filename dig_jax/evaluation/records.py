@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dig_jax.files.paths import AnyPath, append_line, make_folder, read_text
+from dig_jax.metrics.reference import UNKNOWN
 
 SCHEMA = 2
 
@@ -136,15 +137,20 @@ def _headline(record: Mapping[str, Any]) -> list[str]:
         drawn = f"from a file ({samples['samples_digest'][:16]})"
     else:
         drawn = "of unknown origin"
+    count = real["num_images"]
     against = (
-        f"against {real['num_images']:,} images of {real['dataset']}, split "
-        f"{real['split']}"
+        f"against {'unknown' if count is None else f'{count:,}'} images of "
+        f"{real['dataset']}, split {real['split']}"
     )
+    if "pixels_of" in real:
+        against += f" (scores of pixels: of {real['pixels_of']})"
     if features is not None:
         against += (
             f"; features of {features['network']} {features['weights']}, statistics "
             f"{features['statistics'][:16]}"
         )
+        if features.get("statistics_network") == UNKNOWN:
+            against += " of an unknown network"
     return [f"{record['num_images']:,} images {drawn}", against] + [
         f"note: {note}" for note in record["notes"]
     ]

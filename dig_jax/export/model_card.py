@@ -60,7 +60,7 @@ def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> st
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(run, options))
     return CARD.format(
         name=experiment.backbone_options.name,
-        dataset=experiment.data.name,
+        dataset=experiment.data.title or experiment.data.name,
         rows=rows,
         cols=cols,
         channels="one channel" if channels == 1 else f"{channels} channels",
@@ -90,7 +90,8 @@ def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
     if options.guidance != 1:
         sampler += f", guidance {options.guidance:g}"
     return [
-        ("data set", experiment.data.name),
+        ("data set", experiment.data.title or experiment.data.name),
+        *_classes(experiment),
         ("backbone", _list_keys("backbone", experiment)),
         ("parameters", f"{parameters:,}"),
         ("noise", _list_keys("sde", experiment)),
@@ -99,6 +100,13 @@ def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
         ("average (EMA)", average),
         ("sampler", sampler),
     ]
+
+
+def _classes(experiment: Experiment) -> list[tuple[str, str]]:
+    """The label and name of each class, where they have names."""
+    names = experiment.data.class_names
+    listed = (f"{label} {name}" for label, name in enumerate(names))
+    return [("classes", ", ".join(listed).replace("|", "\\|"))] if names else []
 
 
 def _list_keys(section: str, experiment: Experiment) -> str:

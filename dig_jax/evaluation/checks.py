@@ -1,0 +1,139 @@
+"""Which scores a configuration and its data give, known before any image is drawn."""
+
+from dig_jax.errors import Findings, InputError
+from dig_jax.evaluation import features
+from dig_jax.evaluation.options import pixel_metrics
+from dig_jax.files.paths import open_path
+from dig_jax.interfaces import ImageSource
+from dig_jax.metrics.feature_scores import format_count
+from dig_jax.metrics.networks.inception_weights import NUM_FEATURES
+from dig_jax.metrics.reference import check_reference_file
+from dig_jax.options import EvaluationOptions, Network
+
+# The scores of entries of METRICS whose name is another.
+_NAMES = {"copies": "copied_share"}
+_OF_LABELS = "label_accuracy"
+
+
+def score_families(
+    options: EvaluationOptions, source: ImageSource, *, conditional: bool = True
+) -> list[str]:
+    """Scores that one may choose by, without their number of images.
+
+    Args:
+        options: What is scored.
+        source: The data set.
+        conditional: Whether images are drawn for labels.
+    """
+    labelled = conditional and source.num_classes > 1
+    pixels = _pixel_scores(options, labelled)
+    best = [name for name in pixels if name != _NAMES["copies"]]
+    whole, held = _feature_scores(options, source, labelled)
+    return best + whole + held
+
+
+def score_names(
+    options: EvaluationOptions,
+    source: ImageSource,
+    *,
+    num_images: int,
+    num_test: int,
+    conditional: bool = True,
+) -> list[str]:
+    """The names of all scores of drawn images, with their numbers of images.
+
+    Args:
+        options: What is scored.
+        source: The training images.
+        num_images: How many are drawn.
+        num_test: Test images: scores of features are taken of so few, too.
+        conditional: Whether they are drawn for labels.
+    """
+    labelled = conditional and source.num_classes > 1
+    whole, held = _feature_scores(options, source, labelled)
+    most = min(num_images, options.num_held)
+    names = _pixel_scores(options, labelled)
+    names += [_counted(name, num_images) for name in whole]
+    names += [_counted(name, most) for name in held]
+    fewer = min(num_test, most)
+    if 0 < fewer < num_images:
+        drawn = [name for name in whole if name.startswith(("fd_", "fid"))]
+        names += [_counted(name, fewer) for name in (*drawn, *held)]
+    return list(dict.fromkeys(names))
+
+
+def check_scores(options: EvaluationOptions, source: ImageSource) -> None:
+    """Raise InputError for what this data set's images cannot be scored by.
+
+    Args:
+        options: What is scored.
+        source: The training images.
+    """
+    findings = Findings()
+    network = options.choose_network(source.num_classes)
+    with findings.noting():
+        if network == "classifier" and source.num_classes < 2:
+            raise InputError(
+                f"config.evaluation.features='classifier' needs images with two labels "
+                f"or more, and {source.name!r} has {source.num_classes or 'none'}. Use "
+                f"'auto' or 'none', or 'inception' with its weights."
+            )
+    with findings.noting():
+        if _OF_LABELS in (options.metrics or ()) and source.num_classes < 2:
+            raise InputError(
+                f"config.evaluation.metrics has {_OF_LABELS!r}, which needs images "
+                f"with two labels or more, and {source.name!r} has "
+                f"{source.num_classes or 'none'}. Leave it out."
+            )
+    if network is not None and options.reference and not findings.any:
+        with findings.noting():
+            check_reference_file(
+                open_path(options.reference),
+                dim=num_features(network),
+                of_classifier=network == "classifier",
+                force=options.allow_other_reference,
+            )
+    findings.raise_all()
+
+
+def check_num_images(
+    options: EvaluationOptions, source: ImageSource, num_images: int
+) -> None:
+    """Raise InputError where so few images have no Frechet distance of features."""
+    network = options.choose_network(source.num_classes)
+    if network is not None and not options.allow_few_images:
+        features.check_enough_images(num_images, num_features(network))
+
+
+def num_features(network: Network) -> int:
+    """How many features a network gives."""
+    if network == "inception":
+        return NUM_FEATURES
+    return features.ClassifierOptions().num_features
+
+
+def _pixel_scores(options: EvaluationOptions, labelled: bool) -> list[str]:
+    return [
+        _NAMES.get(name, name)
+        for name in pixel_metrics(options)
+        if labelled or name != _OF_LABELS
+    ]
+
+
+def _feature_scores(
+    options: EvaluationOptions, source: ImageSource, labelled: bool
+) -> tuple[list[str], list[str]]:
+    """Names without numbers: scores of all images, and of those that are held."""
+    network, name = options.choose_network(source.num_classes), source.name
+    if network is None or (network == "classifier" and source.num_classes < 2):
+        return [], []
+    suffix = f"_{name}" if network == "classifier" else ""
+    whole = [f"fd{suffix}"] if suffix else ["fid", "sfid", "inception_score"]
+    whole += [f"{_OF_LABELS}{suffix}"] if suffix and labelled else []
+    held = ("kid", "precision", "recall") if options.num_held else ()
+    return whole, [f"{score}{suffix}" for score in held]
+
+
+def _counted(name: str, num_images: int) -> str:
+    """A score's name with its number of images, as `scores_from_features` makes it."""
+    return f"{name}{'_' if name[-1].isdigit() else ''}{format_count(num_images)}"
