@@ -97,7 +97,7 @@ def commands(folder):
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
-    """The folder in which the documented commands were run, of pictures with classes."""
+    """The folder in which the documented commands were run, on three classes."""
     folder = tmp_path_factory.mktemp("road")
     write_pictures(folder / "pictures", "circle", "10", "square")
     with pytest.MonkeyPatch.context() as patch:

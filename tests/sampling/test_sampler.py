@@ -170,7 +170,7 @@ def test_rows_of_ragged_classes_end_in_white(images):
 
 
 def test_names_stand_beside_the_rows_of_their_classes(images):
-    """Ink beside each row, of another shape for another name; the pixels as they are."""
+    """Ink beside each row, another for another name, and the images as they were."""
     labels = np.array([0] * 10 + [1] * 10, np.int32)
     bare = sample_grid(images, labels)
     named = sample_grid(images, labels, class_names=("cat", "a dog"))
@@ -182,6 +182,10 @@ def test_names_stand_beside_the_rows_of_their_classes(images):
     assert (first != second).any()
     swapped = sample_grid(images, labels, class_names=("a dog", "cat"))
     np.testing.assert_array_equal(swapped[2:66, : strip.shape[1]], second)
+
+
+def test_a_grid_without_classes_keeps_the_order(images):
+    expected = image_grid(images, columns=10, scale=8)
     np.testing.assert_array_equal(sample_grid(images, None), expected)
 
 
