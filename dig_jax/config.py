@@ -12,7 +12,7 @@ import json
 import runpy
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -254,6 +254,33 @@ def read_comparison(config: ConfigDict) -> Comparison:
     # A ConfigDict keeps no order: the reference first, the others by name.
     runs = {options.reference: runs.pop(options.reference), **runs}
     return Comparison(config.to_dict(), options, runs)
+
+
+def choose_variants(comparison: Comparison, names: str) -> Comparison:
+    """A comparison of some of its variants; `names` has commas between them.
+
+    Where the reference is left out, the first one named takes its place.
+
+    Raises:
+        InputError: An unknown name, or one twice.
+    """
+    chosen = [name.strip() for name in names.split(",")]
+    unknown = [name for name in chosen if name not in comparison.runs]
+    if unknown or len(set(chosen)) < len(chosen):
+        raise InputError(
+            f"--variants must be different ones of "
+            f"{', '.join(sorted(comparison.runs))}, got {names!r}."
+        )
+    reference = comparison.options.reference
+    reference = reference if reference in chosen else chosen[0]
+    written = copy.deepcopy(comparison.written)
+    written["variants"] = {name: written["variants"][name] for name in chosen}
+    written["compare"]["reference"] = reference
+    return Comparison(
+        written,
+        replace(comparison.options, reference=reference),
+        {n: comparison.runs[n] for n in (reference, *sorted({*chosen} - {reference}))},
+    )
 
 
 def vary(base: ConfigDict, name: str, sections: Mapping[str, Any]) -> ConfigDict:

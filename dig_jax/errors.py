@@ -1,6 +1,7 @@
 """Errors that users meet, and the exit codes of the command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from absl import logging
 
@@ -19,6 +20,49 @@ class InputError(ValueError):
     The message says what is needed, what came, and the choices. The command line prints
     it alone, without a traceback, and exits with `EXIT_BAD_INPUT`.
     """
+
+
+class Findings:
+    """Everything that cannot work, to be said together.
+
+    Args:
+        kind: Of what it is found in, as in "Variant"; "" where there is one thing.
+    """
+
+    def __init__(self, kind: str = "") -> None:
+        self._kind = kind
+        self._found: dict[str, list[str]] = {}
+
+    @contextmanager
+    def noting(self, whose: str = "") -> Iterator[None]:
+        """Note an InputError of the block, and go on after it.
+
+        Args:
+            whose: The name of what it is found in.
+        """
+        try:
+            yield
+        except InputError as error:
+            names = self._found.setdefault(str(error), [])
+            names += [] if whose in names else [whose]
+
+    @property
+    def any(self) -> bool:
+        """Whether there is something to be said."""
+        return bool(self._found)
+
+    def raise_all(self) -> None:
+        """Raise InputError with all that was noted, each once, if there is any."""
+        lines = []
+        for message, whose in self._found.items():
+            kind = self._kind + ("s" if len(whose) > 1 else "")
+            names = ", ".join(map(repr, whose))
+            lines.append(f"{kind} {names}: {message}" if self._kind else message)
+        if len(lines) == 1:
+            raise InputError(lines[0])
+        if lines:
+            listed = "".join(f"\n  {i}. {line}" for i, line in enumerate(lines, 1))
+            raise InputError(f"{len(lines)} things cannot work:{listed}")
 
 
 class NonFiniteError(ArithmeticError):

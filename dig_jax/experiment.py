@@ -19,7 +19,7 @@ from dig_jax.config import (
 from dig_jax.data import DATASETS
 from dig_jax.devices.sharding import create_mesh
 from dig_jax.diffusion import SDES, check_objective
-from dig_jax.errors import InputError
+from dig_jax.errors import Findings, InputError
 from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import SDE, Backbone, ImageSource
 from dig_jax.keys import Key, call_with_section, check_keywords, check_known, keys_of
@@ -314,15 +314,54 @@ def open_dataset(experiment: Experiment, split: str) -> ImageSource:
         section["num_classes"] = backbone.num_classes  # as many as are wanted
     constructor = DATASETS[options.name]
     source = call_with_section("data", constructor, section, split=split)
-    if options.random_flip and not source.may_flip:
-        raise InputError(
-            f"config.data.random_flip must be False for {source.name!r}: a mirrored "
-            f"image is not one of its class."
-        )
-    if backbone.num_classes not in (0, source.num_classes):
-        raise InputError(
-            f"config.backbone.num_classes must be 0 (unconditional) or "
-            f"{source.num_classes}, the classes of {source.name!r}, got "
-            f"{backbone.num_classes}."
-        )
+    findings = Findings()
+    with findings.noting():
+        _check_shape(source, backbone)
+    with findings.noting():
+        _check_classes(source, backbone)
+    with findings.noting():
+        if options.random_flip and not source.may_flip:
+            raise InputError(
+                f"config.data.random_flip must be False for {source.name!r}: a "
+                f"mirrored image is not one of its class."
+            )
+    findings.raise_all()
     return source
+
+
+def _check_shape(source: ImageSource, backbone: Backbone) -> None:
+    if source.image_shape != backbone.image_shape:
+        there, here = (
+            "x".join(map(str, shape))
+            for shape in (source.image_shape, backbone.image_shape)
+        )
+        raise InputError(
+            f"config.data.image_size and channels must be those of {source.name!r}, "
+            f"{there} (rows, cols, channels), got {here}."
+        )
+
+
+def _check_classes(source: ImageSource, backbone: Backbone) -> None:
+    count = source.num_classes
+    if backbone.num_classes in (0, count):
+        return
+    wanted = f"0 (unconditional) or {count}, the classes of {source.name!r}"
+    if not count:
+        wanted = f"0 (unconditional): {source.name!r} has no classes"
+    raise InputError(
+        f"config.backbone.num_classes must be {wanted}; got {backbone.num_classes}."
+    )
+
+
+def named_after(experiment: Experiment, source: ImageSource) -> Experiment:
+    """The experiment with the names of a data set's classes, and its own name.
+
+    Names that are the labels in digits, in their order, are left out.
+    """
+    names = source.class_names
+    numbers = tuple(str(label) for label in range(len(names)))
+    names = () if names == numbers or not experiment.backbone.num_classes else names
+    title = "" if source.name == experiment.data.name else source.name
+    if (names, title) == (experiment.data.class_names, experiment.data.title):
+        return experiment
+    return experiment.changed({"data.class_names": names, "data.title": title})

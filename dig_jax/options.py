@@ -77,6 +77,14 @@ class DataOptions:
         "Share of a split's records that may be damaged: they are named, and the next "
         "ones taken instead.",
     )
+    title: str = harmless(
+        "",
+        "What scores call the data set, if not by its name; training writes it down.",
+    )
+    class_names: tuple[str, ...] = harmless(
+        (),
+        "A name for each label, if not the label in digits; training writes it down.",
+    )
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -311,11 +319,12 @@ class SampleOptions:
     num_images: ImageCount = harmless(
         100, "How many to draw; fewer are the first of more."
     )
-    labels: str | int | tuple[int, ...] = drawing(
+    labels: str | int | tuple[int | str, ...] = drawing(
         "balanced",
         "balanced (each class in turn), uniform (at random), training (at random, as "
-        "often as among the training images), one label, or several to go through in "
-        "turn: a tuple, or text such as 0,3,5.",
+        "often as among the training images), one label or class name, or several to "
+        "go through in turn: a tuple, or text such as 0,3,5 or cat,dog. Text is a "
+        "class name where there is one of it, and else a label in digits.",
     )
     seed: NonNegativeInt = drawing(0, "The same seed gives the same images.")
     batch_size: BatchSize = harmless(

@@ -86,7 +86,9 @@ class Run:
 
         Args:
             num_images: How many.
-            labels: "balanced", one label, or a tuple of labels to go through in turn.
+            labels: "balanced", one label or class name, or a tuple of them to go
+                through in turn. A text is a class name where there is one of it, else
+                a label in digits; a whole number is a label.
             seed: The same seed gives the same images.
             **options: Other attributes of `SampleOptions`; the run's own by default.
 

@@ -19,7 +19,7 @@ LAYERS = (
         "config interfaces",
         "ops",
     ),
-    ("diffusion models solvers data metrics storage reporting", "experiment"),
+    ("diffusion models solvers data metrics storage reporting", "from_data experiment"),
     ("sampling evaluation prepare",),
     ("training costs", "run"),
     ("comparison export cli interop", "main __init__ __main__"),
@@ -99,7 +99,7 @@ def test_only_the_conversion_of_weights_knows_torch():
 
 def test_below_the_door_nobody_reads_a_configuration():
     """Sections come typed, in an experiment: a default is written in one place."""
-    door = {ROOT / name for name in ("config.py", "experiment.py")}
+    door = {ROOT / f"{name}.py" for name in ("config", "experiment", "from_data")}
     door.add(ROOT / "cli" / "command_line.py")  # it writes a flag's value into one
     keys = {*SECTIONS, "get", "seed"}
     readers = []

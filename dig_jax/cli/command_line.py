@@ -65,7 +65,12 @@ def parse(
             "--config=FILE is needed: a Python file with get_config(), such as "
             "configs/digits.py."
         )
-    return options.mode, check_sections(config, "the command line"), options
+    config = check_sections(config, "the command line")
+    if options.mode not in ("sample", "export"):  # of runs that are trained
+        from dig_jax.from_data import fit_to_data  # the imports take a second
+
+        config = fit_to_data(config)
+    return options.mode, config, options
 
 
 def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -163,6 +163,11 @@ FLAGS = (
         default="train",
     ),
     Flag(
+        "variants",
+        "NAME,...",
+        {("compare",): "these variants of the configuration alone"},
+    ),
+    Flag(
         "topology",
         "CHIP:SHAPE",
         {("compile",): "for example v5e:4x4, 2xv5e:16x16, h100:8"},

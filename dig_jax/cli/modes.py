@@ -123,9 +123,12 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compare."""
     from dig_jax.comparison.run import compare
-    from dig_jax.config import read_comparison
+    from dig_jax.config import choose_variants, read_comparison
 
-    return compare(read_comparison(config), workdir_of(options))
+    comparison = read_comparison(config)
+    if options.variants:
+        comparison = choose_variants(comparison, options.variants)
+    return compare(comparison, workdir_of(options))
 
 
 def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:

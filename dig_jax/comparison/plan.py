@@ -1,19 +1,29 @@
 """What a comparison trains: variants of one configuration, brought to one budget."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from dig_jax.config import CompareOptions, Comparison, with_values
 from dig_jax.costs.summary import Costs, count_costs
-from dig_jax.errors import InputError
-from dig_jax.evaluation import check_evaluation_options
+from dig_jax.errors import Findings, InputError
+from dig_jax.evaluation import (
+    check_evaluation_options,
+    check_num_images,
+    check_scores,
+    score_names,
+)
 from dig_jax.experiment import (
     Experiment,
     check_named_section,
     create_experiment,
+    named_after,
+    open_dataset,
 )
+from dig_jax.from_data import fit_to_data
+from dig_jax.interfaces import ImageSource
 from dig_jax.options import NamedOptions
 from dig_jax.sampling.sampler import check_sample_options
 
@@ -52,22 +62,47 @@ class Plan(NamedTuple):
         return next(v for v in self.variants if v.name == self.options.reference)
 
 
-def create_plan(comparison: Comparison) -> Plan:
-    """Check every variant of a comparison and choose its width.
+def fit_comparison(comparison: Comparison) -> Comparison:
+    """A comparison whose variants have what the data say in place of None.
 
     Raises:
-        InputError: Anything that would not run.
+        InputError: The data do not say it.
     """
-    options = comparison.options
+    findings, runs = Findings("Variant"), {}
+    for name, config in comparison.runs.items():
+        with findings.noting(name):
+            runs[name] = fit_to_data(config)
+    findings.raise_all()
+    return comparison._replace(runs=runs)
+
+
+def create_plan(
+    comparison: Comparison, say: Callable[[str], None] = lambda text: None
+) -> Plan:
+    """Check every variant of a comparison with its data, and choose its width.
+
+    Args:
+        comparison: As it is written.
+        say: Told of each width that is looked for: it takes seconds.
+
+    Raises:
+        InputError: All that would not run.
+    """
+    options, findings = comparison.options, Findings("Variant")
     _check_seeds(options)
-    experiments = {
-        name: _create_variant(name, config, options)
-        for name, config in comparison.runs.items()
-    }
+    comparison = fit_comparison(comparison)
+    experiments = {}
+    for name, config in comparison.runs.items():
+        with findings.noting(name):
+            experiments[name] = _create_variant(name, config, options)
+    for name, experiment in experiments.items():
+        experiments[name] = _check_data(name, experiment, options, findings)
+    findings.raise_all()
     target = _count(experiments[options.reference])
     variants = []
     for name, experiment in experiments.items():
         if _is_matched(name, options):
+            say(f"planning   {name}: the width of equal {options.budget}")
             target_cost = float(_cost(target, options))
             experiment = match_width(experiment, target_cost, options)
         costs = _count(experiment)
@@ -165,19 +200,69 @@ def _create_variant(
     name: str, config: ConfigDict, options: CompareOptions
 ) -> Experiment:
     """A variant's experiment; raises InputError for what would fail hours later."""
-    try:
-        if _is_matched(name, options):  # its own width need not fit its heads
-            quantum = _width_quantum(check_named_section(config, "backbone"), options)
-            config = with_values(config, {"backbone.width": quantum})
-        experiment = create_experiment(config)
-        check_sample_options(experiment, experiment.sample)
+    if _is_matched(name, options):  # its own width need not fit its heads
+        quantum = _width_quantum(check_named_section(config, "backbone"), options)
+        config = with_values(config, {"backbone.width": quantum})
+    experiment, findings = create_experiment(config), Findings()
+    with findings.noting():
         check_evaluation_options(experiment.evaluation)
-    except InputError as error:
-        raise InputError(f"Variant {name!r}: {error}") from None
-    num_steps = experiment.training.num_steps
-    if num_steps < options.num_points:
-        raise InputError(
-            f"Variant {name!r}: {num_steps} steps cannot be evaluated at "
-            f"{options.num_points} points."
-        )
+    with findings.noting():
+        num_steps = experiment.training.num_steps
+        if num_steps < options.num_points:
+            raise InputError(
+                f"{num_steps} steps cannot be evaluated at {options.num_points} points."
+            )
+    findings.raise_all()
     return _at_points(experiment, options.num_points)
+
+
+def _check_data(
+    name: str, experiment: Experiment, options: CompareOptions, findings: Findings
+) -> Experiment:
+    """Note what a variant's data do not have; returns it with the names of classes."""
+    evaluation, num_images = experiment.evaluation, experiment.sample.num_images
+    train = test = None
+    with findings.noting(name):
+        train = open_dataset(experiment, "train")
+    if train is not None:
+        experiment = named_after(experiment, train)
+        with findings.noting(name):
+            test = _open_test(experiment)
+        with findings.noting(name):
+            check_scores(evaluation, train)
+        with findings.noting(name):
+            check_num_images(evaluation, train, num_images)
+    with findings.noting(name):
+        check_sample_options(experiment, experiment.sample)
+    if train is not None:
+        names = score_names(
+            evaluation,
+            train,
+            num_images=num_images,
+            num_test=0 if test is None else len(test),
+            conditional=experiment.backbone.num_classes > 0,
+        )
+        with findings.noting(name):
+            if options.quality not in names:
+                raise InputError(
+                    f"compare.quality={options.quality!r} is no score of these runs. "
+                    f"Available: {', '.join(names) or 'none'}."
+                )
+    return experiment
+
+
+def _open_test(experiment: Experiment) -> ImageSource:
+    """The test images, which every comparison holds its losses against.
+
+    Raises:
+        InputError: There are none.
+    """
+    try:
+        return open_dataset(experiment, "test")
+    except InputError as error:
+        hint = ""
+        if experiment.data.name == "folder":
+            hint = " Prepare the pictures again with --test_share=0.1, elsewhere."
+        raise InputError(
+            f"A comparison measures losses on test images. {error}{hint}"
+        ) from None

@@ -1,11 +1,13 @@
 """Plots of a comparison: quality over each budget, noise levels, diversity, images."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.evaluation import real_of
+from dig_jax.files.npz import any_header, open_npz
 from dig_jax.files.paths import AnyPath, written_whole
 from dig_jax.reporting.figures import label_axes, mark_whole_numbers, scale_log
 from dig_jax.reporting.images import choose_scale, image_grid
@@ -148,13 +150,14 @@ def _plot_samples(
     """The first images of each variant, of the first seed, from the same noise."""
     from matplotlib.figure import Figure
 
-    names, rows = [], []
+    names, rows, columns_of = [], [], []
     for variant in variants:
         seed = variant["runs"][0]["seed"]
         path = workdir / "runs" / f"{variant['name']}-{seed}" / "samples.npz"
         if path.is_file():
             names.append(variant["name"])
             rows.append(read_samples(path)[0].images[:_IMAGES_A_ROW])
+            columns_of.append(_names_of_labels(path)[:_IMAGES_A_ROW])
     if not rows:
         return
     columns = len(rows[0])
@@ -166,10 +169,25 @@ def _plot_samples(
     ax.imshow(grid, interpolation="nearest")
     ax.set_yticks((np.arange(len(rows)) + 0.5) * cell, names, fontsize=9)
     ax.set_xticks([])
+    if columns_of[0] and all(found == columns_of[0] for found in columns_of):
+        width = grid.shape[1] / columns
+        places = (np.arange(columns) + 0.5) * width
+        ax.set_xticks(places, columns_of[0], fontsize=8, rotation=90)
+        ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     with written_whole(workdir / "samples.png") as unfinished:
         figure.savefig(unfinished, dpi=130, bbox_inches="tight")
+
+
+def _names_of_labels(path: AnyPath) -> list[str]:
+    """The class of each image of a samples.npz; none where it names no classes."""
+    with open_npz(path) as npz:
+        if "class_names" not in npz:
+            return []
+        read = partial(npz.read, max_bytes=2**20, limit="of names")
+        names = read("class_names", any_header)
+    return [str(names[label]) for label in read_samples(path)[0].labels]
 
 
 def _legend(figure, ax) -> None:

@@ -104,7 +104,7 @@ def format_comparison(record: dict[str, Any]) -> str:
     }[record["budget"]]
     size = data["image_size"]
     sections = [
-        f"# Comparison on {data['name']}, {size} pixels",
+        f"# Comparison on {data.get('title') or data['name']}, {size} pixels",
         f"Equal for all: {equal}; data, order of batches, times, noise, optimizer and "
         f"averaging of parameters. Reference: {record['reference']}. Seeds: "
         f"{', '.join(map(str, record['seeds']))}; a variant's row says how many have "

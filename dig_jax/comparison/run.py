@@ -15,6 +15,7 @@ from dig_jax.comparison.plan import (
     Variant,
     create_plan,
     evaluation_steps,
+    fit_comparison,
     with_num_steps,
 )
 from dig_jax.comparison.points import read_points, write_points
@@ -56,10 +57,12 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
     Raises:
         InputError: A variant that would not run; nothing is trained then.
     """
-    plan = create_plan(comparison)
-    make_folder(workdir)
+    say = partial(print, flush=True)
+    plan = create_plan(comparison, say)
     _check_same_plan(comparison, workdir)
-    speeds = measure_speeds(plan, workdir, partial(print, flush=True))
+    make_folder(workdir)
+    write_checked(workdir / "config.json", comparison.written)
+    speeds = measure_speeds(plan, workdir, say)
     if plan.options.budget == "seconds":
         plan = with_equal_seconds(plan, speeds)
     evaluators = {v.name: _Evaluator(v, plan.options.quality) for v in plan.variants}
@@ -216,10 +219,11 @@ def with_equal_seconds(plan: Plan, speeds: dict[str, Speed]) -> Plan:
 def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     """Raise InputError where the workdir holds another comparison.
 
-    More seeds, and more variants, may come: what is done stays as it is.
+    More seeds, and more variants, may come: what is done stays as it is. A comparison
+    of which nothing has been trained may become any other.
     """
     path = workdir / "config.json"
-    if path.is_file():
+    if path.is_file() and (workdir / "runs").is_dir():
         what = "does not hold the configuration of a comparison"
         before = read_comparison(config_of(read_sound(path, what, _ADVICE)))
         options = replace(
@@ -227,16 +231,15 @@ def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
             seeds=comparison.options.seeds,
             quality=comparison.options.quality,
         )
-        now = comparison.runs
+        now = fit_comparison(comparison).runs
         if options != comparison.options or any(
             name not in now or complete_config(run) != complete_config(now[name])
-            for name, run in before.runs.items()
+            for name, run in fit_comparison(before).runs.items()
         ):
             raise InputError(
                 f"{workdir} holds another comparison (its config.json differs in more "
                 f"than seeds and added variants). Use another --workdir."
             )
-    write_checked(path, comparison.written)
 
 
 def _last_score(folder: AnyPath, quality: str) -> str:

@@ -6,8 +6,9 @@ ImageNet are also read as TFDS itself prepares them.
 
 from __future__ import annotations
 
+import re
 import shlex
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
 from dig_jax.data.tfds_source import TFDSSource, open_prepared
@@ -160,7 +161,7 @@ def create_celeba64(
 def create_folder(
     *,
     split: str = "train",
-    image_size: int = 64,
+    image_size: int | tuple[int, int] = 64,
     channels: int = 3,
     transform: FolderTransform = "adm_center_crop",
     data_dir: str = "",
@@ -168,17 +169,40 @@ def create_folder(
     """A prepared folder of image files; its subfolders are the classes, if it has any.
 
     Args:
-        split: train, or whatever splits the folder had.
-        image_size: Side in pixels.
+        split: train, or whatever splits the folder had; `test` is held out of train
+            where it had none.
+        image_size: Side, or (rows, cols), in pixels.
         channels: 1 or 3.
         transform: How images came to that size.
         data_dir: Where it was prepared: one folder of images for each data_dir.
     """
-    name = f"{transform}_{image_size}x{image_size}x{channels}"
-    options = f"--transform={transform} --image_size={image_size} --channels={channels}"
+    rows, cols = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    size = rows if rows == cols else f"{rows},{cols}"
+    name = f"{transform}_{rows}x{cols}x{channels}"
+    options = f"--transform={transform} --image_size={size} --channels={channels}"
     with explain_remote_errors(data_dir):
         builder = find_prepared("folder", data_dir, name, options=options)
         return TFDSSource("folder", builder, split=split, transform=transform)
+
+
+class FolderVariant(NamedTuple):
+    """One of the ways in which a folder of images was prepared."""
+
+    transform: str
+    image_shape: tuple[int, int, int]
+
+
+def find_folders(data_dir: str) -> list[FolderVariant]:
+    """All that `dig_jax.prepare folder` has prepared in a data_dir, and finished."""
+    found = []
+    with explain_remote_errors(data_dir):
+        there = _data_dir(data_dir)
+        for path in sorted(there.iterdir()) if there.is_dir() else ():
+            named = re.fullmatch(r"dig_folder_(\w+)_(\d+)x(\d+)x(\d+)", path.name)
+            if named and (path / PREPARED_VERSION / "dataset_info.json").exists():
+                rows, cols, channels = (int(number) for number in named.groups()[1:])
+                found.append(FolderVariant(named[1], (rows, cols, channels)))
+    return found
 
 
 def prepared_path(name: str, data_dir: str, variant: str = "") -> epath.Path:

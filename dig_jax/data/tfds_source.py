@@ -81,7 +81,7 @@ class TFDSSource:
     Workers keep their own. Folders may be remote, as in `gs://`.
 
     Args:
-        name: Name in DATASETS.
+        name: Name in DATASETS, and of the source where its metadata has no other.
         builder: Where the data is and what it is; must be prepared.
         split: One of the builder's splits, or TFDS's syntax for parts of them, such as
             `train[:1000]` or `train+extra`.
@@ -119,7 +119,7 @@ class TFDSSource:
         info = builder.info
         features: Any = info.features  # A FeaturesDict, declared as something wider.
         metadata = _read_metadata(builder)
-        self.name = name
+        self.name: str = metadata.get("name", name)
         self.split = split
         self.may_flip = may_flip
         self.transform: str = metadata.get("transform", transform)

@@ -1,7 +1,13 @@
 """Scores of drawn images that can be believed: what they are of is kept with them."""
 
+from dig_jax.evaluation.checks import (
+    check_num_images,
+    check_scores,
+    score_families,
+    score_names,
+)
 from dig_jax.evaluation.evaluator import Evaluation, Evaluator
-from dig_jax.evaluation.options import check_evaluation_options, score_families
+from dig_jax.evaluation.options import check_evaluation_options
 from dig_jax.evaluation.records import (
     append_record,
     flat_scores,
@@ -30,6 +36,8 @@ __all__ = [
     "Score",
     "append_record",
     "check_evaluation_options",
+    "check_num_images",
+    "check_scores",
     "describe_samples",
     "draw_into",
     "flat_scores",
@@ -43,4 +51,5 @@ __all__ = [
     "save_adm_batch",
     "save_samples",
     "score_families",
+    "score_names",
 ]

@@ -1,13 +1,14 @@
 """Score images against a data set, into a record of all that the scores depend on."""
 
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
 from dig_jax.errors import InputError
-from dig_jax.evaluation.features import FeatureScorer, OnProgress
+from dig_jax.evaluation.features import FeatureScorer, OnProgress, reference_set
 from dig_jax.evaluation.options import pixel_metrics
 from dig_jax.evaluation.real_images import RealImages
 from dig_jax.evaluation.records import SCHEMA
@@ -111,13 +112,11 @@ class Evaluator:
             "scores": {score.name: score.to_json() for score in scores},
             "samples": samples,
             "real": {
-                "dataset": source.name,
-                "split": source.split,
-                "transform": source.transform,
-                "fingerprint": source.fingerprint,
+                **asdict(reference_set(source)),
                 "num_images": len(source),
                 "num_damaged": sum(self.real.num_damaged.values()),
-            },
+            }
+            | self._reference_in_file(),
             "features": None if self.features is None else self.features.describe(),
             "notes": self._notes(len(drawn.images)),
             "versions": package_versions(),
@@ -176,6 +175,17 @@ class Evaluator:
             )
             for family, value in values.items()
         ]
+
+    def _reference_in_file(self) -> dict[str, Any]:
+        """Of which images the statistics are that a file has; what it leaves unsaid."""
+        if self.features is None or not self._options.reference:
+            return {}
+        reference = self.features.reference
+        return {
+            **asdict(reference.images),
+            "num_images": reference.summary.moments.count,
+            "pixels_of": self.real.source("train").name,
+        }
 
     def _notes(self, num_images: int) -> list[str]:
         """What a reader of the scores must know."""

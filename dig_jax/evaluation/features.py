@@ -6,7 +6,7 @@ names that say what they depend on.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -111,7 +111,8 @@ class FeatureScorer:
             return images
         digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         summary = self._summarize(images, "reference features")
-        return ReferenceStatistics(summary, ReferenceSet(), digest, ("arr_0",))
+        network = self.extractor.space.name
+        return ReferenceStatistics(summary, ReferenceSet(), digest, ("arr_0",), network)
 
     @cached_property
     def differences(self) -> list[str]:
@@ -133,14 +134,8 @@ class FeatureScorer:
         Raises:
             InputError: A score of so many images cannot be had.
         """
-        dim = self.extractor.space.dim
-        if num_images <= dim and not self._options.allow_few_images:
-            raise InputError(
-                f"A Frechet distance of {dim} features needs more images than "
-                f"features, got {num_images}. Draw more "
-                f"(--config.sample.num_images={2 * dim}), or take it all the same, "
-                "biased upwards (--config.evaluation.allow_few_images=true)."
-            )
+        if not self._options.allow_few_images:
+            check_enough_images(num_images, self.extractor.space.dim)
         _ = self.differences
 
     def statistics(
@@ -212,6 +207,8 @@ class FeatureScorer:
             "resize": space.resize,
             "statistics": reference.sha256,
             "statistics_keys": list(reference.keys),
+            "statistics_network": reference.network,
+            "statistics_of": asdict(reference.images),
             "statistics_file": self._options.reference,
             "statistics_images": reference.summary.moments.count,
         }
@@ -321,6 +318,17 @@ class FeatureScorer:
             return None
         # A file of another project would say nothing of its images.
         return None if found.images == ReferenceSet() else found
+
+
+def check_enough_images(num_images: int, dim: int) -> None:
+    """Raise InputError unless there are more images than features."""
+    if num_images <= dim:
+        raise InputError(
+            f"A Frechet distance of {dim} features needs more images than features, "
+            f"got {num_images}. Draw more (--config.sample.num_images={2 * dim}), or "
+            "take it all the same, biased upwards "
+            "(--config.evaluation.allow_few_images=true)."
+        )
 
 
 def reference_set(source: ImageSource) -> ReferenceSet:

@@ -2,8 +2,7 @@
 
 from dig_jax.errors import InputError
 from dig_jax.files.paths import open_path
-from dig_jax.interfaces import ImageSource
-from dig_jax.metrics import FEATURE_METRICS, GREATER_IS_BETTER, METRICS
+from dig_jax.metrics import METRICS
 from dig_jax.metrics.networks.inception_weights import HOW_TO_GET_WEIGHTS
 from dig_jax.options import EvaluationOptions
 
@@ -11,25 +10,6 @@ from dig_jax.options import EvaluationOptions
 def pixel_metrics(options: EvaluationOptions) -> tuple[str, ...]:
     """The entries of METRICS that are scored."""
     return tuple(sorted(METRICS)) if options.metrics is None else options.metrics
-
-
-def score_families(options: EvaluationOptions, source: ImageSource) -> list[str]:
-    """Scores that one may choose by, without their number of images.
-
-    Args:
-        options: What is scored.
-        source: The data set.
-    """
-    families = [name for name in pixel_metrics(options) if name in GREATER_IS_BETTER]
-    network = options.choose_network(source.num_classes)
-    for metric in FEATURE_METRICS.values() if network is not None else ():
-        if metric.needs == "held" and not options.num_held:
-            continue
-        if network == "inception":
-            families += metric.inception
-        else:
-            families += [f"{family}_{source.name}" for family in metric.classifier]
-    return families
 
 
 def check_evaluation_options(options: EvaluationOptions) -> EvaluationOptions:

@@ -9,6 +9,7 @@ from dig_jax.files.json_lines import append_line, read_lines
 from dig_jax.files.paths import AnyPath, make_folder
 from dig_jax.files.shown import LINE_END, printable
 from dig_jax.metrics import GREATER_IS_BETTER, feature_families
+from dig_jax.metrics.reference import UNKNOWN
 from dig_jax.metrics.scores import Score, format_count
 
 SCHEMA = 2
@@ -134,15 +135,20 @@ def _headline(record: Mapping[str, Any]) -> list[str]:
         drawn = f"from a file ({str(samples['samples_digest'])[:16]})"
     else:
         drawn = "of unknown origin"
+    count = real["num_images"]
     against = (
-        f"against {real['num_images']:,} images of {real['dataset']}, split "
-        f"{real['split']}"
+        f"against {'unknown' if count is None else f'{count:,}'} images of "
+        f"{real['dataset']}, split {real['split']}"
     )
+    if "pixels_of" in real:
+        against += f" (scores of pixels: of {real['pixels_of']})"
     if features is not None:
         against += (
             f"; features of {features['network']} {features['weights']}, statistics "
             f"{features['statistics'][:16]}"
         )
+        if features.get("statistics_network") == UNKNOWN:
+            against += " of an unknown network"
     return [f"{record['num_images']:,} images {drawn}", against] + [
         f"note: {note}" for note in record["notes"]
     ]

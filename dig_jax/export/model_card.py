@@ -63,7 +63,7 @@ def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> st
     )
     return CARD.format(
         name=in_markdown(experiment.backbone_options.name),
-        dataset=in_markdown(experiment.data.name),
+        dataset=in_markdown(experiment.data.title or experiment.data.name),
         rows=rows,
         cols=cols,
         channels="one channel" if channels == 1 else f"{channels} channels",
@@ -93,7 +93,8 @@ def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
     if options.guidance != 1:
         sampler += f", guidance {options.guidance:g}"
     return [
-        ("data set", experiment.data.name),
+        ("data set", experiment.data.title or experiment.data.name),
+        *_classes(experiment),
         ("backbone", _list_keys("backbone", experiment)),
         ("parameters", f"{parameters:,}"),
         ("noise", _list_keys("sde", experiment)),
@@ -102,6 +103,13 @@ def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
         ("average (EMA)", average),
         ("sampler", sampler),
     ]
+
+
+def _classes(experiment: Experiment) -> list[tuple[str, str]]:
+    """The label and name of each class, where they have names."""
+    names = experiment.data.class_names
+    listed = (f"{label} {name}" for label, name in enumerate(names))
+    return [("classes", ", ".join(listed).replace("|", "\\|"))] if names else []
 
 
 def _list_keys(section: str, experiment: Experiment) -> str:

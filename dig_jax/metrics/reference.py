@@ -60,12 +60,15 @@ class ReferenceStatistics:
         sha256: Hex digest of the arrays and of what is said of them; a score's record
             carries it.
         keys: The arrays that were used.
+        network: What their features are of; UNKNOWN in another project's file, which is
+            then taken to be of the network that it is compared by.
     """
 
     summary: FeatureSummary
     images: ReferenceSet
     sha256: str
     keys: tuple[str, ...]
+    network: str = UNKNOWN
 
 
 def write_reference(
@@ -186,7 +189,11 @@ def check_reference(
     *,
     force: bool = False,
 ) -> list[str]:
-    """What the statistics differ in from a run, a line each; what is unknown passes.
+    """What the statistics differ in from a run, and what is unknown, a line each.
+
+    What is unknown passes where features are Inception's: files of other projects do
+    not say their network. A classifier is trained for this comparison, and no file of
+    another project can be of it.
 
     Args:
         reference: From a file.
@@ -205,10 +212,13 @@ def check_reference(
             f"The reference statistics have {theirs.dim} features, the network has "
             f"{space.dim}; name statistics of {space.name}."
         )
+    unknown = reference.network == UNKNOWN
     if theirs != space:
         differences.append(
             f"features of {describe_space(theirs)} instead of {describe_space(space)}"
         )
+    elif unknown and space.domain and not force:
+        raise InputError(_of_no_classifier(space.dim))
     for name, wanted in asdict(images).items():
         found = asdict(reference.images)[name]
         if UNKNOWN not in (wanted, found) and wanted != found:
@@ -218,7 +228,45 @@ def check_reference(
             f"The reference statistics are of {'; '.join(differences)}. Make some with "
             "--mode=stats, name others, or force it."
         )
+    if unknown:
+        differences.append(f"an unknown network with {theirs.dim} features")
+    if reference.images == ReferenceSet():
+        differences.append("unknown images")
     return differences
+
+
+def check_reference_file(
+    path: AnyPath, *, dim: int, of_classifier: bool, force: bool = False
+) -> None:
+    """Raise InputError for a file that cannot be a network's, by what it declares.
+
+    Args:
+        path: The file.
+        dim: Features of the network.
+        of_classifier: Whether that was trained on the data set itself.
+        force: Whether statistics of an unknown network are taken for it.
+    """
+    with open_npz(path) as npz:
+        if "mu" not in npz:
+            return
+        limit = f"{MAX_DIM} features"
+        mean = npz.read("mu", _check_vector, max_bytes=8 * MAX_DIM, limit=limit)
+        if len(mean) != dim:
+            raise InputError(
+                f"The reference statistics in {path} have {len(mean)} features, the "
+                f"network has {dim}; name statistics of it."
+            )
+        if of_classifier and "provenance" not in npz and not force:
+            raise InputError(f"{path}: {_of_no_classifier(dim)}")
+
+
+def _of_no_classifier(dim: int) -> str:
+    return (
+        f"Statistics of this data set's own classifier say so, and these do not: they "
+        f"are {dim} features of an unknown network. Make some with --mode=stats, or "
+        f"take them all the same, marked as unknown "
+        f"(--config.evaluation.allow_other_reference=true)."
+    )
 
 
 def _own_statistics(npz: NpzFile, arrays: dict[str, np.ndarray]) -> ReferenceStatistics:
@@ -249,7 +297,7 @@ def _own_statistics(npz: NpzFile, arrays: dict[str, np.ndarray]) -> ReferenceSta
             label_accuracy=described["label_accuracy"],
         )
         _check_described(summary, images)
-    return ReferenceStatistics(summary, images, digest, tuple(arrays))
+    return ReferenceStatistics(summary, images, digest, tuple(arrays), space.name)
 
 
 def _check_described(summary: FeatureSummary, images: ReferenceSet) -> None:

@@ -22,8 +22,11 @@ Options:
                       imagenet64, folder: adm_center_crop (default), area
                       folder: also box, and none if they are already
                       celeba64: center_140 (default), center_148, center_89_121_128
-  --image_size=N      folder: side of the square (default 64)
+  --image_size=N      folder: side of the square (default 64), or ROWS,COLS
   --channels=N        folder: 3 (default) or 1
+  --test_share=X      folder without test images: hold out this share of each class's
+                      images (default 0.1; 0 for none), by which scores are judged
+  --name=NAME         folder: what it is called in scores (default: as the source)
   --num_workers=N     processes that decode image files (default: one for each core)
   --skip_bad          leave out image files that cannot be used, instead of stopping
 
@@ -33,9 +36,11 @@ input, 130 stopped by Ctrl-C.
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +48,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dig_jax.data.prepared import prepared_path
+from dig_jax.data.prepared import find_folders, prepared_path
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.prepare.celeba import open_celeba
@@ -54,7 +59,7 @@ from dig_jax.prepare.imagenet import open_imagenet
 from dig_jax.prepare.preparation import PreparedFolder, count_labels, prepare
 from dig_jax.prepare.resize import CELEBA_TRANSFORMS, IMAGENET_TRANSFORMS
 from dig_jax.prepare.shards import ImageRule, ShardRecord
-from dig_jax.prepare.splits import RawDataset
+from dig_jax.prepare.splits import FilesSplit, RawDataset
 from dig_jax.prepare.svhn import open_svhn
 from dig_jax.reporting.images import choose_scale, image_grid, write_png
 from dig_jax.reporting.progress import Progress
@@ -111,6 +116,9 @@ SOURCES = {
     ),
 }
 _SHEET_COLUMNS, _SHEET_IMAGES = 16, 64
+_SIDES = range(1, 4097)
+TEST_SHARE = 0.1
+"""Of one's own images, where they have no test images of their own."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,6 +141,9 @@ def _prepare(options: argparse.Namespace) -> None:
     raw = _open(options)
     if raw is None:
         return
+    if name == "folder":
+        raw = _hold_out(raw, options.test_share)
+        raw = raw._replace(name=options.called or _name_of(Path(options.source)))
     rule = _choose_rule(options, raw)
     variant = ""
     if SOURCES[name].transforms:
@@ -153,8 +164,49 @@ def _prepare(options: argparse.Namespace) -> None:
         made = prepare(
             raw, path, rule, advance=advance, num_workers=options.num_workers
         )
-    sheet = _write_contact_sheet(name, made)
-    print(_summarize(name, raw, rule, made, sheet, options.data_dir))
+    sheet, called = _write_contact_sheet(name, made)
+    if options.called and called != options.called:
+        raise InputError(
+            f"{made.path} was prepared before, under the name {called}, which its "
+            f"scores carry. Leave --name out, or delete it first."
+        )
+    print(_summarize(name, raw._replace(name=called), rule, made, sheet))
+    print(
+        _next_command(rule, called, options.data_dir)
+        if name == "folder"
+        else _reading_flags(name, rule, options.data_dir)
+    )
+
+
+def _hold_out(raw: RawDataset, share: float | None) -> RawDataset:
+    """The images with a test split, held out of train where they have none.
+
+    Raises:
+        InputError: They have one, and a share was asked for.
+    """
+    if "test" in raw.splits:
+        if share:
+            raise InputError(
+                f"--test_share={share:g} holds test images out of train, and "
+                f"{raw.source} have a folder of test images: leave it out."
+            )
+        return raw
+    share, train = TEST_SHARE if share is None else share, raw.splits["train"]
+    assert isinstance(train, FilesSplit)
+    train, test = train.hold_out(share)
+    if test is None:
+        return raw
+    rest = {name: split for name, split in raw.splits.items() if name != "train"}
+    splits = {"train": train, "test": test, **rest}
+    return raw._replace(splits=splits, test_share=share)
+
+
+def _name_of(source: Path) -> str:
+    """What a data set is called after its folder or archive."""
+    stem = source.expanduser().resolve().name
+    stem = re.sub(r"(\.tar)?\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz)$", "", stem, flags=re.I)
+    stem = unicodedata.normalize("NFC", stem)
+    return re.sub(r"[^\w-]+", "_", stem).strip("_-") or "folder"
 
 
 def _open(options: argparse.Namespace) -> RawDataset | None:
@@ -182,9 +234,13 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
 def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
     """What images become, and InputError for options that do not fit the data set."""
     name, source = options.name, SOURCES[options.name]
-    if name != "folder" and (options.image_size, options.channels) != (None, None):
-        raise InputError(f"--image_size and --channels are for folder, not {name}.")
+    own = ("image_size", "channels", "test_share")
+    given = [key for key in own if getattr(options, key) is not None]
+    given += ["name"] if options.called else []
+    if name != "folder" and given:
+        raise InputError(f"--{' and --'.join(given)} are for folder, not {name}.")
     size = source.image_size or options.image_size or 64
+    rows, cols = (size, size) if isinstance(size, int) else size
     choices = source.transforms or ("none",)
     if not raw.encoded:
         choices = (raw.transform,)
@@ -195,7 +251,7 @@ def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
             f"{transform}."
         )
     return ImageRule(
-        shape=(size, size, options.channels or 3),
+        shape=(rows, cols, options.channels or 3),
         transform=transform,
         num_classes=len(raw.class_names),
         upright=name == "folder",
@@ -203,23 +259,23 @@ def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
     )
 
 
-def _write_contact_sheet(name: str, made: PreparedFolder) -> Path:
-    """Some images of each split, read as training reads them."""
+def _write_contact_sheet(name: str, made: PreparedFolder) -> tuple[Path, str]:
+    """Some images of each split, read as training reads them; and the set's name."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(made.path)
-    images = []
+    images, called = [], name
     for split in made.shards:
         source = TFDSSource(name, builder, split=split)
-        count = min(_SHEET_IMAGES, len(source))
+        called, count = source.name, min(_SHEET_IMAGES, len(source))
         rows = [source[index]["image"] for index in range(count)]
         blank = np.full_like(rows[0], 255)
         images += rows + [blank] * (-count % _SHEET_COLUMNS)
-    size = images[0].shape[0]
+    size = max(images[0].shape[:2])
     path = made.path / "contact_sheet.png"
     grid = image_grid(np.stack(images), _SHEET_COLUMNS, scale=choose_scale(size))
     write_png(path, grid)
-    return path
+    return path, called
 
 
 def _summarize(
@@ -228,11 +284,10 @@ def _summarize(
     rule: ImageRule,
     made: PreparedFolder,
     sheet: Path,
-    data_dir: str,
 ) -> str:
     shape = "x".join(map(str, rule.shape))
     lines = [
-        f"{name} is prepared in {made.path}",
+        f"{raw.name or name} is prepared in {made.path}",
         f"  from       {raw.source}",
         f"  transform  {rule.transform}, to {shape}",
     ]
@@ -251,7 +306,11 @@ def _summarize(
         if rule.num_classes:
             counts = count_labels(records, rule.num_classes)
             classes = f"{rule.num_classes} classes of {min(counts)} to {max(counts)}"
+        if split == "test" and raw.test_share:
+            number += f" held out of train (--test_share={raw.test_share:g})"
         lines.append(f"  {split:<10} {number}, {classes}, {len(records)} files")
+    if "test" not in shards and name == "folder":
+        lines.append("  test       none: no score has real images to be judged by")
     lines += _list_classes(raw.class_names, shards)
     for what, count in sorted(converted.items()):
         lines.append(f"  converted  {count:,}: {what}")
@@ -259,6 +318,36 @@ def _summarize(
     lines += [f"  left out   {line}" for line in skipped[:10]]
     if len(skipped) > 10:
         lines.append(f"  left out   {len(skipped):,} in all, see metadata.json")
+    return "\n".join([*lines, f"  look at    {sheet}"])
+
+
+def _next_command(rule: ImageRule, called: str, data_dir: str) -> str:
+    """What trains on a folder of one's own: it takes the rest from the data."""
+    words = [f"--config={_config_file('folder.py')}"]
+    if data_dir:
+        words.append(f"--config.data.data_dir={Path(data_dir).expanduser().absolute()}")
+    if len(find_folders(data_dir)) > 1:  # which one
+        rows, cols, channels = rule.shape
+        size = rows if rows == cols else f"{rows},{cols}"
+        words += [
+            f"--config.data.image_size={size}",
+            f"--config.data.channels={channels}",
+            f"--config.data.transform={rule.transform}",
+        ]
+    words.append(f"--workdir=runs/{called}")
+    words = " ".join(map(shlex.quote, words))
+    return f"To train on it:\n  python -m dig_jax.main {words}"
+
+
+def _config_file(name: str) -> str:
+    """A configuration of this project, as it is reached from here."""
+    path = Path(__file__).parents[2] / "configs" / name
+    if not path.is_file():
+        return f"configs/{name}"
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _reading_flags(name: str, rule: ImageRule, data_dir: str) -> str:
     keys = {"name": name, "image_size": rule.shape[0]}
     if data_dir:
         keys["data_dir"] = Path(data_dir).expanduser().absolute()
@@ -269,7 +358,7 @@ def _summarize(
     flags = " ".join(
         shlex.quote(f"--config.data.{key}={value}") for key, value in keys.items()
     )
-    return "\n".join([*lines, f"  look at    {sheet}", f"  read with  {flags}"])
+    return f"  read with  {flags}"
 
 
 def _list_classes(
@@ -309,8 +398,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
     parser.add_argument("--source", default="")
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--transform", default="")
-    parser.add_argument("--image_size", type=int)
+    parser.add_argument("--image_size")
     parser.add_argument("--channels", type=int)
+    parser.add_argument("--test_share", type=float)
+    parser.add_argument("--name", dest="called", default="")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--skip_bad", action="store_true")
     if not arguments or {"-h", "--help"} & set(arguments):
@@ -326,16 +417,37 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
             "Data sets are prepared on a local disk: copy the finished folder to a "
             "bucket, and read it from there with data_dir=gs://..."
         )
-    for key, choices in (("image_size", range(1, 4097)), ("channels", (1, 3))):
-        value = getattr(options, key)
-        if value is not None and value not in choices:
-            wanted = "1 or 3" if key == "channels" else "from 1 to 4096"
-            raise InputError(f"--{key} must be {wanted}, got {value}.")
+    if options.image_size is not None:
+        options.image_size = _read_size(options.image_size)
+    if options.channels not in (None, 1, 3):
+        raise InputError(f"--channels must be 1 or 3, got {options.channels}.")
+    if options.test_share is not None and not 0 <= options.test_share <= 0.5:
+        raise InputError(
+            f"--test_share must be from 0 to 0.5, got {options.test_share:g}."
+        )
+    options.called = unicodedata.normalize("NFC", options.called)
+    if not re.fullmatch(r"[\w-]*", options.called):
+        raise InputError(
+            f"--name is made of letters, digits, _ and -, as files are called by it, "
+            f"got {options.called!r}."
+        )
     if options.num_workers < 0:
         raise InputError(
             f"--num_workers must not be negative, got {options.num_workers}."
         )
     return options
+
+
+def _read_size(text: str) -> int | tuple[int, int]:
+    """A side, or (rows, cols)."""
+    parts = text.strip("()[] ").split(",")
+    sides = [int(part) for part in parts if part.strip().isdecimal()]
+    if len(sides) < len(parts) or len(sides) > 2 or not all(s in _SIDES for s in sides):
+        raise InputError(
+            f"--image_size must be from 1 to {_SIDES[-1]}, or two such as 8,16 (rows, "
+            f"columns), got {text}."
+        )
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def _refuse(message: str) -> None:

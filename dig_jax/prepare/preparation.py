@@ -276,6 +276,8 @@ def _write_metadata(raw: RawDataset, rule: ImageRule, made: PreparedFolder) -> N
         check_data=False,
         description=f"{raw.source}; transform {rule.transform}",
         metadata=tfds.core.MetadataDict(
+            **({"name": raw.name} if raw.name else {}),
+            **({"test_share": raw.test_share} if raw.test_share else {}),
             transform=rule.transform,
             source=raw.source,
             content={

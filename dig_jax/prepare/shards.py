@@ -27,7 +27,7 @@ class ImageRule(NamedTuple):
     """What every image of a data set becomes.
 
     Attributes:
-        shape: (row, col, rgb), square.
+        shape: (row, col, rgb).
         transform: How images of another size come to it; a name in TRANSFORMS.
         num_classes: 0 for images without labels.
         upright: Whether a camera's note of how it was held is obeyed.
@@ -123,11 +123,11 @@ def to_pixels(raw: RawImage, rule: ImageRule) -> tuple[np.ndarray, tuple[str, ..
         if raw.image.shape != rule.shape or raw.image.dtype != np.uint8:
             raise BadImageError(f"it is {raw.image.dtype} {raw.image.shape}")
         return raw.image, ()
-    size, _, channels = rule.shape
+    rows, cols, channels = rule.shape
     image, notes = decode_image(raw.image, channels=channels, upright=rule.upright)
-    if min(image.size) < size:
+    if image.width < cols or image.height < rows:
         notes = (*notes, "enlarged")
-    pixels = TRANSFORMS[rule.transform](image, size)
+    pixels = TRANSFORMS[rule.transform](image, (rows, cols))
     assert pixels.shape == rule.shape
     return np.ascontiguousarray(pixels), notes
 

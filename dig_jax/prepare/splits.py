@@ -53,6 +53,8 @@ class RawDataset(NamedTuple):
         source: What it was read from, in words.
         transform: What was done to the images before, where that is known.
         left_out: The files that are no images, in words; "" for none.
+        name: What it is called in scores; "" for its name in DATASETS.
+        test_share: Share of the training images that became its test images.
     """
 
     splits: Mapping[str, RawSplit]
@@ -61,6 +63,8 @@ class RawDataset(NamedTuple):
     source: str
     transform: str = "none"
     left_out: str = ""
+    name: str = ""
+    test_share: float = 0.0
 
 
 class ArraySplit:
@@ -111,6 +115,32 @@ class FilesSplit:
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def hold_out(self, share: float) -> "tuple[FilesSplit, FilesSplit | None]":
+        """The rest, and a share of each label's images; None where that is no image.
+
+        Which ones depends on the files' names, so that a new file moves few others.
+
+        Args:
+            share: Up to one half. Each label has its share of images, rounded up or
+                down so that the sum is right, and keeps one at least.
+        """
+        digests = [hashlib.sha256(name.encode()).digest() for name in self._files.names]
+        in_turn = np.array(sorted(range(len(self)), key=digests.__getitem__))
+        counts = np.bincount(self._labels)
+        sums = np.concatenate([[0], np.cumsum(counts)])
+        wanted = np.diff(np.floor(sums * share + 0.5)).astype(int)
+        test = np.zeros(len(self), bool)
+        for label, number in enumerate(np.minimum(wanted, counts - 1).clip(0)):
+            test[in_turn[self._labels[in_turn] == label][:number]] = True
+        if not test.any():
+            return self, None
+        by_name = np.argsort(np.array(self._files.names), kind="stable")
+        train, held = (by_name[test[by_name] == yes] for yes in (False, True))
+        return self._take(train), self._take(held)
+
+    def _take(self, index: Int[np.ndarray, "some"]) -> "FilesSplit":
+        return FilesSplit(self._files.take(index.tolist()), self._labels[index])
 
     def part(self, start: int, stop: int) -> "FilesPart":
         """Some images in a row, which can be pickled."""

@@ -2,6 +2,10 @@
 
 import math
 import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -9,8 +13,12 @@ from jaxtyping import UInt8
 from dig_jax.errors import InputError
 from dig_jax.files.paths import make_folder, open_path, written_whole
 
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
 _GAP = 255
 _VISIBLE_SIZE = 64
+_MARGIN, _MOST_LETTERS = 4, 24
 
 
 def image_grid(
@@ -50,6 +58,47 @@ def image_grid(
         enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
         grid[top : top + rows * scale, left : left + cols * scale] = enlarged
     return grid
+
+
+def name_rows(
+    grid: UInt8[np.ndarray, "height width 3"],
+    names: Sequence[str],
+    images: UInt8[np.ndarray, "batch row col rgb"],
+    scale: int,
+    pad: int = 2,
+) -> UInt8[np.ndarray, "height wider 3"]:
+    """A grid of `image_grid` with names on white to the left of its first rows.
+
+    Args:
+        grid: The pixels to the right stay as they are.
+        names: Long ones are cut off.
+        images: What the grid is of, for the height of a row.
+        scale: As the grid was made with.
+        pad: Likewise.
+    """
+    from PIL import Image, ImageDraw
+
+    height = images.shape[1] * scale
+    font = _load_font(min(14, max(8, height)))
+    names = [n if len(n) <= _MOST_LETTERS else f"{n[:_MOST_LETTERS]}..." for n in names]
+    boxes = [font.getbbox(name) for name in names]
+    width = math.ceil(max(box[2] for box in boxes)) + 2 * _MARGIN
+    strip = Image.new("RGB", (width, grid.shape[0]), (_GAP,) * 3)
+    draw = ImageDraw.Draw(strip)
+    for row, name in enumerate(names):
+        middle = pad + row * (height + pad) + height / 2
+        draw.text((width - _MARGIN, middle), name, (0, 0, 0), font, anchor="rm")
+    return np.concatenate([np.asarray(strip), grid], axis=1)
+
+
+@cache
+def _load_font(size: int) -> "ImageFont.FreeTypeFont":
+    """The font of our plots: it has Latin, Greek, Cyrillic and more."""
+    import matplotlib
+    from PIL import ImageFont
+
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(file, size)
 
 
 def choose_scale(image_size: int) -> int:

@@ -1,5 +1,6 @@
 """Images of one step of a run: described, drawn or found again, and kept."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,15 +34,17 @@ class Drawn(NamedTuple):
         images: [image, row, col, rgb].
         labels: What each was drawn for; None where that is nothing.
         provenance: All that they depend on.
+        class_names: Of the labels, where they have names.
     """
 
     images: UInt8Images
     labels: Int[np.ndarray, "batch"] | None
     provenance: dict[str, Any]
+    class_names: tuple[str, ...] = ()
 
     def save(self, path: AnyPath) -> None:
         """Write them as samples.npz."""
-        save_samples(path, self.images, self.labels, self.provenance)
+        save_samples(path, self.images, self.labels, self.provenance, self.class_names)
 
 
 def read_drawn(path: AnyPath) -> Drawn:
@@ -87,14 +90,17 @@ class Drawing(NamedTuple):
             parameters_digest=self.parameters_digest,
         )
 
-    def draw(self) -> Drawn:
+    def draw(self, on_progress: Callable[[int], None] | None = None) -> Drawn:
         """Draw the images, in memory.
+
+        Args:
+            on_progress: Told how many are drawn, after each batch.
 
         Raises:
             NonFiniteError: The network's output was not finite.
         """
-        images = self.sampler.draw(self.params)
-        return Drawn(images, self.sampler.labels, self.describe())
+        images = self.sampler.draw(self.params, on_progress)
+        return self._drawn(images, self.describe())
 
     def find_or_draw(self, workdir: AnyPath, *, silent: bool = False) -> Drawn:
         """The images that samples.npz has, or that were drawn before, or drawn now.
@@ -104,17 +110,16 @@ class Drawing(NamedTuple):
             silent: Whether nobody is told of it.
         """
         provenance, wanted = self.describe(), self.sampler.options.num_images
-        labels = self.sampler.labels
         if (workdir / SAMPLES).is_file():
             found, theirs = self._read(workdir / SAMPLES, silent)
             if found and theirs == provenance and len(found.images) >= wanted:
                 _say(f"Scoring {workdir / SAMPLES}, drawn before.", silent)
-                return Drawn(found.images[:wanted], labels, provenance)
+                return self._drawn(found.images[:wanted], provenance)
         store = self._store(workdir / "eval" / "samples", provenance)
         if store.num_images >= wanted:
             _say(f"Scoring {store.folder}, drawn before.", silent)
-            return Drawn(store.images(wanted), labels, provenance)
-        return Drawn(self._fill(store, silent), labels, provenance)
+            return self._drawn(store.images(wanted), provenance)
+        return self._drawn(self._fill(store, silent), provenance)
 
     def write(self, folder: AnyPath, *, adm: bool = False) -> list[AnyPath]:
         """Draw the images into samples.npz and samples.png; returns what was written.
@@ -134,8 +139,9 @@ class Drawing(NamedTuple):
             store = self._store(folder / "unfinished_samples", provenance)
             images = self._fill(store, silent=False)
             written = [folder / SAMPLES, folder / "samples.png"]
-            Drawn(images, labels, provenance).save(written[0])
-            write_png(written[1], sample_grid(images, labels))
+            self._drawn(images, provenance).save(written[0])
+            names = self.sampler.class_names
+            write_png(written[1], sample_grid(images, labels, class_names=names))
             if adm:
                 written.append(folder / "samples_adm.npz")
                 save_adm_batch(written[2], images, labels)
@@ -151,6 +157,10 @@ class Drawing(NamedTuple):
         except InputError as error:
             _say(f"{printable(error)} Its images are drawn again.", silent)
             return None, {}
+
+    def _drawn(self, images: UInt8Images, provenance: dict[str, Any]) -> Drawn:
+        sampler = self.sampler
+        return Drawn(images, sampler.labels, provenance, sampler.class_names)
 
     def _store(self, root: AnyPath, provenance: dict[str, Any]) -> SampleStore:
         return SampleStore(root, provenance, self.experiment.backbone.image_shape)

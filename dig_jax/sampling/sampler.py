@@ -1,13 +1,14 @@
 """Draw images with a trained backbone."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int, Key, UInt8
 
@@ -30,15 +31,18 @@ from dig_jax.interfaces import (
     UInt8Images,
 )
 from dig_jax.options import SampleOptions
-from dig_jax.reporting.images import choose_scale, image_grid
+from dig_jax.reporting.images import choose_scale, image_grid, name_rows
 from dig_jax.sampling.choices import choose_guidance, choose_solver, choose_times
-from dig_jax.sampling.label_rules import choose_labels
+from dig_jax.sampling.label_rules import ambiguous_labels, choose_labels
 from dig_jax.solvers import sample
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
 GROUP_SIZE = {"cpu": 16}
 ACCELERATOR_GROUP_SIZE = 64
+
+MOST_ROWS = 20
+"""Classes that a picture of samples has a row for."""
 
 
 def group_size(platform: str) -> int:
@@ -82,7 +86,12 @@ def check_sample_options(
         check_guidance(guidance, experiment.backbone)
     num_classes = experiment.backbone.num_classes
     counts = np.ones(max(num_classes, 1), np.int64)  # real ones are read when drawing
-    choose_labels(options.labels, 1, num_classes, label_counts=counts)
+    names = experiment.data.class_names
+    choose_labels(
+        options.labels, 1, num_classes, label_counts=counts, class_names=names
+    )
+    if told := ambiguous_labels(options.labels, names):
+        logging.warning("%s", told)
     return options
 
 
@@ -159,7 +168,13 @@ class Sampler:
             self._experiment.backbone.num_classes,
             seed=options.seed,
             label_counts=self._label_counts,
+            class_names=self._experiment.data.class_names,
         )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each label, if only its digits; () without labels."""
+        return class_names(self._experiment)
 
     @property
     def _guide_params(self) -> Params | None:
@@ -308,17 +323,43 @@ def image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "bat
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
 
 
-def sample_grid(
-    images: UInt8Images, labels: Int[np.ndarray, "batch"] | None, columns: int = 10
-) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture of samples: a row for each of 2 to 20 equally frequent classes.
+def class_names(experiment: Experiment) -> tuple[str, ...]:
+    """A name for each label, if only its digits; () for networks without labels."""
+    count = experiment.backbone.num_classes
+    return experiment.data.class_names or tuple(map(str, range(count)))
 
-    Otherwise the first images in the order they have.
+
+def sample_grid(
+    images: UInt8Images,
+    labels: Int[np.ndarray, "batch"] | None,
+    columns: int = 10,
+    class_names: Sequence[str] = (),
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture of samples: a row for each of up to 20 classes, its name beside it.
+
+    Rows that are shorter than others end in white. Of more classes, of one, or without
+    any, the first images in the order they have; of one, its name is beside the first.
+
+    Args:
+        images: The samples.
+        labels: One for each, or None.
+        columns: Images in a row, at most.
+        class_names: A name for each label; () to draw none.
     """
-    classes = [] if labels is None else list(np.unique(labels))
+    scale = choose_scale(max(images.shape[1:3]))
+    classes = [] if labels is None else np.unique(labels).tolist()
     rows = [images[labels == label][:columns] for label in classes]
-    if 2 <= len(rows) <= 20 and len({len(row) for row in rows}) == 1:
-        columns, shown = len(rows[0]), np.concatenate(rows)
+    if 2 <= len(rows) <= MOST_ROWS:
+        columns = max(map(len, rows))
+        white = np.full_like(images[:1], 255)
+        shown = np.concatenate(
+            [np.concatenate([row, *[white] * (columns - len(row))]) for row in rows]
+        )
     else:
-        shown = images[: columns**2]
-    return image_grid(shown, columns, scale=choose_scale(max(images.shape[1:3])))
+        shown, classes = images[: columns**2], classes if len(rows) == 1 else []
+    grid = image_grid(shown, columns, scale=scale)
+    if not class_names or not classes:
+        return grid
+    return name_rows(
+        grid, [class_names[int(label)] for label in classes], images, scale
+    )

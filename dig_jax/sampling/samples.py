@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -74,13 +75,19 @@ def save_samples(
     images: UInt8Images,
     labels: Int[np.ndarray, "batch"] | None,
     provenance: dict[str, Any],
+    class_names: Sequence[str] = (),
 ) -> None:
-    """Write samples.npz: `images`, `labels` (0 where there are none), `provenance`."""
+    """Write samples.npz: `images`, `labels` (0 where there are none), `provenance`.
+
+    And `class_names`, a text for each label, where there are labels.
+    """
     arrays = {
         "images": images,
         "labels": _labels_or_zeros(labels, len(images)),
         "provenance": np.array(json.dumps(provenance)),
     }
+    if class_names:
+        arrays["class_names"] = np.array(class_names)
     _save_npz(path, arrays)
 
 

@@ -63,6 +63,12 @@ def train(
         return run.train(progress)
 
 
+def list_curves(workdir: AnyPath) -> str:
+    """Those files of curves that a run has, with commas behind them."""
+    names = ("loss.png", "diversity.png", "scores.png", "metrics.jsonl")
+    return "".join(f"{name}, " for name in names if (workdir / name).is_file())
+
+
 class TrainingRun:
     """A run that is set up, trained step by step.
 
@@ -233,9 +239,7 @@ class TrainingRun:
         opened.progress.message(
             f"Trained {done} steps.\n"
             f"  pictures    {workdir}/samples/\n"
-            f"  curves      {workdir}/loss.png, diversity.png, "
-            f"{'scores.png, ' if options.evaluate_every else ''}metrics.jsonl, "
-            f"TensorBoard events\n"
+            f"  curves      {workdir}/{list_curves(workdir)}TensorBoard events\n"
             f"  checkpoint  {workdir}/checkpoints/{done}\n{opened.record.summary()}"
         )
         return EXIT_DONE

@@ -60,4 +60,5 @@ class Preview:
     def draw(self, state: TrainState) -> UInt8[np.ndarray, "height width 3"]:
         """A grid of samples with the averaged parameters of a state."""
         images = self._sampler.draw(state.ema)
-        return sample_grid(images, self._sampler.labels, self._columns)
+        labels, names = self._sampler.labels, self._sampler.class_names
+        return sample_grid(images, labels, self._columns, names)

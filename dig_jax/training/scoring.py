@@ -1,5 +1,7 @@
 """Scores of images drawn during training, and by them the best checkpoint."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -33,10 +35,14 @@ from dig_jax.training.storage import Storage
 
 
 def check_keep_best(
-    training: TrainingOptions, evaluation: EvaluationOptions, source: ImageSource
+    training: TrainingOptions,
+    evaluation: EvaluationOptions,
+    source: ImageSource,
+    *,
+    conditional: bool = True,
 ) -> None:
     """Raise InputError unless the score to keep the best by is one that will be had."""
-    families = score_families(evaluation, source)
+    families = score_families(evaluation, source, conditional=conditional)
     if training.keep_best and training.keep_best not in families:
         raise InputError(
             f"config.training.keep_best must name a score that is evaluated, without "
@@ -71,13 +77,14 @@ class TrainingScores:
         self._evaluation = replace(evaluation, allow_few_images=True)
         self._sampling = replace(sample_options, num_images=options.evaluate_images)
         self._mesh = mesh
+        self._stages = _Stages()
         self._best: tuple[dict[str, Any] | None] | None = None  # once it is read
 
     # Made for the first evaluation: a label rule may read the whole data set.
     @cached_property
     def _evaluator(self) -> Evaluator:
         mesh = self._mesh if jax.process_count() == 1 else local_mesh()
-        return Evaluator(self._experiment, self._evaluation, mesh)
+        return Evaluator(self._experiment, self._evaluation, mesh, self._stages.tell)
 
     @cached_property
     def _sampler(self) -> Sampler:
@@ -95,6 +102,7 @@ class TrainingScores:
         """Score a state; what cannot be scored is said, and training goes on."""
         step = int(state.step)
         progress.message(f"step {step}: evaluating")
+        self._stages.say = progress.message
         try:
             with progress.busy("evaluating"):
                 found = self._draw_and_score(state.ema, step)
@@ -165,7 +173,9 @@ class TrainingScores:
 
     def _draw_and_score(self, params: Params, step: int) -> Evaluation | None:
         """Every process draws, and the first one scores."""
-        drawn = Drawing(self._experiment, self._sampler, params, step).draw()
+        wanted = self._sampling.num_images
+        drawing = Drawing(self._experiment, self._sampler, params, step)
+        drawn = drawing.draw(lambda done: self._stages.tell("drawn", done, wanted))
         if not is_first_process():
             return None
         return score_drawn(drawn, self._evaluator, draws=False)
@@ -209,6 +219,29 @@ def _is_told(workdir: AnyPath, step: int, scores: tuple[Score, ...]) -> bool:
         name for row in read_metrics(workdir) if row["step"] == step for name in row
     }
     return all(f"{SCORE}{score.name}" in written for score in scores)
+
+
+class _Stages:
+    """Says how far long work has come, every ten seconds.
+
+    Attributes:
+        say: What prints a line.
+    """
+
+    _SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], None] = print
+        self._what, self._told = "", 0.0
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Told that `done` of `total` are done in the stage `what`."""
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._told = what, now
+        elif now - self._told >= self._SECONDS:
+            self.say(f"  {what} {done}/{total}")
+            self._told = now
 
 
 def _better(

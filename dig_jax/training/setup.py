@@ -14,10 +14,16 @@ from dig_jax.devices.sharding import (
     is_first_process,
     place_rows,
 )
-from dig_jax.errors import InputError
-from dig_jax.evaluation import check_evaluation_options
-from dig_jax.experiment import Experiment, check_same_run, open_dataset
+from dig_jax.errors import Findings, InputError
+from dig_jax.evaluation import check_evaluation_options, check_scores
+from dig_jax.experiment import (
+    Experiment,
+    check_same_run,
+    named_after,
+    open_dataset,
+)
 from dig_jax.files.paths import AnyPath
+from dig_jax.interfaces import ImageSource
 from dig_jax.options import SECTIONS
 from dig_jax.reporting.graph_drawing import draw_graph
 from dig_jax.sampling.sampler import check_sample_options
@@ -82,22 +88,48 @@ class TrainingSetup:
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath) -> None:
-        self.experiment, self.workdir = experiment, workdir
-        check_sample_options(experiment, experiment.sample)
-        check_evaluation_options(experiment.evaluation)
+        self.source = self._check(experiment)
+        self.experiment, self.workdir = named_after(experiment, self.source), workdir
         self.mesh = experiment.mesh
-        self.programs = create_programs(experiment, self.mesh)
+        self.programs = create_programs(self.experiment, self.mesh)
         self.options = self.programs.options
         self.changes = []
         saved = find_saved_config(workdir)
         if saved is not None or (workdir / "config.json").exists():
             before = restore_run_config(workdir, write=is_first_process())
-            self.changes = check_same_run(before, experiment.config, workdir)
+            self.changes = check_same_run(before, self.experiment.config, workdir)
         if saved is not None:
-            check_same_run(saved.config, experiment.config, workdir)
-        self.source = open_dataset(experiment, "train")
-        check_keep_best(self.options, experiment.evaluation, self.source)
+            check_same_run(saved.config, self.experiment.config, workdir)
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
+
+    @staticmethod
+    def _check(experiment: Experiment) -> ImageSource:
+        """The training images, if all that needs no program can work.
+
+        Raises:
+            InputError: All that cannot.
+        """
+        findings, source = Findings(), None
+        with findings.noting():
+            check_evaluation_options(experiment.evaluation)
+        with findings.noting():
+            source = open_dataset(experiment, "train")
+        if source is not None:
+            experiment = named_after(experiment, source)
+            conditional = experiment.backbone.num_classes > 0
+            scored = experiment.evaluation
+            with findings.noting():
+                if experiment.training.evaluate_every:
+                    check_scores(scored, source)
+            with findings.noting():
+                check_keep_best(
+                    experiment.training, scored, source, conditional=conditional
+                )
+        with findings.noting():
+            check_sample_options(experiment, experiment.sample)
+        findings.raise_all()
+        assert source is not None
+        return source
 
     def restore(self, checkpoints: Checkpoints, doing: Activities) -> Restored:
         """The newest state, or the first one; its time is noted and shown."""

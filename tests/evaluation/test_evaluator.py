@@ -11,7 +11,7 @@ from dig_jax.config import load_config_file
 from dig_jax.data.loader import read_all
 from dig_jax.devices.sharding import create_mesh
 from dig_jax.errors import InputError
-from dig_jax.evaluation import Evaluator, check_evaluation_options
+from dig_jax.evaluation import Evaluator, check_evaluation_options, format_record
 from dig_jax.evaluation.features import FeatureScorer
 from dig_jax.experiment import create_experiment, open_dataset
 from dig_jax.interfaces import LabelledImages
@@ -263,11 +263,19 @@ def test_other_projects_statistics_give_the_same_distance(data_dir, digits, tmp_
     np.savez(tmp_path / "images.npz", arr_0=train)
     for name, keys in (("statistics", ["mu", "sigma"]), ("images", ["arr_0"])):
         file = str(tmp_path / f"{name}.npz")
-        evaluator = create_evaluator(create_digits(data_dir, reference=file))
+        evaluator = create_evaluator(
+            create_digits(data_dir, reference=file, allow_other_reference=True)
+        )
         record = evaluator.score(test, DRAWN)
         value = record["scores"]["fd_digits297"]["value"]
         assert value == pytest.approx(ours, rel=1e-12)
         assert record["features"]["statistics_keys"] == keys
+        # Of what, the file does not say, and neither does the record.
+        assert record["real"]["dataset"] == record["real"]["split"] == "unknown"
+        assert record["real"]["pixels_of"] == "digits"
+        assert "images of unknown, split unknown" in format_record(record)
+        unknown = name == "statistics"
+        assert ("of an unknown network" in format_record(record)) == unknown
         assert len(record["features"]["statistics"]) == 64
 
 

@@ -4,7 +4,11 @@ from scipy.linalg import sqrtm
 
 from dig_jax.errors import InputError
 from dig_jax.metrics import frechet_pixels as module
-from dig_jax.metrics.frechet_pixels import frechet_distance, pixel_moments
+from dig_jax.metrics.frechet_pixels import (
+    frechet_distance,
+    frechet_of_few,
+    pixel_moments,
+)
 
 
 def random_covariance(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -37,6 +41,18 @@ def test_normal_distributions_of_one_dimension_have_their_closed_form():
         np.array([1.0]), np.array([[4.0]]), np.array([-2.0]), np.array([[0.25]])
     )
     assert distance == pytest.approx((1 + 2) ** 2 + (2 - 0.5) ** 2)
+
+
+@pytest.mark.parametrize(("few", "others"), [(3, 7), (7, 3), (5, 5000)])
+def test_few_images_have_the_distance_of_their_covariances(few, others):
+    rng = np.random.default_rng(0)
+    sets = [
+        rng.integers(0, 256, (count, 3, 4, 1), dtype=np.uint8)
+        for count in (few, others)
+    ]
+    expected = frechet_distance(*pixel_moments(sets[0]), *pixel_moments(sets[1]))
+    # Where covariances are singular, roots of rounding errors are 1e-8.
+    assert frechet_of_few(*sets) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))

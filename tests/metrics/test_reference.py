@@ -11,6 +11,7 @@ from dig_jax.metrics.moments import moments_of
 from dig_jax.metrics.reference import (
     ReferenceSet,
     check_reference,
+    check_reference_file,
     read_reference,
     read_reference_file,
     write_reference,
@@ -83,8 +84,46 @@ def test_pytorch_fids_statistics_are_read(tmp_path):
     assert found.keys == ("mu", "sigma")
     assert found.summary.moments.count is None
     assert found.summary.spatial is None
-    # Nothing is known of its images, so nothing can be another's.
-    assert check_reference(found, SPACE, IMAGES) == []
+    # Nothing is known of its network and images, which is said.
+    unknown = ["an unknown network with 6 features", "unknown images"]
+    assert check_reference(found, SPACE, IMAGES) == unknown
+    # Nobody but this program has a classifier's features.
+    classifier = replace(SPACE, name="small_classifier", domain="digits")
+    found = read_reference(tmp_path / "x.npz", classifier)
+    with pytest.raises(InputError, match=r"6 features of an unknown network. Make so"):
+        check_reference(found, classifier, IMAGES)
+    assert check_reference(found, classifier, IMAGES, force=True) == unknown
+
+
+@pytest.mark.parametrize(
+    ("known", "dim", "of_classifier", "said"),
+    [
+        (False, 7, False, "6 features, the network has 7"),
+        (True, 7, True, "6 features, the network has 7"),
+        (False, 6, True, "features of an unknown network"),
+        (False, 6, False, None),
+        (True, 6, True, None),
+    ],
+)
+def test_what_a_file_declares_is_checked_first(
+    known, dim, of_classifier, said, tmp_path
+):
+    path, summary = tmp_path / "x.npz", random_summary()
+    if known:
+        write_reference(path, summary, IMAGES)
+    else:
+        np.savez(path, mu=summary.moments.mean, sigma=summary.moments.cov)
+    if said is None:
+        check_reference_file(path, dim=dim, of_classifier=of_classifier)
+        return
+    with pytest.raises(InputError, match=said):
+        check_reference_file(path, dim=dim, of_classifier=of_classifier)
+
+
+def test_pytorch_fids_statistics_give_its_score_alone(tmp_path):
+    summary = random_summary()
+    np.savez(tmp_path / "x.npz", mu=summary.moments.mean, sigma=summary.moments.cov)
+    found = read_reference(tmp_path / "x.npz", SPACE)
     scores = scores_from_features(random_summary(1), found.summary)
     assert [score.name for score in scores] == ["fid40"]
 

@@ -19,7 +19,11 @@ from dig_jax.experiment import create_experiment
 from dig_jax.models import create_backbone
 
 H100 = Gpu(compute_capability=(9, 0), cudnn_version=90800)
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+CONFIGS = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+    if not path.stem.endswith("folder")  # complete with their data alone
+]
 
 
 def variants_of(path):

@@ -22,9 +22,12 @@ from official_archives import (
 from PIL import Image
 from tfds_files import write_tfds
 
+from dig_jax.cli.command_line import parse
+from dig_jax.cli.modes import MODES
 from dig_jax.data import DATASETS
 from dig_jax.data.loader import read_all
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
+from dig_jax.experiment import create_experiment, open_dataset
 from dig_jax.keys import call_with_section
 from dig_jax.prepare import command as prepare
 from dig_jax.prepare import from_tfds
@@ -38,6 +41,10 @@ def run(name, source, data_dir, *options):
 
 def read_as_told(output, split) -> Any:
     """The data set, opened with the flags that the command printed last."""
+    if "To train on it" in output:
+        told = shlex.split(output.splitlines()[-1])
+        _, config, _ = parse(told[told.index("dig_jax.main") + 1 :], MODES)
+        return open_dataset(create_experiment(config), split)
     flags = re.findall(r"--config\.data\.(\w+)=(\S+)", output.splitlines()[-1])
     section = dict(flags)
     name = section.pop("name")
@@ -150,16 +157,83 @@ def test_what_was_done_to_images_is_told(tmp_path, rng, capsys):
     files |= {"3.png": encode(images[3, ..., 0]), "4.png": b"<html>404</html>"}
     files["list.txt"] = b"1 2 3"
     source, data_dir = write_files(tmp_path / "images", files), tmp_path / "data"
-    assert run("folder", source, data_dir, "--image_size=16") == EXIT_BAD_INPUT
+    options = ("--image_size=16", "--test_share=0")
+    assert run("folder", source, data_dir, *options) == EXIT_BAD_INPUT
     assert re.search(r"4.png cannot be used: .*--skip_bad", capsys.readouterr().err)
-    assert run("folder", source, data_dir, "--image_size=16", "--skip_bad") == EXIT_DONE
+    assert run("folder", source, data_dir, *options, "--skip_bad") == EXIT_DONE
     output = capsys.readouterr().out
     assert re.search(r"train +4 images, no classes, 1 files", output)
+    assert "test       none" in output
     assert re.search(r"converted +1: grey", output)
     assert re.search(r"left out +.*4.png: it is not an image", output)
     assert re.search(r"left out +1 files that are no .*endings: .txt 1.*: list", output)
     path = next(data_dir.glob("dig_folder_*/1.0.0/metadata.json"))
     assert json.loads(path.read_text())["transform"] == "adm_center_crop"
+
+
+def test_a_share_of_each_class_is_held_out_and_recorded(tmp_path, rng, capsys):
+    sizes = {"a": 20, "b": 10, "c": 1}
+    images = iter(random_images(rng, sum(sizes.values()), 8, 8))
+    files = {
+        f"{name}/{i}.png": encode(next(images))
+        for name, size in sizes.items()
+        for i in range(size)
+    }
+    source, data_dir = write_files(tmp_path / "My pictures", files), tmp_path / "data"
+    options = ("--image_size=8", "--test_share=0.2")
+    assert run("folder", source, data_dir, *options) == EXIT_DONE
+    output = capsys.readouterr().out
+    train, test = (read_as_told(output, split) for split in ("train", "test"))
+    assert (train.name, test.name) == ("My_pictures", "My_pictures")
+    assert test.count_labels().tolist() == [4, 2, 0]  # the only c stays in train
+    assert train.count_labels().tolist() == [16, 8, 1]
+    parts = [{r["image"].tobytes() for r in part} for part in (train, test)]
+    assert len(parts[0] | parts[1]) == 31
+    metadata = next(data_dir.glob("dig_folder_*/1.0.0/metadata.json")).read_text()
+    assert json.loads(metadata)["test_share"] == 0.2
+    # A new picture moves few others from the one to the other.
+    files["a/new.png"] = encode(random_images(rng, 1, 8, 8)[0])
+    write_files(tmp_path / "My pictures", files)
+    assert run("folder", source, tmp_path / "data2", *options) == EXIT_DONE
+    later = read_as_told(capsys.readouterr().out, "test")
+    assert len(parts[1] & {r["image"].tobytes() for r in later}) >= 5
+
+
+def test_test_images_of_ones_own_are_kept(tmp_path, rng, capsys):
+    images = random_images(rng, 30, 8, 8)
+    files = {f"train/{i}.png": encode(image) for i, image in enumerate(images)}
+    files["test/a.png"] = encode(images[0])
+    source, data_dir = write_files(tmp_path / "images", files), tmp_path / "data"
+    assert run("folder", source, data_dir, "--test_share=0.1") == EXIT_BAD_INPUT
+    assert "have a folder of test images: leave it out" in capsys.readouterr().err
+    assert run("folder", source, data_dir, "--image_size=8", "--name=x") == EXIT_DONE
+    output = capsys.readouterr().out
+    assert len(read_as_told(output, "train")) == 30
+    assert read_as_told(output, "test").name == "x"
+    # It is there under that name; scores of runs carry it.
+    again = run("folder", source, data_dir, "--image_size=8", "--name=y")
+    assert again == EXIT_BAD_INPUT
+    assert "prepared before, under the name x" in capsys.readouterr().err
+
+
+def test_pictures_of_rows_and_columns(tmp_path, rng, capsys):
+    """The part of the picture that has the shape, as Pillow crops and resizes it."""
+    image = random_images(rng, 1, 24, 40)[0]
+    source = write_files(tmp_path / "images", {"a.png": encode(image)})
+    for transform in ("box", "area", "adm_center_crop"):
+        options = ("--image_size=8,16", f"--transform={transform}")
+        assert run("folder", source, tmp_path / transform, *options) == EXIT_DONE
+        read = read_as_told(capsys.readouterr().out, "train")
+        assert read.image_shape == (8, 16, 3)
+        whole = Image.fromarray(image)
+        crop = whole.resize((16, 8), 4)  # box
+        if transform == "area":  # 20 of 24 rows
+            rows = image[2:22].astype(np.float64).repeat(2, 0)
+            means = rows.reshape(8, 5, 40, 3).mean(1).repeat(2, 1)
+            crop = np.rint(means.reshape(8, 16, 5, 3).mean(2))
+        if transform == "adm_center_crop":
+            crop = whole.resize((20, 12), 4).resize((16, 10), 3).crop((0, 1, 16, 9))
+        np.testing.assert_array_equal(read[0]["image"], np.asarray(crop))
 
 
 @pytest.mark.parametrize("data_dir", [".", "images", "images/deeper"])
@@ -197,9 +271,12 @@ def test_progress_goes_to_stderr(tmp_path, rng, capsys):
         (["imagenet64", "--transform=area"], "needs ImageNet's own images"),
         (["folder"], "folder needs --source"),
         (["folder", "--channels=2"], "--channels must be 1 or 3, got 2"),
-        (["folder", "--image_size=0"], "--image_size must be from 1 to 4096, got 0"),
+        (["folder", "--image_size=0"], "--image_size must be from 1 to 4096, or two"),
+        (["folder", "--image_size=8,9,7"], "(rows, columns), got 8,9,7"),
+        (["folder", "--test_share=0.6"], "--test_share must be from 0 to 0.5, got 0.6"),
+        (["folder", "--name=a/b"], "letters, digits, _ and -, as files"),
         (["folder", "--num_workers=-1"], "must not be negative, got -1"),
-        (["celeba64", "--image_size=x"], "argument --image_size: invalid int"),
+        (["celeba64", "--image_size=x"], "--image_size must be from 1 to 4096"),
     ],
 )
 def test_bad_options_end_with_one_line_and_their_code(arguments, message, capsys):

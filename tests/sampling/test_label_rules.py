@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dig_jax.errors import InputError
-from dig_jax.sampling.label_rules import choose_labels
+from dig_jax.sampling.label_rules import ambiguous_labels, choose_labels
 
 COUNTS = np.array([50, 0, 30, 20, 0])
 
@@ -85,3 +85,39 @@ def test_random_labels_come_as_often_as_the_rule_says(rule, share):
     found = np.bincount(labels, minlength=5) / 10_000
     # Five standard deviations of a share of 10,000.
     assert np.all(np.abs(found - share) <= 5 * np.sqrt(share * (1 - share) / 10_000))
+
+
+NAMES = ("1", "10", "cafe\u0301", "a,b")
+
+
+@pytest.mark.parametrize(
+    ("rule", "labels"),
+    [
+        ("10", [1]),  # the name, also where it is another's label
+        (1, [1]),  # a whole number is a label
+        ("1", [0]),
+        ("2", [2]),  # no name: a label in digits
+        ("caf\u00e9", [2]),  # composed or not
+        ("a,b", [3]),
+        ("10,2", [1, 2]),
+        (("a,b", 0), [3, 0]),
+    ],
+)
+def test_text_is_a_class_name_where_there_is_one(rule, labels):
+    found = choose_labels(rule, len(labels), 4, class_names=NAMES)
+    assert found is not None
+    assert found.tolist() == labels
+
+
+def test_a_name_that_is_another_class_label_is_told():
+    assert (
+        "'1' is read as the class of that name, label 0; label 1 is the class '10'"
+        in (ambiguous_labels("1", NAMES))
+    )
+    for rule in (1, "2", "a,b", "balanced"):
+        assert ambiguous_labels(rule, NAMES) == ""
+
+
+def test_an_unknown_name_is_answered_with_the_names():
+    with pytest.raises(InputError, match=r"a class: cat, dog\), .*'dgo'\. .* 'dog'\?"):
+        choose_labels("dgo", 1, 2, class_names=("cat", "dog"))

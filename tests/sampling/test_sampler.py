@@ -161,10 +161,31 @@ def test_a_grid_has_one_row_a_class(images):
     )
 
 
-def test_a_grid_of_ragged_classes_keeps_the_order(images):
+def test_rows_of_ragged_classes_end_in_white(images):
     labels = np.array([0] * 5 + [1] * 15, np.int32)
-    expected = image_grid(images, columns=10, scale=8)
+    white = np.full_like(images[:5], 255)
+    rows = np.concatenate([images[:5], white, images[5:15]])
+    expected = image_grid(rows, columns=10, scale=8)
     np.testing.assert_array_equal(sample_grid(images, labels), expected)
+
+
+def test_names_stand_beside_the_rows_of_their_classes(images):
+    """Ink beside each row, another for another name, and the images as they were."""
+    labels = np.array([0] * 10 + [1] * 10, np.int32)
+    bare = sample_grid(images, labels)
+    named = sample_grid(images, labels, class_names=("cat", "a dog"))
+    strip, grid = np.split(named, [named.shape[1] - bare.shape[1]], axis=1)
+    np.testing.assert_array_equal(grid, bare)
+    first, second = strip[2:66], strip[68:132]
+    assert (first < 128).any()
+    assert (second < 128).any()
+    assert (first != second).any()
+    swapped = sample_grid(images, labels, class_names=("a dog", "cat"))
+    np.testing.assert_array_equal(swapped[2:66, : strip.shape[1]], second)
+
+
+def test_a_grid_without_classes_keeps_the_order(images):
+    expected = image_grid(images, columns=10, scale=8)
     np.testing.assert_array_equal(sample_grid(images, None), expected)
 
 

@@ -95,6 +95,7 @@ def test_what_cannot_be_scored_is_said_and_training_goes_on(train, tmp_path, cap
             "--config.data.name=npz",
             "--config.backbone.num_classes=0",
             "--config.objective.label_dropout=0",
+            "--config.evaluation.features=none",
             "--config.training.evaluate_images=1",
         ]
     )
