@@ -29,7 +29,9 @@ Network: TypeAlias = Literal["inception", "classifier"]
 Prediction: TypeAlias = Literal["eps", "x0", "v", "flow", "edm"]
 Resize: TypeAlias = Literal["tf1", "torch"]
 ScaleWeights: TypeAlias = Literal["area", "finest"]
-TimeSampling: TypeAlias = Literal["uniform", "stratified", "log_normal", "logit_normal"]
+TimeSampling: TypeAlias = Literal[
+    "uniform", "steps", "stratified", "log_normal", "logit_normal"
+]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Objective:
     )
     times: TimeSampling = learning(
         "uniform",
-        "uniform; stratified: one in each of as many intervals as there are images; "
+        "uniform; steps: one of 1/1000, 2/1000, ..., 1, as chains of 1,000 steps are "
+        "trained; stratified: one in each of as many intervals as there are images; "
         "log_normal: log(sigma_tilde) is normal, as in EDM; logit_normal: log(t / (1 - "
         "t)) is standard normal (arXiv:2403.03206), which on the straight path is "
         "log_normal with mean 0 and deviation 1.",
@@ -275,6 +278,21 @@ class SampleOptions:
     churn_noise: float | None = drawing(
         None, "Standard deviation of that noise (EDM's S_noise); None for heun's own."
     )
+    variance: Literal["posterior", "learned"] | None = drawing(
+        None,
+        "Of ancestral's steps: that of DDPM's posterior, or as the network has learned "
+        "it (backbone.learned_variance); None for posterior.",
+    )
+    integrand: Literal["eps", "x0"] | None = drawing(
+        None,
+        "What dpm_solver integrates: estimates of the noise, or of the image "
+        "(DPM-Solver++); None for eps.",
+    )
+    inner_times: Literal["logsnr", "uniform"] | None = drawing(
+        None,
+        "What dpm_solver places the evaluations within a step by; None for logsnr. "
+        "With uniform the grid spaces evaluations, not steps.",
+    )
     time_grid: str = drawing(
         "auto", "Entry of TIME_GRIDS, or auto for what suits the solver."
     )
@@ -290,6 +308,16 @@ class SampleOptions:
         "constant", "constant or power_cosine."
     )
     guidance_power: PositiveFloat = drawing(4.0, "Exponent of power_cosine.")
+    guidance_offset: float = drawing(
+        0.0,
+        "Taken off the time in power_cosine: 0.001 for networks whose 1,000 steps "
+        "count from 0.",
+    )
+    guidance_channels: PositiveInt | None = drawing(
+        None,
+        "How many channels are guided, the first ones (3 in the code of DiT and "
+        "DiffiT, also of latents); None for all.",
+    )
     guide: str = drawing(
         "",
         "Workdir of a worse run to guide by (autoguidance); '' to guide by this "

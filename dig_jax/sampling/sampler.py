@@ -14,13 +14,15 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from dig_jax.data.labels import label_counts
 from dig_jax.data.transforms import to_uint8
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
-from dig_jax.diffusion import make_denoiser
+from dig_jax.diffusion import make_denoiser, make_variance_denoiser
 from dig_jax.diffusion.guidance import (
     Guidance,
     check_guidance,
     make_autoguided_denoiser,
     make_guided_denoiser,
+    make_guided_variance_denoiser,
 )
+from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, open_dataset
 from dig_jax.interfaces import (
     SDE,
@@ -34,7 +36,7 @@ from dig_jax.interfaces import (
 from dig_jax.options import SampleOptions
 from dig_jax.reporting.images import choose_scale, image_grid
 from dig_jax.sampling.label_rules import choose_labels
-from dig_jax.solvers import create_solver, create_times, default_time_grid, sample
+from dig_jax.solvers import create_solver, default_time_grid, sample, solver_times
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
@@ -53,7 +55,16 @@ def choose_solver(options: SampleOptions, sde: SDE) -> Solver:
     Raises:
         InputError: Unknown, or it does not take these options.
     """
-    own = ("order", "eta", "churn", "churn_interval", "churn_noise")
+    own = (
+        "order",
+        "eta",
+        "churn",
+        "churn_interval",
+        "churn_noise",
+        "variance",
+        "integrand",
+        "inner_times",
+    )
     given = {key: getattr(options, key) for key in own}
     given = {key: value for key, value in given.items() if value is not None}
     return create_solver(options.solver, sde, options.num_steps, **given)
@@ -69,8 +80,7 @@ def choose_times(options: SampleOptions, sde: SDE) -> Float[np.ndarray, "time"]:
     grid = options.time_grid
     if grid == "auto":
         grid = default_time_grid(options.solver, sde, **bounds)
-    steps = len(choose_solver(options, sde).evaluations)
-    return create_times(grid, sde, steps, **bounds)
+    return solver_times(grid, sde, choose_solver(options, sde), **bounds)
 
 
 def choose_guidance(options: SampleOptions) -> Guidance:
@@ -84,6 +94,8 @@ def choose_guidance(options: SampleOptions) -> Guidance:
         interval=options.guidance_interval,
         schedule=options.guidance_schedule,
         power=options.guidance_power,
+        offset=options.guidance_offset,
+        channels=options.guidance_channels,
     )
 
 
@@ -109,10 +121,28 @@ def check_sample_options(
     guidance = choose_guidance(options)
     if not options.guide:
         check_guidance(guidance, experiment.backbone)
+    _check_variance(experiment, options)
     num_classes = experiment.backbone.num_classes
     counts = np.ones(max(num_classes, 1), np.int64)  # real ones are read when drawing
     choose_labels(options.labels, 1, num_classes, label_counts=counts)
     return options
+
+
+def _check_variance(experiment: Experiment, options: SampleOptions) -> None:
+    """Raise InputError where a learned variance is wanted that nobody learned."""
+    if options.variance != "learned":
+        return
+    if experiment.backbone.with_variance is None:
+        name = experiment.backbone_options.name
+        raise InputError(
+            f"sample.variance=learned needs a network that learns the variance, as dit "
+            f"and diffit do with backbone.learned_variance=True; this {name} has none."
+        )
+    if options.guide:
+        raise InputError(
+            "sample.variance=learned and sample.guide (autoguidance) do not go "
+            "together: set sample.variance=posterior."
+        )
 
 
 class Sampler:
@@ -125,6 +155,7 @@ class Sampler:
         options: Solver, its steps, and the batch; kept as `options`.
         mesh: The devices that images are spread over.
         guide: What to guide by where `options.guide` names a run; kept as `guide`.
+
     """
 
     def __init__(
@@ -312,17 +343,19 @@ class Sampler:
                 guidance=guidance,
                 guide_apply=other.apply if other is not None else None,
             )
-        if guidance.scale == 1 or labels is None:
-            return make_denoiser(backbone.apply, params, sde, objective, labels)
-        return make_guided_denoiser(
-            backbone.apply,
-            params,
-            sde,
-            objective,
-            labels,
-            null_label=backbone.num_classes,
-            guidance=guidance,
-        )
+        guided = {"null_label": backbone.num_classes, "guidance": guidance}
+        if self.options.variance == "learned":
+            network = backbone.with_variance
+            assert network is not None  # by `_check_variance`
+            if labels is None or guidance.scale == 1:
+                return make_variance_denoiser(network, params, sde, objective, labels)
+            return make_guided_variance_denoiser(
+                network, params, sde, objective, labels, **guided
+            )
+        network = backbone.apply
+        if labels is None or guidance.scale == 1:
+            return make_denoiser(network, params, sde, objective, labels)
+        return make_guided_denoiser(network, params, sde, objective, labels, **guided)
 
 
 @jax.jit
