@@ -5,8 +5,8 @@
         --config=configs/imagenet256.py:dimr_xl_2r --to=runs/dimr_xl_2r
 
 After a colon one of VARIANTS; each has the noise, the sampler and the optimizer that
-its authors give (PUBLISHED), for DiG those of U-ViT. The data are random
-numbers of a latent's shape until there is a data set of latents.
+its authors give (PUBLISHED), for DiG those of U-ViT. docs/latent.md says how latents
+are made; until they are, `--config.data.name=synthetic` runs on random numbers.
 """
 
 from ml_collections import ConfigDict
@@ -153,11 +153,14 @@ def config_of(backbone: dict) -> ConfigDict:
     )
     config.optimizer = published["optimizer"]
     config.data = dict(
-        name="synthetic",
+        name="latents",
         image_size=32,
         channels=4,
-        length=1_281_167,
-        seed=0,
+        moments="float16",
+        pixels="",
+        data_dir="",
+        autoencoder="",
+        latent_scale=0.18215,
         random_flip=True,
         num_threads=8,
         num_workers=0,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
+import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dig_jax.errors import InputError
@@ -67,6 +68,14 @@ class DataOptions:
     )
     num_threads: NonNegativeInt = harmless(4, "Threads that read ahead.")
     num_workers: NonNegativeInt = harmless(0, "Processes that read ahead; 0 for none.")
+    autoencoder: str = harmless(
+        "",
+        "Where images are latents, the file of the autoencoder that decodes them "
+        "(python -m dig_jax.interop.convert --autoencoder).",
+    )
+    latent_scale: PositiveFloat = network(
+        0.18215, "What the autoencoder's latents are multiplied by."
+    )
     max_damaged_share: Annotated[float, Field(ge=0, le=1)] = harmless(
         0.001,
         "Share of a split's records that may be damaged: they are named, and the next "
@@ -80,6 +89,15 @@ class DataOptions:
         size = self.image_size
         rows, cols = (size, size) if isinstance(size, int) else size
         return rows, cols, self.channels
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """(row, col, byte) of a record: that of its image, or of a latent's moments."""
+        moments = self.keywords.get("moments")
+        if moments is None:
+            return self.image_shape
+        rows, cols, channels = self.image_shape
+        return rows, cols, 4 * channels * np.dtype(moments).itemsize
 
 
 @dataclass(frozen=True)
@@ -343,6 +361,12 @@ class SampleOptions:
     seed: NonNegativeInt = drawing(0, "The same seed gives the same images.")
     batch_size: PositiveInt = harmless(
         64, "Images in one call of the device; changes no image."
+    )
+    decode_batch: PositiveInt = harmless(
+        8, "Latents that each device decodes at a time, as memory allows."
+    )
+    keep_latents: bool = harmless(
+        False, "Whether --mode=sample writes latents.npz beside the decoded samples."
     )
 
 

@@ -66,14 +66,19 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     folder = open_workdir(options.out or workdir)
     run = _load(config, options, "sample")
     from dig_jax.reporting.images import write_png
+    from dig_jax.sampling.latents import LatentFiles
     from dig_jax.sampling.sampler import sample_grid
     from dig_jax.sampling.samples import save_adm_batch, save_samples
     from dig_jax.sampling.store import SampleStore
 
     sampler = run.sampler()
     provenance = _provenance(run, sampler)
-    shape = run.experiment.backbone.image_shape
+    shape = sampler.to_pixels.image_shape
     store = SampleStore(folder / "unfinished_samples", provenance, shape)
+    latents = None
+    if sampler.options.keep_latents:
+        latents = LatentFiles(store.folder / "latents")
+        sampler.keep_latents = latents.write
     images = _draw(run, sampler, store)
     save_samples(folder / SAMPLES, images, sampler.labels, provenance)
     written = [folder / SAMPLES, folder / "samples.png"]
@@ -81,6 +86,9 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     if options.adm:
         written.append(folder / "samples_adm.npz")
         save_adm_batch(written[2], images, sampler.labels)
+    if latents is not None:
+        written.append(folder / "latents.npz")
+        latents.join(written[-1], len(images), provenance)
     store.delete()
     print(
         f"Drew {len(images)} images with the averaged parameters of step {run.step}: "
@@ -298,6 +306,7 @@ def _provenance(run: Run, sampler: Sampler) -> dict[str, Any]:
         run.step,
         guide=sampler.guide,
         parameters_digest=run.parameters_digest,
+        pixels=sampler.to_pixels.record,
     )
 
 
@@ -314,7 +323,7 @@ def _find_or_draw(
         if theirs == provenance and len(found.images) >= wanted:
             print(f"Scoring {samples}, drawn before.")
             return found.images[:wanted]
-    shape = run.experiment.backbone.image_shape
+    shape = sampler.to_pixels.image_shape
     store = SampleStore(workdir / "eval" / "samples", provenance, shape)
     if store.num_images >= wanted:
         print(f"Scoring {store.folder}, drawn before.")

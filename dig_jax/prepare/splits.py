@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Int64, UInt8
@@ -53,6 +53,7 @@ class RawDataset(NamedTuple):
         source: What it was read from, in words.
         transform: What was done to the images before, where that is known.
         left_out: The files that are no images, in words; "" for none.
+        metadata: What else the prepared set's metadata shall say, as JSON.
     """
 
     splits: Mapping[str, RawSplit]
@@ -61,6 +62,7 @@ class RawDataset(NamedTuple):
     source: str
     transform: str = "none"
     left_out: str = ""
+    metadata: Mapping[str, Any] = {}
 
 
 class ArraySplit:

@@ -12,7 +12,6 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from dig_jax.data.labels import label_counts
-from dig_jax.data.transforms import to_uint8
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
 from dig_jax.diffusion import make_denoiser, make_variance_denoiser
 from dig_jax.diffusion.guidance import (
@@ -35,6 +34,7 @@ from dig_jax.interfaces import (
 )
 from dig_jax.options import SampleOptions
 from dig_jax.reporting.images import choose_scale, image_grid
+from dig_jax.sampling.decoding import Pixels, create_to_pixels
 from dig_jax.sampling.label_rules import choose_labels
 from dig_jax.solvers import create_solver, default_time_grid, sample, solver_times
 
@@ -156,6 +156,11 @@ class Sampler:
         mesh: The devices that images are spread over.
         guide: What to guide by where `options.guide` names a run; kept as `guide`.
 
+    Attributes:
+        to_pixels: What makes pixels of what the solver ends with: rounding, or where
+            images are latents the autoencoder.
+        keep_latents: Called with the number of each batch's first image and what the
+            solver ends with, before its pixels are handed out; None for nobody.
     """
 
     def __init__(
@@ -172,6 +177,8 @@ class Sampler:
         quantum = self._group * mesh.size
         wanted = min(options.batch_size, options.num_images)
         self.batch_size = -(-wanted // quantum) * quantum
+        self.to_pixels = create_to_pixels(experiment.data, mesh, options.decode_batch)
+        self.keep_latents: Callable[[int, np.ndarray], None] | None = None
         spread = PartitionSpec(BATCH_AXES)
         self._draw_batch = jax.jit(
             jax.shard_map(
@@ -259,17 +266,25 @@ class Sampler:
         self.compile(params)
         assert self._compiled is not None
         labels, total = self.labels, self.options.num_images
-        waiting: tuple[Images, int] | None = None
+        waiting: tuple[int, Images, int] | None = None
         for first in range(start, total, self.batch_size):
             # The devices draw this batch while the host takes up the one before.
             images = self._compiled(
                 params, self._guide_params, *self._batch(first, labels)
             )
             if waiting is not None:
-                yield to_uint8(to_host(waiting[0]))[: waiting[1]]
-            waiting = images, min(total - first, self.batch_size)
+                yield self._finish(*waiting)
+            waiting = first, images, min(total - first, self.batch_size)
         if waiting is not None:
-            yield to_uint8(to_host(waiting[0]))[: waiting[1]]
+            yield self._finish(*waiting)
+
+    def _finish(self, first: int, images: Images, count: int) -> Pixels:
+        """The pixels of a batch's first images; their latents are kept if wanted."""
+        drawn = to_host(images)[:count]
+        pixels = self.to_pixels(drawn)
+        if self.keep_latents is not None:
+            self.keep_latents(first, drawn)
+        return pixels
 
     def _batch(
         self, start: int, labels: Int[np.ndarray, "image"] | None

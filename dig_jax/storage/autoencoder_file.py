@@ -1,5 +1,6 @@
 """The file of an autoencoder: its parameters and size, as safetensors."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Params
 from dig_jax.models.autoencoder import (
+    SCALE,
     Autoencoder,
     AutoencoderOptions,
     create_autoencoder,
@@ -55,9 +57,14 @@ def write_autoencoder(
 
 
 def read_autoencoder_file(
-    path: Path, *, dtype: DType = "float32"
+    path: Path, *, dtype: DType = "float32", scale: float = SCALE
 ) -> tuple[Autoencoder, Params]:
-    """An autoencoder and its parameters.
+    """An autoencoder and its parameters, as NumPy arrays.
+
+    Args:
+        path: The file.
+        dtype: What products are computed in.
+        scale: What latents are multiplied by.
 
     Raises:
         InputError: No such file, a damaged one, or one of another kind.
@@ -83,9 +90,21 @@ def read_autoencoder_file(
         raise InputError(f"{path} does not say its size. Make it with `{make}`.") from (
             error
         )
-    autoencoder = create_autoencoder(options, dtype=dtype)
+    autoencoder = create_autoencoder(options, dtype=dtype, scale=scale)
     abstract = jax.eval_shape(autoencoder.init, jax.random.key(0))
     wanted = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
     if wanted != {name: array.shape for name, array in arrays.items()}:
         raise InputError(f"{path} does not hold the arrays of the size that it names.")
     return autoencoder, unflatten(arrays, abstract)
+
+
+def weights_digest(params: Params) -> str:
+    """16 hex digits of weights, on whatever machine.
+
+    Those of an autoencoder's encoder decide what latents are: autoencoders of different
+    decoders may share them, as Stable Diffusion's do.
+    """
+    digest = hashlib.sha256()
+    for name, leaf in sorted(named_leaves(params).items()):
+        digest.update(name.encode() + np.ascontiguousarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()[:16]
