@@ -14,6 +14,7 @@ from dig_jax.data.transforms import to_uint8
 from dig_jax.devices.sharding import BATCH_AXES, place_batch, replicated, to_host
 from dig_jax.errors import InputError
 from dig_jax.files.paths import open_path
+from dig_jax.interfaces import Params
 from dig_jax.options import DataOptions
 from dig_jax.storage.autoencoder_file import read_autoencoder_file, weights_digest
 
@@ -82,6 +83,9 @@ class Decoder:
         mesh: The devices that decode.
         group: Latents that each device decodes at a time.
 
+    Attributes:
+        params: The decoder's parameters.
+
     Raises:
         InputError: There is no such file, or it is for other latents.
     """
@@ -102,20 +106,14 @@ class Decoder:
             "autoencoder": weights_digest(params),
             "latent_scale": data.latent_scale,
         }
-        self._params = jax.device_put(params["decoder"], replicated(mesh))
+        self.params = jax.device_put(params["decoder"], replicated(mesh))
         self._rows = group * mesh.size
         spread = PartitionSpec(BATCH_AXES)
 
-        def decode(
-            params: dict, latents: Float[Array, "batch row col channel"]
-        ) -> Float[Array, "batch high_row high_col rgb"]:
-            # On TPUs products of float32 are bfloat16's otherwise.
-            with jax.default_matmul_precision("highest"):
-                return autoencoder.decode({"decoder": params}, latents)
-
+        self._autoencoder = autoencoder
         self._decode = jax.jit(
             jax.shard_map(
-                decode,
+                self.decode,
                 mesh=mesh,
                 in_specs=(PartitionSpec(), spread),
                 out_specs=spread,
@@ -125,6 +123,19 @@ class Decoder:
         self._place = (
             partial(place_batch, mesh) if jax.process_count() > 1 else jnp.asarray
         )
+
+    def decode(
+        self, params: Params, latents: Float[Array, "batch row col channel"]
+    ) -> Float[Array, "batch high_row high_col color"]:
+        """Images, about [-1, 1], of scaled latents; a pure function.
+
+        Args:
+            params: As in `params`.
+            latents: As many as fit in memory.
+        """
+        # On TPUs products of float32 are bfloat16's otherwise.
+        with jax.default_matmul_precision("highest"):
+            return self._autoencoder.decode({"decoder": params}, latents)
 
     def __call__(self, x: Float[np.ndarray, "batch row col channel"]) -> Pixels:
         """Pixels of scaled latents; with several processes all of them make the call.
@@ -137,7 +148,7 @@ class Decoder:
             part = x[start : start + self._rows]
             missing = self._rows - len(part)
             padded = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            decoded = to_host(self._decode(self._params, self._place(padded)))
+            decoded = to_host(self._decode(self.params, self._place(padded)))
             images[start : start + len(part)] = to_uint8(decoded[: len(part)])
         return images
 

@@ -28,6 +28,8 @@ SAMPLER = "sampler.stablehlo"
 PARAMETERS = "parameters.safetensors"
 GUIDE_PREFIX = "guide/"
 """Before the names of a guide's parameters."""
+DECODER_PREFIX = "autoencoder/"
+"""Before those of what decodes latents."""
 
 
 def group_file(platform: str) -> str:
@@ -92,14 +94,28 @@ def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
     return record
 
 
+def named_parameters(
+    params: Params, guide_params: Params | None, decoder_params: Params | None
+) -> dict[str, Any]:
+    """All of an export's parameters by their flat names."""
+    named = named_leaves(params)
+    for prefix, more in (
+        (GUIDE_PREFIX, guide_params),
+        (DECODER_PREFIX, decoder_params),
+    ):
+        if more is not None:
+            named |= {prefix + name: leaf for name, leaf in named_leaves(more).items()}
+    return named
+
+
 def write_parameters(
-    folder: AnyPath, params: Params, guide_params: Params | None = None
+    folder: AnyPath,
+    params: Params,
+    guide_params: Params | None = None,
+    decoder_params: Params | None = None,
 ) -> None:
     """Write parameters as float32 safetensors under their flat names."""
-    named = named_leaves(params)
-    if guide_params is not None:
-        guide = named_leaves(guide_params)
-        named |= {GUIDE_PREFIX + name: leaf for name, leaf in guide.items()}
+    named = named_parameters(params, guide_params, decoder_params)
     tensors = {
         name: np.ascontiguousarray(jax.device_get(leaf), np.float32)
         for name, leaf in sorted(named.items())
@@ -140,7 +156,8 @@ def read_parameters(
         tensors = load((open_path(folder) / PARAMETERS).read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{folder} has no readable {PARAMETERS}: {error}.") from error
-    mine = {k: v for k, v in tensors.items() if not k.startswith(GUIDE_PREFIX)}
+    others = (GUIDE_PREFIX, DECODER_PREFIX)
+    mine = {k: v for k, v in tensors.items() if not k.startswith(others)}
     wanted = named_leaves(abstract)
     _check_parameters(folder, mine, wanted)
     placed = {

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -294,6 +296,14 @@ def test_a_run_in_latent_space_draws_and_scores_pixels(folder, tmp_path, capsys)
     record = json.loads((workdir / "eval" / "scores.jsonl").read_text().splitlines()[0])
     assert record["samples"]["autoencoder"] == decoder.record["autoencoder"]
 
+    out = tmp_path / "export"
+    assert main([*flags_of(folder, workdir, "export"), f"--out={out}"]) == EXIT_DONE
+    script = [sys.executable, str(out / "sample.py"), "--num_images=6", "--seed=0"]
+    subprocess.run([*script, f"--out={out / 'drawn.npz'}"], check=True, cwd=tmp_path)
+    with np.load(out / "drawn.npz") as drawn:
+        # Another program of the same numbers: a rounding may move a byte.
+        assert np.abs(drawn["images"].astype(int) - images).max() <= 1
+
     # Without an autoencoder pictures show channels, and there is nothing to score.
     bare = ["--config.data.autoencoder=", f"--out={tmp_path / 'bare'}"]
     assert main([*flags_of(folder, workdir, "sample"), *bare]) == EXIT_DONE
@@ -301,8 +311,9 @@ def test_a_run_in_latent_space_draws_and_scores_pixels(folder, tmp_path, capsys)
         assert drawn["images"].shape == (6, 8, 8, 3)
         assert "shown" in json.loads(str(drawn["provenance"]))
     capsys.readouterr()
-    assert main([*flags_of(folder, workdir, "evaluate"), bare[0]]) == EXIT_BAD_INPUT
-    assert "name the autoencoder" in capsys.readouterr().err
+    for mode, said in (("evaluate", "name the autoencoder"), ("export", "name it")):
+        assert main([*flags_of(folder, workdir, mode), bare[0]]) == EXIT_BAD_INPUT
+        assert said in capsys.readouterr().err
 
 
 def test_batches_of_latents_go_on_where_they_were(folder):
