@@ -2,13 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from dig_jax.data.latents import unpack_moments
-from dig_jax.data.transforms import random_flip, to_unit_range
+from dig_jax.data.transforms import random_flip, to_uint8, to_unit_range
 from dig_jax.interfaces import Images
 from dig_jax.models.autoencoder import latents_of
 from dig_jax.options import DataOptions
+from dig_jax.sampling.decoding import SHOWN_RANGE
 
 
 def clean_images(
@@ -34,3 +36,19 @@ def clean_images(
         moments = jnp.where(flip, mirrored, moments)
     noise = jax.random.normal(noise_key, (len(stored), *data.image_shape))
     return latents_of(moments, noise, data.latent_scale)
+
+
+def shown_record(
+    stored: UInt8[np.ndarray, "row col stored"], data: DataOptions
+) -> UInt8[np.ndarray, "row col rgb"]:
+    """A record as a picture: its pixels, or the first channels of its mean latent.
+
+    Args:
+        stored: As the data set has it.
+        data: Which of the two.
+    """
+    if stored.shape == data.image_shape:
+        return stored[..., :3]
+    moments = unpack_moments(jnp.asarray(stored)[None], data.channels)[0]
+    latent = np.asarray(latents_of(moments, scale=data.latent_scale))[0]
+    return to_uint8(latent[..., :3] / SHOWN_RANGE)

@@ -29,7 +29,7 @@ from dig_jax.models.autoencoder import (
 from dig_jax.prepare.command import main as prepare_main
 from dig_jax.sampling.decoding import Decoder
 from dig_jax.storage.autoencoder_file import write_autoencoder
-from dig_jax.training.clean import clean_images
+from dig_jax.training.clean import clean_images, shown_record
 
 SIZE = AutoencoderOptions(widths=(8, 8), blocks=1, groups=4)
 NUM_IMAGES = 12
@@ -162,6 +162,11 @@ def test_records_are_moments_of_images_and_of_mirrored_images(folder, moments, r
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol)
     # A mirrored latent would be another thing.
     assert np.abs(found[0][:, :, ::-1] - found[1]).max() > 0.05
+    shown = shown_record(source[0]["image"], create_experiment(config_of(folder)).data)
+    assert (shown.shape, shown.dtype) == ((8, 8, 3), np.uint8)
+    np.testing.assert_allclose(
+        shown, 127.5 * (1 + 0.18215 * expected[0, 0, ..., :3] / 3), atol=0.6
+    )
     if moments == "float32":
         decode = jax.jit(autoencoder.decode)
         there, back = (
