@@ -219,9 +219,10 @@ def with_variance(params, x, t, label):
 
 def test_the_first_channels_alone_may_be_guided():
     """forward_with_cfg of DiT and DiffiT: eps[:, :3], the rest and the variance not."""
-    t, options = jnp.float32(0.4), dict(scale=3.0, channels=3)
-    given = dict(null_label=NULL, guidance=Guidance(**options))
-    denoise = make_guided_denoiser(apply, PARAMS, SDE, EPS, LABEL, **given)
+    t, guidance = jnp.float32(0.4), Guidance(scale=3.0, channels=3)
+    denoise = make_guided_denoiser(
+        apply, PARAMS, SDE, EPS, LABEL, null_label=NULL, guidance=guidance
+    )
     times = jnp.full(3, 0.4)
     eps, variance = with_variance(PARAMS, RGBA, times, LABEL)
     without = apply(PARAMS, RGBA, times, jnp.full_like(LABEL, NULL))
@@ -232,7 +233,7 @@ def test_the_first_channels_alone_may_be_guided():
     np.testing.assert_allclose(denoise(RGBA, t), expected, rtol=1e-5, atol=1e-6)
 
     both = make_guided_variance_denoiser(
-        with_variance, PARAMS, SDE, EPS, LABEL, **given
+        with_variance, PARAMS, SDE, EPS, LABEL, null_label=NULL, guidance=guidance
     )
     x0, said = both.with_variance(RGBA, t)
     np.testing.assert_allclose(x0, expected, rtol=1e-5, atol=1e-6)
