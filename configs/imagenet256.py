@@ -4,10 +4,9 @@
     python -m dig_jax.interop.convert --from=XL_2R_800epochs.pth \\
         --config=configs/imagenet256.py:dimr_xl_2r --to=runs/dimr_xl_2r
 
-After a colon one of VARIANTS. The data are random numbers of a latent's shape until
-there is a data set of latents, and the noise is the continuous VP-SDE: the published
-networks were trained under a discrete schedule (scaled-linear) that dig_jax does not
-have yet, so pictures drawn with converted weights will not be as good as theirs.
+After a colon one of VARIANTS; each has the noise, the sampler and the optimizer that
+its authors give (PUBLISHED), for DiG those of U-ViT. docs/latent.md says how latents
+are made; until they are, `--config.data.name=synthetic` runs on random numbers.
 """
 
 from ml_collections import ConfigDict
@@ -32,11 +31,11 @@ DIMR = COMMON | dict(
 )
 TRANSFORMER = COMMON | dict(patch_size=2, num_heads=16, mlp_ratio=4.0)
 DIFFIT = TRANSFORMER | dict(
-    name="diffit", width=1152, window=None, learned_variance=True
+    name="diffit", width=1152, window=None, time="step_from_0", learned_variance=True
 )
 WITH_ATTENTION = TRANSFORMER | dict(attention="auto", token_multiple=1)
-UVIT = WITH_ATTENTION | dict(name="uvit", qkv_bias=False)
-DIT = WITH_ATTENTION | dict(name="dit")
+UVIT = WITH_ATTENTION | dict(name="uvit", qkv_bias=False, time="step")
+DIT = WITH_ATTENTION | dict(name="dit", time="step_from_0", learned_variance=True)
 DIG = COMMON | dict(
     name="dig_parallel",
     width=768,
@@ -64,35 +63,110 @@ VARIANTS = {
 }
 
 
+SCALED_LINEAR = dict(
+    name="vp_discrete",
+    betas="scaled_linear",
+    beta_min=0.00085,
+    beta_max=0.012,
+    num_steps=1000,
+)
+LINEAR = SCALED_LINEAR | dict(betas="linear", beta_min=1e-4, beta_max=0.02)
+DPM_SOLVER = dict(
+    solver="dpm_solver",
+    integrand="x0",
+    inner_times="uniform",
+    time_grid="uniform",
+    num_steps=50,
+    t_end=1e-3,
+    guidance=1.4,
+)
+DDPM = dict(
+    solver="ancestral",
+    variance="learned",
+    time_grid="respaced",
+    num_steps=250,
+    t_end=0.0,
+    guidance=1.5,
+    guidance_channels=3,
+)
+ADAMW = dict(
+    learning_rate=2e-4,
+    warmup_steps=5000,
+    schedule="constant",
+    weight_decay=0.03,
+    betas=(0.99, 0.99),
+    max_grad_norm=0.0,
+)
+PUBLISHED = {
+    "dimr": dict(
+        sde=SCALED_LINEAR,
+        sample=DPM_SOLVER | dict(num_steps=250),
+        optimizer=ADAMW,
+        training=dict(batch_size=1024, num_steps=1_000_000),
+    ),
+    "uvit": dict(
+        sde=SCALED_LINEAR,
+        sample=DPM_SOLVER,
+        optimizer=ADAMW,
+        training=dict(batch_size=1024, num_steps=500_000),
+    ),
+    "dit": dict(
+        sde=LINEAR,
+        sample=DDPM,
+        optimizer=ADAMW
+        | dict(
+            learning_rate=1e-4, warmup_steps=0, weight_decay=0.0, betas=(0.9, 0.999)
+        ),
+        training=dict(batch_size=256, num_steps=7_000_000),
+    ),
+    "diffit": dict(
+        sde=LINEAR,
+        sample=DDPM
+        | dict(
+            guidance=4.4,
+            guidance_schedule="power_cosine",
+            guidance_power=4.0,
+            guidance_offset=1e-3,
+        ),
+        optimizer=ADAMW
+        | dict(
+            learning_rate=3e-4, warmup_steps=0, weight_decay=0.0, betas=(0.9, 0.999)
+        ),
+        training=dict(batch_size=256, num_steps=1_000_000),
+    ),
+}
+PUBLISHED["dig_parallel"] = PUBLISHED["uvit"]
+
+
 def get_config(variant: str = "dimr_xl_2r") -> ConfigDict:
+    return config_of(choose_variant(VARIANTS, variant))
+
+
+def config_of(backbone: dict) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.backbone = choose_variant(VARIANTS, variant)
-    config.sde = dict(name="vp_linear", beta_min=0.1, beta_max=20.0)
+    config.backbone = backbone
+    published = PUBLISHED[config.backbone.name]
+    config.sde = published["sde"]
     config.objective = dict(
-        prediction="eps", loss_space="eps", times="uniform", label_dropout=0.1
+        prediction="eps", loss_space="eps", times="steps", label_dropout=0.1
     )
-    config.optimizer = dict(
-        learning_rate=2e-4,
-        warmup_steps=5000,
-        schedule="constant",
-        weight_decay=0.03,
-        betas=(0.99, 0.99),
-        max_grad_norm=0.0,
-    )
+    config.optimizer = published["optimizer"]
     config.data = dict(
-        name="synthetic",
+        name="latents",
         image_size=32,
         channels=4,
-        length=1_281_167,
-        seed=0,
+        moments="float16",
+        pixels="",
+        data_dir="",
+        autoencoder="",
+        latent_scale=0.18215,
         random_flip=True,
         num_threads=8,
         num_workers=0,
     )
     config.training = dict(
-        batch_size=1024,
-        num_steps=1_000_000,
+        **published["training"],
         ema_decay=0.9999,
         log_every=100,
         diversity_every=0,
@@ -105,12 +179,9 @@ def get_config(variant: str = "dimr_xl_2r") -> ConfigDict:
         keep_best="",
     )
     config.sample = dict(
-        solver="dpm_solver_pp",
-        num_steps=250,
-        t_end=1e-3,
+        **published["sample"],
         num_images=1000,
         labels="balanced",
-        guidance=1.4,
         seed=0,
         batch_size=256,
     )

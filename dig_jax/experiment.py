@@ -17,10 +17,11 @@ from dig_jax.config import (
     with_values,
 )
 from dig_jax.data import DATASETS
+from dig_jax.data.latents import LatentSource, check_latents
 from dig_jax.devices.sharding import create_mesh
 from dig_jax.diffusion import SDES, check_objective
 from dig_jax.errors import Findings, InputError
-from dig_jax.files.paths import AnyPath
+from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.interfaces import SDE, Backbone, ImageSource
 from dig_jax.keys import Key, call_with_section, check_keywords, check_known, keys_of
 from dig_jax.models import BACKBONES
@@ -36,6 +37,7 @@ from dig_jax.options import (
     SampleOptions,
     TrainingOptions,
 )
+from dig_jax.storage.autoencoder_file import read_autoencoder_file, weights_digest
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "backbone": BACKBONES,
@@ -318,6 +320,9 @@ def open_dataset(experiment: Experiment, split: str) -> ImageSource:
     with findings.noting():
         _check_shape(source, backbone)
     with findings.noting():
+        if isinstance(source, LatentSource):
+            _check_latents(options, source)
+    with findings.noting():
         _check_classes(source, backbone)
     with findings.noting():
         if options.random_flip and not source.may_flip:
@@ -365,3 +370,30 @@ def named_after(experiment: Experiment, source: ImageSource) -> Experiment:
     if (names, title) == (experiment.data.class_names, experiment.data.title):
         return experiment
     return experiment.changed({"data.class_names": names, "data.title": title})
+
+
+def _check_latents(options: DataOptions, source: LatentSource) -> None:
+    """Raise InputError for latents of another scale or encoder than a section names."""
+    encoder = None
+    if options.autoencoder:
+        _, params = read_autoencoder_file(open_path(options.autoencoder))
+        encoder = weights_digest(params["encoder"])
+    check_latents(source, options.latent_scale, encoder)
+
+
+def open_pixels(experiment: Experiment, split: str) -> ImageSource:
+    """What drawn images are compared with: the data set, or what it has latents of.
+
+    Raises:
+        InputError: As `open_dataset`; or latents without what decodes drawn ones, or
+            whose images are not there.
+    """
+    source = open_dataset(experiment, split)
+    if not isinstance(source, LatentSource):
+        return source
+    if not experiment.data.autoencoder:
+        raise InputError(
+            "Drawn latents are scored as pixels: name the autoencoder that decodes "
+            "them with config.data.autoencoder=FILE."
+        )
+    return source.open_pixels()

@@ -165,6 +165,17 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
+class VarianceDenoiser(Denoiser, Protocol):
+    """A `Denoiser` of a network that learns the variance of a step back as well."""
+
+    def with_variance(
+        self, x: Images, t: Float[Array, "*batch"]
+    ) -> tuple[Images, Images]:
+        """E[x0 | x_t], and what `VarianceFn` says of the variance."""
+        ...
+
+
+@runtime_checkable
 class Noise(Protocol):
     """Standard normal noise for a solver's step, of the shape of x; index counts draws.
 
@@ -188,11 +199,14 @@ class Solver(NamedTuple):
         init: `x -> state`: what the solver carries along, a tree of arrays.
         step: See `StepFn`.
         evaluations: Calls of the denoiser in each step; as many entries as steps.
+        even: Whether the calls, and not the steps, are what a time grid spaces: a step
+            of k calls then spans k of its intervals.
     """
 
     init: Callable[[Images], Any]
     step: StepFn
     evaluations: tuple[int, ...]
+    even: bool = False
 
 
 @runtime_checkable

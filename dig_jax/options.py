@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
+import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dig_jax.errors import InputError
@@ -36,7 +37,9 @@ Network: TypeAlias = Literal["inception", "classifier"]
 Prediction: TypeAlias = Literal["eps", "x0", "v", "flow", "edm"]
 Resize: TypeAlias = Literal["tf1", "torch"]
 ScaleWeights: TypeAlias = Literal["area", "finest"]
-TimeSampling: TypeAlias = Literal["uniform", "stratified", "log_normal", "logit_normal"]
+TimeSampling: TypeAlias = Literal[
+    "uniform", "steps", "stratified", "log_normal", "logit_normal"
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,14 @@ class DataOptions:
     )
     num_threads: NonNegativeInt = harmless(4, "Threads that read ahead.")
     num_workers: NonNegativeInt = harmless(0, "Processes that read ahead; 0 for none.")
+    autoencoder: str = harmless(
+        "",
+        "Where images are latents, the file of the autoencoder that decodes them "
+        "(python -m dig_jax.interop.convert --autoencoder).",
+    )
+    latent_scale: PositiveFloat = network(
+        0.18215, "What the autoencoder's latents are multiplied by."
+    )
     max_damaged_share: Annotated[float, Field(ge=0, le=1)] = harmless(
         0.001,
         "Share of a split's records that may be damaged: they are named, and the next "
@@ -93,6 +104,15 @@ class DataOptions:
         size = self.image_size
         rows, cols = (size, size) if isinstance(size, int) else size
         return rows, cols, self.channels
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """(row, col, byte) of a record: that of its image, or of a latent's moments."""
+        moments = self.keywords.get("moments")
+        if moments is None:
+            return self.image_shape
+        rows, cols, channels = self.image_shape
+        return rows, cols, 4 * channels * np.dtype(moments).itemsize
 
 
 @dataclass(frozen=True)
@@ -116,7 +136,8 @@ class Objective:
     )
     times: TimeSampling = learning(
         "uniform",
-        "uniform; stratified: one in each of as many intervals as there are images; "
+        "uniform; steps: one of 1/1000, 2/1000, ..., 1, as chains of 1,000 steps are "
+        "trained; stratified: one in each of as many intervals as there are images; "
         "log_normal: log(sigma_tilde) is normal, as in EDM; logit_normal: log(t / (1 - "
         "t)) is standard normal (arXiv:2403.03206), which on the straight path is "
         "log_normal with mean 0 and deviation 1.",
@@ -288,6 +309,21 @@ class SampleOptions:
     churn_noise: float | None = drawing(
         None, "Standard deviation of that noise (EDM's S_noise); None for heun's own."
     )
+    variance: Literal["posterior", "learned"] | None = drawing(
+        None,
+        "Of ancestral's steps: that of DDPM's posterior, or as the network has learned "
+        "it (backbone.learned_variance); None for posterior.",
+    )
+    integrand: Literal["eps", "x0"] | None = drawing(
+        None,
+        "What dpm_solver integrates: estimates of the noise, or of the image "
+        "(DPM-Solver++); None for eps.",
+    )
+    inner_times: Literal["logsnr", "uniform"] | None = drawing(
+        None,
+        "What dpm_solver places the evaluations within a step by; None for logsnr. "
+        "With uniform the grid spaces evaluations, not steps.",
+    )
     time_grid: str = drawing(
         "auto", "Entry of TIME_GRIDS, or auto for what suits the solver."
     )
@@ -303,6 +339,16 @@ class SampleOptions:
         "constant", "constant or power_cosine."
     )
     guidance_power: PositiveFloat = drawing(4.0, "Exponent of power_cosine.")
+    guidance_offset: float = drawing(
+        0.0,
+        "Taken off the time in power_cosine: 0.001 for networks whose 1,000 steps "
+        "count from 0.",
+    )
+    guidance_channels: PositiveInt | None = drawing(
+        None,
+        "How many channels are guided, the first ones (3 in the code of DiT and "
+        "DiffiT, also of latents); None for all.",
+    )
     guide: str = drawing(
         "",
         "Workdir of a worse run to guide by (autoguidance); '' to guide by this "
@@ -329,6 +375,12 @@ class SampleOptions:
     seed: NonNegativeInt = drawing(0, "The same seed gives the same images.")
     batch_size: BatchSize = harmless(
         64, "Images in one call of the device; changes no image."
+    )
+    decode_batch: PositiveInt = harmless(
+        8, "Latents that each device decodes at a time, as memory allows."
+    )
+    keep_latents: bool = harmless(
+        False, "Whether --mode=sample writes latents.npz beside the decoded samples."
     )
 
 

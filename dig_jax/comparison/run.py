@@ -22,7 +22,6 @@ from dig_jax.comparison.points import read_points, write_points
 from dig_jax.comparison.report import write_report
 from dig_jax.config import Comparison, config_of, read_comparison
 from dig_jax.data.loader import read_all
-from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion import noise_level_losses
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.evaluation import Evaluator, flat_scores
@@ -36,6 +35,7 @@ from dig_jax.run import Run, load
 from dig_jax.sampling.drawing import SAMPLES, Drawing
 from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.training.clean import clean_images
 from dig_jax.training.loop import TrainingRun
 
 # Held-out images are noised by this key, the same for every variant and seed.
@@ -176,7 +176,9 @@ class _Evaluator:
     def _make_losses(self) -> Callable[[Params], dict[str, jax.Array]]:
         experiment = self._experiment
         held_out = read_all(open_dataset(experiment, "test"))
-        x0 = to_unit_range(held_out.images[:MAX_HELD_OUT])
+        stored = jnp.asarray(held_out.images[:MAX_HELD_OUT])
+        unmirrored = replace(experiment.data, random_flip=False)
+        x0 = clean_images(jax.random.key(0), stored, unmirrored)
         label = jnp.asarray(held_out.labels[:MAX_HELD_OUT])
         key = jax.random.key(HELD_OUT_SEED)
 

@@ -7,6 +7,7 @@ error for a missing one says how.
 from collections.abc import Callable
 from typing import Any
 
+from dig_jax.data.latents import create_latents
 from dig_jax.data.npz import create_npz
 from dig_jax.data.prepared import (
     create_celeba64,
@@ -27,6 +28,7 @@ DATASETS: Table[Callable[..., ImageSource]] = Table(
         "digits": create_digits,
         "folder": create_folder,
         "imagenet64": create_imagenet64,
+        "latents": create_latents,
         "npz": create_npz,
         "svhn": create_svhn,
         "synthetic": create_synthetic,

@@ -23,6 +23,8 @@ CelebATransform = Literal["center_140", "center_148", "center_89_121_128"]
 FolderTransform = Literal["adm_center_crop", "area", "box", "none"]
 
 PREPARED_VERSION = "1.0.0"
+UPRIGHT = ("digits", "svhn")
+"""Data sets in which a mirrored image is not one of its class."""
 
 
 def create_digits(

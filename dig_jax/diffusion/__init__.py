@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from dig_jax.diffusion.discrete import VPDiscrete, create_vp_discrete
 from dig_jax.diffusion.guidance import (
     Guidance,
     check_guidance,
     make_autoguided_denoiser,
     make_guided_denoiser,
+    make_guided_variance_denoiser,
 )
 from dig_jax.diffusion.loss import (
     NUM_NOISE_LEVELS,
@@ -21,7 +23,12 @@ from dig_jax.diffusion.loss import (
     noise_level_losses,
 )
 from dig_jax.diffusion.objective import check_objective
-from dig_jax.diffusion.prediction import add_noise, make_denoiser, network_input
+from dig_jax.diffusion.prediction import (
+    add_noise,
+    make_denoiser,
+    make_variance_denoiser,
+    network_input,
+)
 from dig_jax.diffusion.sde import (
     EDM,
     Flow,
@@ -40,6 +47,7 @@ SDES: Table[Callable[..., SDE]] = Table(
     {
         "vp_linear": create_vp_linear,
         "vp_cosine": create_vp_cosine,
+        "vp_discrete": create_vp_discrete,
         "flow": create_flow,
         "edm": create_edm,
     },
@@ -69,6 +77,7 @@ __all__ = [
     "Objective",
     "PerImage",
     "VPCosine",
+    "VPDiscrete",
     "VPLinear",
     "add_noise",
     "check_guidance",
@@ -77,6 +86,7 @@ __all__ = [
     "create_flow",
     "create_sde",
     "create_vp_cosine",
+    "create_vp_discrete",
     "create_vp_linear",
     "denoising_loss",
     "draw_times_and_noise",
@@ -86,6 +96,8 @@ __all__ = [
     "make_autoguided_denoiser",
     "make_denoiser",
     "make_guided_denoiser",
+    "make_guided_variance_denoiser",
+    "make_variance_denoiser",
     "network_input",
     "noise_level_losses",
 ]

@@ -8,16 +8,21 @@ counts from 0 for none: that scale is w - 1.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from dig_jax.diffusion.objective import Objective
-from dig_jax.diffusion.prediction import make_denoiser, per_image
+from dig_jax.diffusion.prediction import (
+    WithVariance,
+    make_denoiser,
+    make_variance_denoiser,
+    per_image,
+)
 from dig_jax.errors import InputError
 from dig_jax.interfaces import (
     SDE,
@@ -27,9 +32,13 @@ from dig_jax.interfaces import (
     Images,
     Labels,
     Params,
+    VarianceDenoiser,
+    VarianceFn,
 )
 
-Pair: TypeAlias = Callable[[Images, Float[Array, "*batch"]], tuple[Images, Images]]
+Outputs: TypeAlias = Float[Array, "batch row col channel"]
+"""The image's channels, maybe with those of the variance behind them."""
+Pair: TypeAlias = Callable[[Images, Float[Array, "*batch"]], tuple[Outputs, Outputs]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,18 @@ class Guidance:
         schedule: constant, or power_cosine (MDT, arXiv:2303.14389, and DiffiT): from
             none at t = 1 to all of it at t = 0.
         power: Exponent of power_cosine; the greater, the later guidance sets in.
+        offset: Taken off t in power_cosine: 0.001 for networks whose 1,000 steps count
+            from 0 (DiffiT), 0 for those that count from 1 (DiMR).
+        channels: How many of an image's channels are guided, the first ones: 3 in the
+            code of DiT and DiffiT, also of latents with 4. None for all.
     """
 
     scale: NonNegativeFloat = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     schedule: Literal["constant", "power_cosine"] = "constant"
     power: PositiveFloat = 4.0
+    offset: float = 0.0
+    channels: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if self.scale < 0:
@@ -79,16 +94,23 @@ class Guidance:
 
         power_cosine is (scale - 1) (1 - cos(pi (1 - t)^power)) / 2: 1 - t is how much
         of the sampling is done, as in both projects' code. MDT's paper writes the ramp
-        as a factor of w itself.
+        as a factor of w itself. See `offset` for which t that is.
         """
         push = jnp.full_like(t, self.scale - 1)
         if self.schedule == "power_cosine":
-            push = push * (1 - jnp.cos(jnp.pi * (1 - t) ** self.power)) / 2
+            done = jnp.clip(1 - t + self.offset, 0, 1)
+            push = push * (1 - jnp.cos(jnp.pi * done**self.power)) / 2
         return jnp.where(self.inside(t), push, 0.0)
 
 
 def check_guidance(guidance: Guidance, backbone: Backbone) -> Guidance:
     """Raise InputError for classifier-free guidance of a network that cannot do it."""
+    rgb = backbone.image_shape[2]
+    if guidance.channels is not None and guidance.channels > rgb:
+        raise InputError(
+            f"Images of {rgb} channels have no {guidance.channels} to be guided: "
+            f"guidance_channels must be at most {rgb}, or None for all."
+        )
     if guidance.scale == 1 or backbone.null_label:
         return guidance
     if backbone.num_classes == 0:
@@ -136,6 +158,48 @@ def make_guided_denoiser(
         return both[: len(x)], both[len(x) :]
 
     return _guide(guidance, plain, pair)
+
+
+def make_guided_variance_denoiser(
+    network: VarianceFn,
+    params: Params,
+    sde: SDE,
+    objective: Objective,
+    label: Labels,
+    *,
+    null_label: int,
+    guidance: Guidance,
+) -> VarianceDenoiser:
+    """`make_guided_denoiser` of a network that learns the variance too.
+
+    The variance is that of the network with its label, as in the code of DiT and
+    DiffiT. The arguments are those of `make_guided_denoiser`, with
+    `Backbone.with_variance` for the network.
+    """
+
+    without = jnp.full_like(label, null_label)
+    alone, twice = (
+        make_variance_denoiser(network, params, sde, objective, labels)
+        for labels in (label, jnp.concatenate([label, without]))
+    )
+
+    # Both put the variance behind the channels of the image.
+    def plain(x: Images, t: Float[Array, "*batch"]) -> Array:
+        return jnp.concatenate(alone.with_variance(x, t), axis=-1)
+
+    def pair(x: Images, t: Float[Array, "*batch"]) -> tuple[Array, Array]:
+        t = jnp.broadcast_to(t, x.shape[:1])
+        x, t = jnp.concatenate([x, x]), jnp.concatenate([t, t])
+        both = jnp.concatenate(twice.with_variance(x, t), axis=-1)
+        return both[: len(label)], both[len(label) :]
+
+    def with_variance(x: Images, t: Float[Array, "*batch"]) -> tuple[Images, Images]:
+        rgb = x.shape[-1]
+        of_x0 = replace(guidance, channels=guidance.channels or rgb)
+        joined = _guide(of_x0, plain, pair)(x, t)
+        return joined[..., :rgb], joined[..., rgb:]
+
+    return WithVariance(with_variance)
 
 
 def make_autoguided_denoiser(
@@ -191,13 +255,15 @@ def _guide(guidance: Guidance, plain: Denoiser, pair: Pair) -> Denoiser:
     if guidance.scale == 1:
         return plain
 
-    def guided(x: Images, t: Float[Array, "*batch"]) -> Images:
+    def guided(x: Images, t: Float[Array, "*batch"]) -> Outputs:
         main, worse = pair(x, t)
         # In this form w = 1 gives the main denoiser to the last bit.
         push = per_image(guidance.push(t)).astype(main.dtype)
+        if guidance.channels is not None:
+            push = push * (jnp.arange(main.shape[-1]) < guidance.channels)
         return main + push * (main - worse)
 
-    def denoise(x: Images, t: Float[Array, "*batch"]) -> Images:
+    def denoise(x: Images, t: Float[Array, "*batch"]) -> Outputs:
         t = jnp.asarray(t)
         if t.ndim or tuple(guidance.interval) == (0.0, 1.0):
             return guided(x, t)

@@ -26,6 +26,8 @@ from dig_jax.interfaces import (
 )
 from dig_jax.options import LossSpace, Objective
 
+NUM_STEPS = 1000
+"""Of the chains that discrete times are those of."""
 NUM_NOISE_LEVELS = 10
 """Equal parts of [0, 1] that losses are told apart by."""
 
@@ -49,6 +51,8 @@ def sample_times(
     match objective.times:
         case "uniform":
             return jax.random.uniform(key, (batch,))
+        case "steps":
+            return jax.random.randint(key, (batch,), 1, NUM_STEPS + 1) / NUM_STEPS
         case "stratified":
             return (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1.0
         case "log_normal":

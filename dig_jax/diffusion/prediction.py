@@ -6,12 +6,24 @@ depends on t alone, which is how losses are moved between them. All hold on any 
 alpha^2 + sigma^2 need not be 1.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dig_jax.interfaces import SDE, ApplyFn, Denoiser, Images, Labels, Params, Times
+from dig_jax.interfaces import (
+    SDE,
+    ApplyFn,
+    Denoiser,
+    Images,
+    Labels,
+    Params,
+    Times,
+    VarianceDenoiser,
+    VarianceFn,
+)
 from dig_jax.options import LossSpace, Objective, Prediction
 
 Scale: TypeAlias = Float[Array, "*scales"]
@@ -141,6 +153,50 @@ def make_denoiser(
         return prediction_to_x0(objective, sde, output, x, t)
 
     return denoise
+
+
+@dataclass(frozen=True)
+class WithVariance:
+    """A `VarianceDenoiser` from the function that gives both."""
+
+    both: Callable[[Images, Float[Array, "*batch"]], tuple[Images, Images]]
+
+    def __call__(self, x: Images, t: Float[Array, "*batch"]) -> Images:
+        """E[x0 | x_t] alone."""
+        return self.both(x, t)[0]
+
+    def with_variance(
+        self, x: Images, t: Float[Array, "*batch"]
+    ) -> tuple[Images, Images]:
+        """E[x0 | x_t], and the variance."""
+        return self.both(x, t)
+
+
+def make_variance_denoiser(
+    network: VarianceFn,
+    params: Params,
+    sde: SDE,
+    objective: Objective,
+    label: Labels | None = None,
+) -> VarianceDenoiser:
+    """`make_denoiser` of a network that learns the variance too.
+
+    Args:
+        network: `Backbone.with_variance`.
+        params: Its parameters.
+        sde: The forward process.
+        objective: What it was trained on.
+        label: Labels of the images, or None.
+    """
+
+    def both(x: Images, t: Float[Array, "*batch"]) -> tuple[Images, Images]:
+        t = jnp.broadcast_to(t, x.shape[:1])
+        output, variance = network(
+            params, network_input(objective, sde, x, t), t, label
+        )
+        return prediction_to_x0(objective, sde, output, x, t), variance
+
+    return WithVariance(both)
 
 
 def _norm(alpha: Scale, sigma: Scale, sigma_data: float) -> Scale:

@@ -9,7 +9,7 @@ import numpy as np
 from dig_jax.data.damage import SoundRecords
 from dig_jax.data.loader import Batch, collect, read_once
 from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment, open_dataset
+from dig_jax.experiment import Experiment, open_pixels
 from dig_jax.files.paths import AnyPath, is_remote, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 
@@ -42,7 +42,7 @@ class RealImages:
             InputError: It cannot be opened.
         """
         if split not in self._sources:
-            self._sources[split] = open_dataset(self._experiment, split)
+            self._sources[split] = open_pixels(self._experiment, split)
         return self._sources[split]
 
     @cached_property

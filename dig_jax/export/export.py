@@ -10,10 +10,10 @@ Each platform has the program that its machines would make, but for attention, w
 without cuDNN: a call into a library, which StableHLO does not promise to keep.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ from dig_jax.files.paths import AnyPath, make_folder, write_whole
 from dig_jax.interfaces import Images
 from dig_jax.options import SampleOptions
 from dig_jax.run import Run
+from dig_jax.sampling.decoding import Decoder, FirstChannels
 from dig_jax.sampling.sampler import (
-    Guide,
     Sampler,
     check_sample_options,
     group_size,
@@ -39,15 +39,16 @@ from dig_jax.sampling.sampler import (
 from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.export_folder import (
     CONFIG,
+    DECODER_PREFIX,
     GUIDE_PREFIX,
     MANIFEST,
     PARAMETERS,
     SAMPLER,
     group_file,
+    named_parameters,
     write_manifest,
     write_parameters,
 )
-from dig_jax.storage.fingerprint import named_leaves
 from dig_jax.versions import package_versions
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -100,21 +101,28 @@ def export_run(
     # Labels come later; the rule "training" would read the data set.
     if options.labels == "training":
         options = replace(options, labels="balanced")
-    guide = run.sampler(options).guide
+    sampler = run.sampler(options)
+    guide, decoder = sampler.guide, _decoder_of(sampler)
     _prepare_folder(out)
     experiment = _with_portable_attention(run.experiment)
     of_groups = {
-        platform: _draw_groups(run, experiment, options, guide, platform)
+        platform: _draw_groups(run, experiment, options, sampler, platform)
         for platform in platforms
     }
-    files = {SAMPLER: _export(run, guide, _draw_any_number(of_groups), platforms)}
+    all_params = (
+        run.params,
+        guide.params if guide else None,
+        decoder.params if decoder else None,
+    )
+    named = named_parameters(*all_params)
+    files = {SAMPLER: _export(named, _draw_any_number(of_groups), platforms)}
     for platform, draw in of_groups.items():
         files[group_file(platform)] = _export(
-            run, guide, draw, [platform], batch=group_size(platform)
+            named, draw, [platform], batch=group_size(platform)
         )
     for name, exported in files.items():
         write_whole(out / name, bytes(exported.serialize()))
-    write_parameters(out, run.params, guide.params if guide else None)
+    write_parameters(out, *all_params)
     # The run's configuration, drawing as exported, on whatever devices there are.
     sampling = {**asdict(options), "sigma_rel": run.sigma_rel}
     save_run_config(with_sections(experiment.config, sample=sampling, mesh={}), out)
@@ -125,7 +133,7 @@ def export_run(
     record = {
         "platforms": platforms,
         "group_sizes": {name: group_size(name) for name in platforms},
-        "image_shape": backbone.image_shape,
+        "image_shape": sampler.to_pixels.image_shape,
         "num_classes": backbone.num_classes,
         "step": run.step,
         "sigma_rel": run.sigma_rel,
@@ -133,6 +141,20 @@ def export_run(
         "versions": package_versions(),
     }
     write_manifest(out, [*files, PARAMETERS, CONFIG, SCRIPT, CARD], record)
+
+
+def _decoder_of(sampler: Sampler) -> Decoder | None:
+    """What decodes a sampler's latents; None where it draws pixels.
+
+    Raises:
+        InputError: Latents without an autoencoder.
+    """
+    if isinstance(sampler.to_pixels, FirstChannels):
+        raise InputError(
+            "An export of a network that draws latents needs the autoencoder that "
+            "decodes them: name it with config.data.autoencoder=FILE."
+        )
+    return sampler.to_pixels if isinstance(sampler.to_pixels, Decoder) else None
 
 
 def _prepare_folder(out: AnyPath) -> None:
@@ -169,10 +191,11 @@ def _draw_groups(
     run: Run,
     experiment: Experiment,
     options: SampleOptions,
-    guide: Guide | None,
+    own: Sampler,
     platform: str,
 ) -> Draw:
-    """The sampler for whole groups of the platform's size."""
+    """The run's own sampler for whole groups of the platform's size."""
+    guide, decoder = own.guide, _decoder_of(own)
     target = "gpu" if platform == "cuda" else platform
     with compiling_for(target):
         experiment = experiment.changed()
@@ -194,13 +217,23 @@ def _draw_groups(
             }
             guides = unflatten(named, guide.params)
         with compiling_for(target):
-            return sampler.draw_groups(
+            drawn = sampler.draw_groups(
                 unflatten(parameters, run.params),
                 guides,
                 image_keys(seed, index),
                 labels if experiment.backbone.num_classes else None,
                 group=group_size(platform),
             )
+            if decoder is None:
+                return drawn
+            of_decoder = {
+                name.removeprefix(DECODER_PREFIX): leaf
+                for name, leaf in parameters.items()
+                if name.startswith(DECODER_PREFIX)
+            }
+            decode = partial(decoder.decode, unflatten(of_decoder, decoder.params))
+            # One by one: as much memory as an image takes.
+            return jax.lax.map(lambda latent: decode(latent[None])[0], drawn)
 
     return draw
 
@@ -231,17 +264,19 @@ def _draw_any_number(of_groups: dict[str, Draw]) -> Draw:
 
 
 def _export(
-    run: Run,
-    guide: Guide | None,
+    named: Mapping[str, Any],
     draw: Draw,
     platforms: Sequence[str],
     batch: int | None = None,
 ) -> export.Exported:
-    """A sampler as StableHLO, for a batch of that size or of any."""
-    named = named_leaves(run.params)
-    if guide is not None:
-        more = named_leaves(guide.params)
-        named |= {GUIDE_PREFIX + name: leaf for name, leaf in more.items()}
+    """A sampler as StableHLO, for a batch of that size or of any.
+
+    Args:
+        named: All parameters, by their flat names.
+        draw: The sampler.
+        platforms: Some of PLATFORMS.
+        batch: Images of a call; None for any number.
+    """
     parameters = {
         name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
         for name, leaf in named.items()

@@ -131,8 +131,8 @@ def backbone_params(
     elif _has_variance(state, leaves):
         raise InputError(
             f"{origin} predicts a variance beside each channel; the {kind.title} of "
-            f"the configuration does not: set backbone.learned_variance=True where its "
-            f"backbone has it, or leave the variance out with --drop_variance."
+            f"the configuration does not: set backbone.learned_variance=True, or "
+            f"leave the variance out with --drop_variance."
         )
     tensors = kind.tensors(leaves, backbone.image_shape)
     fixed = kind.fixed(leaves, backbone.image_shape)

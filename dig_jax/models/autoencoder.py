@@ -71,24 +71,28 @@ class Autoencoder(NamedTuple):
         decode: `(params, latents) -> images`, about [-1, 1], not clamped; latents are
             scaled, as `latents_of` gives them.
         options: Its size.
+        scale: What latents are multiplied by.
     """
 
     init: Callable[[jax.Array], Params]
     encode: Callable[[Params, Images], Moments]
     decode: Callable[[Params, Latents], Images]
     options: AutoencoderOptions
+    scale: float
 
 
 def create_autoencoder(
     options: AutoencoderOptions = AutoencoderOptions(),
     *,
     dtype: DType = "float32",
+    scale: float = SCALE,
 ) -> Autoencoder:
     """The autoencoder of that size.
 
     Args:
         options: Its size.
         dtype: float32, mixed or bfloat16 products; norms and softmax are float32.
+        scale: What latents are multiplied by: decoding divides by it.
     """
     encoder, decoder = Encoder(options, dtype), Decoder(options, dtype)
 
@@ -112,23 +116,26 @@ def create_autoencoder(
         return encoder.apply({"params": params["encoder"]}, images)  # type: ignore[return-value]
 
     def decode(params: Params, latents: Latents) -> Images:
-        return decoder.apply({"params": params["decoder"]}, latents / SCALE)  # type: ignore[return-value]
+        return decoder.apply({"params": params["decoder"]}, latents / scale)  # type: ignore[return-value]
 
-    return Autoencoder(init, encode, decode, options)
+    return Autoencoder(init, encode, decode, options, scale)
 
 
-def latents_of(moments: Moments, noise: Latents | None = None) -> Latents:
-    """SCALE (mean + exp(log variance / 2) noise); without noise SCALE times the mean.
+def latents_of(
+    moments: Moments, noise: Latents | None = None, scale: float = SCALE
+) -> Latents:
+    """scale (mean + exp(log variance / 2) noise); without noise scale times the mean.
 
     Args:
         moments: From the encoder.
         noise: Standard normal.
+        scale: What latents are multiplied by.
     """
     mean, log_variance = jnp.split(moments, 2, axis=-1)
     if noise is None:
-        return SCALE * mean
+        return scale * mean
     deviation = jnp.exp(0.5 * jnp.clip(log_variance, *LOG_VARIANCE_RANGE))
-    return SCALE * (mean + deviation * noise)
+    return scale * (mean + deviation * noise)
 
 
 class ResBlock(nn.Module):

@@ -20,7 +20,7 @@ from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention_plan import check_heads
 from dig_jax.models.dit import embed_time_and_label, grid_positions
-from dig_jax.models.layers import MLP, LayerNorm, Linear
+from dig_jax.models.layers import MLP, LayerNorm, Linear, TimeInput
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.models.window_attention import Grid, WindowAttention
 from dig_jax.ops.products import DType, activation_dtype
@@ -42,6 +42,7 @@ def create_diffit(
     num_heads: PositiveInt = 16,
     mlp_ratio: PositiveFloat = 4.0,
     window: PositiveInt | None = None,
+    time: TimeInput = "continuous",
     learned_variance: bool = False,
     dtype: DType = "float32",
     unroll: Rounding[NonNegativeInt] = 0,
@@ -63,6 +64,8 @@ def create_diffit(
         mlp_ratio: Hidden width of the MLPs over the width.
         window: Side in patches of the windows that attention is within; None for the
             whole grid, as published.
+        time: What is embedded: 999 t (continuous), or of t = n / 1000 n (step) or n - 1
+            (step_from_0: the published weights).
         learned_variance: Predict as many channels of variance as the image has, too
             (`Backbone.with_variance`). The loss leaves them alone: for published
             weights.
@@ -90,6 +93,7 @@ def create_diffit(
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
         num_labels=num_classes + null_label,
+        time=time,
         dtype=dtype,
         unroll=unroll,
         remat=remat,
@@ -144,6 +148,7 @@ class DiffiT(nn.Module):
     num_heads: int
     mlp_ratio: float
     num_labels: int
+    time: TimeInput
     dtype: DType
     unroll: int
     remat: bool

@@ -28,7 +28,7 @@ from dig_jax.models.dit import (
     xavier_uniform,
     zeros,
 )
-from dig_jax.models.layers import Linear, small_normal
+from dig_jax.models.layers import Linear, TimeInput, small_normal
 from dig_jax.models.relational_blocks import Norm, RelationalBlock
 from dig_jax.models.relational_options import RelationalOptions
 from dig_jax.models.stack import Outputs, stack_blocks, stacked
@@ -130,6 +130,11 @@ class DiGRelational(nn.Module):
     def dtype(self) -> DType:
         """Of the products."""
         return self.options.dtype
+
+    @property
+    def time(self) -> TimeInput:
+        """What is embedded of t: 999 t."""
+        return "continuous"
 
     @property
     def num_labels(self) -> int:

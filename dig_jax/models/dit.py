@@ -1,9 +1,9 @@
-"""DiT with adaLN-Zero in pixel space (arXiv:2212.09748).
+"""DiT with adaLN-Zero (arXiv:2212.09748).
 
-As in the authors' code (facebookresearch/DiT), with a fixed variance: the network
-predicts as many channels as the image has. Tokens are the patches; time (as 999 t) and
-label modulate the norms of each block. Tokens inside the network are
-[batch * token, width], for one image after the other.
+As in the authors' code (facebookresearch/DiT); the variance is fixed, or learned in as
+many channels more as the image has. Tokens are the patches; time and label modulate the
+norms of each block. Tokens inside the network are [batch * token, width], for one image
+after the other.
 """
 
 import math
@@ -28,8 +28,10 @@ from dig_jax.models.layers import (
     MLP,
     LayerNorm,
     Linear,
+    TimeInput,
     sinusoidal_embedding,
     small_normal,
+    time_of_step,
 )
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.ops.look_up import look_up
@@ -53,6 +55,8 @@ def create_dit(
     patch_size: PositiveInt = 2,
     num_heads: PositiveInt = 6,
     mlp_ratio: PositiveFloat = 4.0,
+    time: TimeInput = "continuous",
+    learned_variance: bool = False,
     attention: Rounding[AttentionKernel] = "auto",
     dtype: DType = "float32",
     unroll: Rounding[NonNegativeInt] = 0,
@@ -73,6 +77,11 @@ def create_dit(
         patch_size: Side of the patches.
         num_heads: Attention heads; a divisor of the width.
         mlp_ratio: Hidden width of the MLPs over the width.
+        time: What is embedded: 999 t (continuous), or of t = n / 1000 n (step) or n - 1
+            (step_from_0: the published weights).
+        learned_variance: Predict as many channels of variance as the image has, too
+            (`Backbone.with_variance`). The loss leaves them alone: for published
+            weights.
         attention: How attention is computed; no effect on the result.
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
@@ -98,13 +107,16 @@ def create_dit(
         num_tokens=num_patches,
         token_multiple=token_multiple,
     )
+    rgb = image_shape[2]
     network = DiT(
+        channels=2 * rgb if learned_variance else rgb,
         patch_size=patch_size,
         width=width,
         depth=depth,
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
         num_labels=num_labels,
+        time=time,
         attention=plan,
         dtype=dtype,
         unroll=unroll,
@@ -116,6 +128,7 @@ def create_dit(
         num_classes,
         null_label=null_label,
         attention=str(plan),
+        learned_variance=learned_variance,
     )
 
 
@@ -192,16 +205,19 @@ class DiT(nn.Module):
     See `stack_blocks` for how the blocks run.
 
     Attributes:
+        channels: Of the output.
         num_labels: Rows of the label table; 0 for none.
         attention: What computes it, and how images are padded for that.
     """
 
+    channels: int
     patch_size: int
     width: int
     depth: int
     num_heads: int
     mlp_ratio: float
     num_labels: int
+    time: TimeInput
     attention: AttentionPlan
     dtype: DType
     unroll: int
@@ -255,9 +271,9 @@ class DiT(nn.Module):
             axis=-1,
         )
         pixels = Linear(
-            patches.shape[-1], self.dtype, kernel_init=zeros, name="to_pixels"
+            size**2 * self.channels, self.dtype, kernel_init=zeros, name="to_pixels"
         )(ModulatedNorm()(h, shift, scale))
-        pixels = pixels.reshape(patches.shape).astype(jnp.float32)
+        pixels = pixels.reshape(*patches.shape[:2], -1).astype(jnp.float32)
         return patches_to_image(pixels, (rows, cols), size)
 
 
@@ -269,11 +285,11 @@ def per_token(gate: PerImage, num_tokens: int) -> Rows:
 def embed_time_and_label(
     network: Any, t: Float[Array, "batch"], label: Int[Array, "batch"] | None
 ) -> PerImage:
-    """An MLP of the sinusoidal embedding of 999 t, plus the label's embedding.
+    """An MLP of the sinusoidal embedding of the time, plus the label's embedding.
 
     Args:
         network: The module that is being called, to which the parameters belong; it has
-            a width, a dtype and num_labels.
+            a width, a dtype, num_labels and a time (`TimeInput`).
         t: Diffusion time in [0, 1].
         label: None where there are no labels.
     """
@@ -284,7 +300,8 @@ def embed_time_and_label(
 def embed_time(network: Any, t: Float[Array, "batch"]) -> PerImage:
     """The first of the two parts of `embed_time_and_label`."""
     linear = partial(Linear, network.width, network.dtype, kernel_init=small_normal)
-    h = linear(name="time_expand")(sinusoidal_embedding(999.0 * t, TIME_CHANNELS))
+    time = time_of_step(t, network.time)
+    h = linear(name="time_expand")(sinusoidal_embedding(time, TIME_CHANNELS))
     return linear(name="time_project")(nn.silu(h)).astype(jnp.float32)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Literal, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -128,14 +129,31 @@ class MLP(nn.Module):
         return linear(width, name="project")(x)
 
 
+TimeInput: TypeAlias = Literal["continuous", "step", "step_from_0"]
+
+
+def time_of_step(t: Float[Array, "batch"], kind: TimeInput) -> Float[Array, "batch"]:
+    """What a network's embedding of the time is given for t in [0, 1].
+
+    continuous: 999 t. Of t = n / 1000 in a chain of 1,000 steps, step: 1000 t = n (the
+    code of U-ViT for latents), and step_from_0: 1000 t - 1 = n - 1 (DiT and DiffiT).
+    """
+    match kind:
+        case "continuous":
+            return 999.0 * t
+        case "step":
+            return 1000.0 * t
+        case "step_from_0":
+            return 1000.0 * t - 1.0
+
+
 def sinusoidal_embedding(
     t: Float[Array, "batch"], width: int, max_period: float = 10_000.0
 ) -> Float[Array, "batch width"]:
     """Cosines and sines of t at geometrically spaced frequencies, in float32.
 
     Args:
-        t: Timestep, in units of the longest frequency's radian (the backbones pass
-            999 t).
+        t: Timestep, in units of the longest frequency's radian (`time_of_step`).
         width: Size of the embedding; an odd one ends with a zero.
         max_period: Period / 2 pi of the slowest wave.
     """

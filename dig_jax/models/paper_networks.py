@@ -50,11 +50,15 @@ def paper_networks(
         node_multiple=1,
     )
     transformer = shared | dict(
-        num_heads=num_heads, mlp_ratio=4.0, attention="auto", token_multiple=1
+        num_heads=num_heads,
+        mlp_ratio=4.0,
+        time="continuous",
+        attention="auto",
+        token_multiple=1,
     )
     return PaperNetworks(
         parallel=dig | dict(name="dig_parallel", coarse="product", fusion="concat"),
         mix=dig | dict(name="dig_mix", across=True),
         uvit=transformer | dict(name="uvit", qkv_bias=False),
-        dit=transformer | dict(name="dit"),
+        dit=transformer | dict(name="dit", learned_variance=False),
     )

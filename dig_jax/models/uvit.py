@@ -1,8 +1,8 @@
-"""U-ViT in pixel space (arXiv:2209.12152).
+"""U-ViT (arXiv:2209.12152).
 
 Tokens inside the network are [batch * token, width]: label, time, then patches, for one
 image after the other. As in the authors' code (baofff/U-ViT), t goes into a sinusoidal
-embedding as 999 t, with no MLP after it, and a 3x3 convolution ends the network.
+embedding, with no MLP after it, and a 3x3 convolution ends the network.
 """
 
 import math
@@ -24,8 +24,10 @@ from dig_jax.models.layers import (
     MLP,
     LayerNorm,
     Linear,
+    TimeInput,
     sinusoidal_embedding,
     small_normal,
+    time_of_step,
     torch_uniform,
     uniform_fan_in,
 )
@@ -47,6 +49,7 @@ def create_uvit(
     num_heads: PositiveInt = 8,
     mlp_ratio: PositiveFloat = 4.0,
     qkv_bias: bool = False,
+    time: TimeInput = "continuous",
     attention: Rounding[AttentionKernel] = "auto",
     dtype: DType = "float32",
     unroll: Rounding[NonNegativeInt] = 0,
@@ -65,6 +68,8 @@ def create_uvit(
         num_heads: Attention heads; a divisor of the width.
         mlp_ratio: Hidden width of the MLPs over the width.
         qkv_bias: Whether queries, keys and values have biases.
+        time: What is embedded: 999 t (continuous), or of t = n / 1000 n (step: the
+            published weights for latents) or n - 1 (step_from_0).
         attention: How attention is computed; no effect on the result.
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
@@ -92,6 +97,7 @@ def create_uvit(
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
         qkv_bias=qkv_bias,
+        time=time,
         num_labels=num_labels,
         attention=plan,
         dtype=dtype,
@@ -147,6 +153,7 @@ class UViT(nn.Module):
     num_heads: int
     mlp_ratio: float
     qkv_bias: bool
+    time: TimeInput
     num_labels: int
     attention: AttentionPlan
     dtype: DType
@@ -205,7 +212,8 @@ class UViT(nn.Module):
             bias_init=torch_uniform(patches.shape[-1]),
             name="patch",
         )(patches)
-        parts = [sinusoidal_embedding(999.0 * t, self.width)[:, None], patches]
+        time = time_of_step(t, self.time)
+        parts = [sinusoidal_embedding(time, self.width)[:, None], patches]
         if self.num_labels:
             table = self.param(
                 "label_embedding",

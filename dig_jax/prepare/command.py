@@ -12,6 +12,8 @@ Names, and what --source may be:
   celeba64    the folder of img_align_celeba.zip and list_eval_partition.txt
   folder      your own images: a folder, zip or tar; its subfolders are the classes, or
               train, test and validation, with classes in them or not
+  latents     a data set that is prepared already, for an autoencoder; its options:
+              python -m dig_jax.prepare latents --help
 
 Without --source, TFDS downloads cifar10, svhn, imagenet64 (downsampled) and celeba64,
 which needs TensorFlow: pip install 'dig_jax[prepare]'.
@@ -123,9 +125,13 @@ TEST_SHARE = 0.1
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        options = _parse(sys.argv[1:] if arguments is None else arguments)
-        if options is not None:
+        if arguments[:1] == ["latents"]:
+            from dig_jax.prepare import latents  # which needs JAX
+
+            latents.main(arguments[1:])
+        elif (options := _parse(arguments)) is not None:
             _prepare(options)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -290,6 +290,7 @@ def _write_metadata(raw: RawDataset, rule: ImageRule, made: PreparedFolder) -> N
             },
             converted=dict(notes),
             skipped=[line for record in records for line in record.skipped],
+            **raw.metadata,
         ),
     )
     sums = "".join(f"{record.sha256}  {record.file}\n" for record in records)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Int64, UInt8
@@ -55,6 +55,7 @@ class RawDataset(NamedTuple):
         left_out: The files that are no images, in words; "" for none.
         name: What it is called in scores; "" for its name in DATASETS.
         test_share: Share of the training images that became its test images.
+        metadata: What else the prepared set's metadata shall say, as JSON.
     """
 
     splits: Mapping[str, RawSplit]
@@ -65,6 +66,7 @@ class RawDataset(NamedTuple):
     left_out: str = ""
     name: str = ""
     test_share: float = 0.0
+    metadata: Mapping[str, Any] = {}
 
 
 class ArraySplit:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from dig_jax.diffusion.guidance import Guidance
 from dig_jax.interfaces import SDE, Solver
 from dig_jax.options import SampleOptions
-from dig_jax.solvers import create_solver, create_times, default_time_grid
+from dig_jax.solvers import create_solver, default_time_grid, solver_times
 
 
 def choose_solver(options: SampleOptions, sde: SDE) -> Solver:
@@ -15,7 +15,16 @@ def choose_solver(options: SampleOptions, sde: SDE) -> Solver:
     Raises:
         InputError: Unknown, or it does not take these options.
     """
-    own = ("order", "eta", "churn", "churn_interval", "churn_noise")
+    own = (
+        "order",
+        "eta",
+        "churn",
+        "churn_interval",
+        "churn_noise",
+        "variance",
+        "integrand",
+        "inner_times",
+    )
     given = {key: getattr(options, key) for key in own}
     given = {key: value for key, value in given.items() if value is not None}
     return create_solver(options.solver, sde, options.num_steps, **given)
@@ -31,8 +40,7 @@ def choose_times(options: SampleOptions, sde: SDE) -> Float[np.ndarray, "time"]:
     grid = options.time_grid
     if grid == "auto":
         grid = default_time_grid(options.solver, sde, **bounds)
-    steps = len(choose_solver(options, sde).evaluations)
-    return create_times(grid, sde, steps, **bounds)
+    return solver_times(grid, sde, choose_solver(options, sde), **bounds)
 
 
 def choose_guidance(options: SampleOptions) -> Guidance:
@@ -46,4 +54,6 @@ def choose_guidance(options: SampleOptions) -> Guidance:
         interval=options.guidance_interval,
         schedule=options.guidance_schedule,
         power=options.guidance_power,
+        offset=options.guidance_offset,
+        channels=options.guidance_channels,
     )

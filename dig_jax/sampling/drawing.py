@@ -15,6 +15,7 @@ from dig_jax.files.workdir_lock import SAMPLE, only_run
 from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.reporting.images import write_png
 from dig_jax.reporting.progress import Progress
+from dig_jax.sampling.latents import LatentFiles
 from dig_jax.sampling.sampler import Sampler, sample_grid
 from dig_jax.sampling.samples import (
     describe_samples,
@@ -88,6 +89,7 @@ class Drawing(NamedTuple):
             self.step,
             guide=self.sampler.guide,
             parameters_digest=self.parameters_digest,
+            pixels=self.sampler.to_pixels.record,
         )
 
     def draw(self, on_progress: Callable[[int], None] | None = None) -> Drawn:
@@ -124,6 +126,8 @@ class Drawing(NamedTuple):
     def write(self, folder: AnyPath, *, adm: bool = False) -> list[AnyPath]:
         """Draw the images into samples.npz and samples.png; returns what was written.
 
+        With sample.keep_latents also the latents that they decode from, latents.npz.
+
         A kill costs no batch that was drawn: the same call goes on.
 
         Args:
@@ -137,6 +141,10 @@ class Drawing(NamedTuple):
         with only_run(folder, SAMPLE):
             provenance, labels = self.describe(), self.sampler.labels
             store = self._store(folder / "unfinished_samples", provenance)
+            latents = None
+            if self.sampler.options.keep_latents:
+                latents = LatentFiles(store.folder / "latents")
+                self.sampler.keep_latents = latents.write
             images = self._fill(store, silent=False)
             written = [folder / SAMPLES, folder / "samples.png"]
             self._drawn(images, provenance).save(written[0])
@@ -145,6 +153,9 @@ class Drawing(NamedTuple):
             if adm:
                 written.append(folder / "samples_adm.npz")
                 save_adm_batch(written[2], images, labels)
+            if latents is not None:
+                written.append(folder / "latents.npz")
+                latents.join(written[-1], len(images), provenance)
             store.delete()
         return written
 
@@ -163,7 +174,7 @@ class Drawing(NamedTuple):
         return Drawn(images, sampler.labels, provenance, sampler.class_names)
 
     def _store(self, root: AnyPath, provenance: dict[str, Any]) -> SampleStore:
-        return SampleStore(root, provenance, self.experiment.backbone.image_shape)
+        return SampleStore(root, provenance, self.sampler.to_pixels.image_shape)
 
     def _fill(self, store: SampleStore, silent: bool) -> UInt8Images:
         """Draw what a store lacks."""

@@ -13,15 +13,16 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int, Key, UInt8
 
 from dig_jax.data.labels import label_counts
-from dig_jax.data.transforms import to_uint8
 from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
-from dig_jax.diffusion import make_denoiser
+from dig_jax.diffusion import make_denoiser, make_variance_denoiser
 from dig_jax.diffusion.guidance import (
     check_guidance,
     make_autoguided_denoiser,
     make_guided_denoiser,
+    make_guided_variance_denoiser,
 )
+from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment, open_dataset
 from dig_jax.interfaces import (
     Backbone,
@@ -33,6 +34,7 @@ from dig_jax.interfaces import (
 from dig_jax.options import SampleOptions
 from dig_jax.reporting.images import choose_scale, image_grid, name_rows
 from dig_jax.sampling.choices import choose_guidance, choose_solver, choose_times
+from dig_jax.sampling.decoding import Pixels, create_to_pixels
 from dig_jax.sampling.label_rules import ambiguous_labels, choose_labels
 from dig_jax.solvers import sample
 
@@ -84,6 +86,7 @@ def check_sample_options(
     guidance = choose_guidance(options)
     if not options.guide:
         check_guidance(guidance, experiment.backbone)
+    _check_variance(experiment, options)
     num_classes = experiment.backbone.num_classes
     counts = np.ones(max(num_classes, 1), np.int64)  # real ones are read when drawing
     names = experiment.data.class_names
@@ -93,6 +96,23 @@ def check_sample_options(
     if told := ambiguous_labels(options.labels, names):
         logging.warning("%s", told)
     return options
+
+
+def _check_variance(experiment: Experiment, options: SampleOptions) -> None:
+    """Raise InputError where a learned variance is wanted that nobody learned."""
+    if options.variance != "learned":
+        return
+    if experiment.backbone.with_variance is None:
+        name = experiment.backbone_options.name
+        raise InputError(
+            f"sample.variance=learned needs a network that learns the variance, as dit "
+            f"and diffit do with backbone.learned_variance=True; this {name} has none."
+        )
+    if options.guide:
+        raise InputError(
+            "sample.variance=learned and sample.guide (autoguidance) do not go "
+            "together: set sample.variance=posterior."
+        )
 
 
 class Sampler:
@@ -105,6 +125,12 @@ class Sampler:
         options: Solver, its steps, and the batch; kept as `options`.
         mesh: The devices that images are spread over.
         guide: What to guide by where `options.guide` names a run; kept as `guide`.
+
+    Attributes:
+        to_pixels: What makes pixels of what the solver ends with: rounding, or where
+            images are latents the autoencoder.
+        keep_latents: Called with the number of each batch's first image and what the
+            solver ends with, before its pixels are handed out; None for nobody.
     """
 
     def __init__(
@@ -119,6 +145,8 @@ class Sampler:
         self.guide = guide
         self._group = group_size(mesh.devices.flat[0].platform)
         self.batch_size = batch_size_of(options, mesh)
+        self.to_pixels = create_to_pixels(experiment.data, mesh, options.decode_batch)
+        self.keep_latents: Callable[[int, np.ndarray], None] | None = None
         spread = PartitionSpec(BATCH_AXES)
         self._draw_batch = jax.jit(
             jax.shard_map(
@@ -221,16 +249,24 @@ class Sampler:
         self.compile(params)
         (draw_batch,) = self._programs
         labels, total = self.labels, self.options.num_images
-        waiting: tuple[Images, int] | None = None
+        waiting: tuple[int, Images, int] | None = None
         for first in range(start, total, self.batch_size):
             # The devices draw this batch while the host takes up the one before.
             batch = self._batch(first, labels)
             images = draw_batch(params, self._guide_params, *batch)
             if waiting is not None:
-                yield to_uint8(to_host(waiting[0]))[: waiting[1]]
-            waiting = images, min(total - first, self.batch_size)
+                yield self._finish(*waiting)
+            waiting = first, images, min(total - first, self.batch_size)
         if waiting is not None:
-            yield to_uint8(to_host(waiting[0]))[: waiting[1]]
+            yield self._finish(*waiting)
+
+    def _finish(self, first: int, images: Images, count: int) -> Pixels:
+        """The pixels of a batch's first images; their latents are kept if wanted."""
+        drawn = to_host(images)[:count]
+        pixels = self.to_pixels(drawn)
+        if self.keep_latents is not None:
+            self.keep_latents(first, drawn)
+        return pixels
 
     def _batch(
         self, start: int, labels: Int[np.ndarray, "image"] | None
@@ -304,17 +340,19 @@ class Sampler:
                 guidance=guidance,
                 guide_apply=other.apply if other is not None else None,
             )
-        if guidance.scale == 1 or labels is None:
-            return make_denoiser(backbone.apply, params, sde, objective, labels)
-        return make_guided_denoiser(
-            backbone.apply,
-            params,
-            sde,
-            objective,
-            labels,
-            null_label=backbone.num_classes,
-            guidance=guidance,
-        )
+        guided = {"null_label": backbone.num_classes, "guidance": guidance}
+        if self.options.variance == "learned":
+            network = backbone.with_variance
+            assert network is not None  # by `_check_variance`
+            if labels is None or guidance.scale == 1:
+                return make_variance_denoiser(network, params, sde, objective, labels)
+            return make_guided_variance_denoiser(
+                network, params, sde, objective, labels, **guided
+            )
+        network = backbone.apply
+        if labels is None or guidance.scale == 1:
+            return make_denoiser(network, params, sde, objective, labels)
+        return make_guided_denoiser(network, params, sde, objective, labels, **guided)
 
 
 @jax.jit

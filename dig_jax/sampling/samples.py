@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ def describe_samples(
     *,
     guide: Guide | None = None,
     parameters_digest: str = "",
+    pixels: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Where images come from: all that they depend on, as a JSON object.
 
@@ -46,6 +47,7 @@ def describe_samples(
         step: Of the checkpoint.
         guide: What they are guided by, if by another network.
         parameters_digest: Of the parameters that they are drawn with.
+        pixels: What made pixels of latents (`ToPixels.record`).
     """
     solver = choose_solver(options, experiment.sde)
     record = {
@@ -66,6 +68,7 @@ def describe_samples(
         "config": experiment.config_digest,
         **{name: getattr(options, name) for name in _CHANGE_IMAGES},
         "guide_step": guide.step if guide is not None else None,
+        **(pixels or {}),
     }
     return json.loads(json.dumps(record))  # tuples become lists
 

@@ -20,6 +20,7 @@ from dig_jax.solvers.time_grids import (
     TIME_GRIDS,
     create_times,
     has_finite_logsnr,
+    solver_times,
     uniform_times,
 )
 from dig_jax.solvers.unipc import unipc
@@ -97,5 +98,6 @@ __all__ = [
     "create_times",
     "default_time_grid",
     "sample",
+    "solver_times",
     "uniform_times",
 ]

@@ -1,6 +1,9 @@
-"""DPM-Solver, singlestep, "fast" (arXiv:2206.00927, Alg. 1-2 and App. D)."""
+"""DPM-Solver, singlestep, "fast" (arXiv:2206.00927, Alg. 1-2 and App. D).
 
-from typing import Literal
+And DPM-Solver++, singlestep (arXiv:2211.01095): the same with the data's estimate.
+"""
+
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +25,14 @@ def singlestep_orders(order: int, num_evaluations: int) -> tuple[int, ...]:
 
 
 def dpm_solver(
-    sde: SDE, num_steps: PositiveInt, *, order: Literal[1, 2, 3] = 3
+    sde: SDE,
+    num_steps: PositiveInt,
+    *,
+    order: Literal[1, 2, 3] = 3,
+    integrand: Literal["eps", "x0"] = "eps",
+    inner_times: Literal["logsnr", "uniform"] = "logsnr",
 ) -> Solver:
-    """DPM-Solver in noise prediction: an exponential integrator in log(alpha / sigma).
+    """DPM-Solver, an exponential integrator in lambda = log(alpha / sigma).
 
     A step of order k evaluates the denoiser k times. From or to a time of infinite
     logSNR, where a step has no inner points, it is of order 1, with one evaluation.
@@ -34,48 +42,66 @@ def dpm_solver(
         num_steps: Evaluations of the denoiser in all; the steps are about a third as
             many (order 3), one for each entry of `Solver.evaluations`.
         order: Highest order of a step.
+        integrand: What a polynomial is put through: the estimates of the noise (eps;
+            DPM-Solver), or those of the image (x0; DPM-Solver++, singlestep).
+        inner_times: Where a step has its further evaluations: at equal parts of it in
+            lambda (logsnr), or in t (uniform), and then a grid spaces the evaluations
+            and not the steps. The latter with x0 is the code of U-ViT and DiMR for
+            latents.
     """
     orders = singlestep_orders(order, num_steps)
     used = sorted({1, *orders})
     branches = np.searchsorted(used, orders)
+    # With alpha and sigma exchanged and lambda's sign turned one form is the other's.
+    of_noise = integrand == "eps"
+    kept, grown = (sde.alpha, sde.sigma) if of_noise else (sde.sigma, sde.alpha)
+    sign = 1 if of_noise else -1
 
     def step(
         denoise: Denoiser, x: Images, index: Index, t: Time, s: Time, noise: Noise
     ) -> tuple[Images, Index]:
         start = half_logsnr(sde, t)
-        h = half_logsnr(sde, s) - start
+        width = half_logsnr(sde, s) - start
+        h = sign * width
         x0 = denoise(x, t)
         eps = noise_estimate(sde, x, x0, t)
+        at_start = eps if of_noise else x0
 
         def shrink(u: Float[Array, ""]) -> Images:
-            return sde.alpha(u) / sde.alpha(t) * x
+            return kept(u) / kept(t) * x
 
-        def inner(part: float) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            """Time and e^{part h} - 1 at that part of the step."""
-            return sde.time_of_logsnr(2 * (start + part * h)), jnp.expm1(part * h)
+        def inner(index: int, of: int) -> tuple[Float[Array, ""], Any]:
+            """Time of an inner point, and which part of the step in lambda it ends."""
+            if inner_times == "logsnr":
+                part = index / of
+                return sde.time_of_logsnr(2 * (start + part * width)), part
+            u = t + index / of * (s - t)
+            return u, (half_logsnr(sde, u) - start) / width
 
-        def eps_at(u: Images, time: Float[Array, ""]) -> Images:
-            return noise_estimate(sde, u, denoise(u, time), time)
+        def change_at(u: Images, time: Float[Array, ""]) -> Images:
+            estimate = denoise(u, time)
+            if of_noise:
+                estimate = noise_estimate(sde, u, estimate, time)
+            return estimate - at_start
 
         def first() -> Images:
             return sde.alpha(s) * x0 + sde.sigma(s) * eps
 
         def second() -> Images:
-            t1, growth = inner(1 / 2)
-            u = shrink(t1) - sde.sigma(t1) * growth * eps
-            return shrink(s) - sde.sigma(s) * jnp.expm1(h) * eps_at(u, t1)
+            t1, r1 = inner(1, 2)
+            u = shrink(t1) - grown(t1) * jnp.expm1(r1 * h) * at_start
+            change = change_at(u, t1) / (2 * r1)
+            return shrink(s) - grown(s) * jnp.expm1(h) * (at_start + change)
 
         def third() -> Images:
-            t1, growth1 = inner(1 / 3)
-            t2, growth2 = inner(2 / 3)
-            u = shrink(t1) - sde.sigma(t1) * growth1 * eps
-            change = eps_at(u, t1) - eps
-            curve = 2 * (growth2 / (2 / 3 * h) - 1)
-            u = shrink(t2) - sde.sigma(t2) * (growth2 * eps + curve * change)
-            change = eps_at(u, t2) - eps
+            (t1, r1), (t2, r2) = inner(1, 3), inner(2, 3)
+            u = shrink(t1) - grown(t1) * jnp.expm1(r1 * h) * at_start
+            growth = jnp.expm1(r2 * h)
+            curve = r2 / r1 * (growth / (r2 * h) - 1) * change_at(u, t1)
+            u = shrink(t2) - grown(t2) * (growth * at_start + curve)
             growth = jnp.expm1(h)
-            curve = 3 / 2 * (growth / h - 1)
-            return shrink(s) - sde.sigma(s) * (growth * eps + curve * change)
+            curve = (growth / h - 1) / r2 * change_at(u, t2)
+            return shrink(s) - grown(s) * (growth * at_start + curve)
 
         branch = jnp.where(jnp.isfinite(h), jnp.asarray(branches)[index], 0)
         steps = {1: first, 2: second, 3: third}
@@ -83,5 +109,8 @@ def dpm_solver(
         return x, index + 1
 
     return Solver(
-        init=lambda x: jnp.zeros((), jnp.int32), step=step, evaluations=orders
+        init=lambda x: jnp.zeros((), jnp.int32),
+        step=step,
+        evaluations=orders,
+        even=inner_times == "uniform",
     )

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from dig_jax.diffusion.discrete import VPDiscrete
 from dig_jax.errors import InputError
-from dig_jax.interfaces import SDE, Table
+from dig_jax.interfaces import SDE, Solver, Table
 
 Grid = Float[np.ndarray, "time"]
 
@@ -58,16 +59,54 @@ def karras(
     return _time_of_logsnr(sde, -2 * rho * np.log(roots))
 
 
+def respaced(sde: SDE, num_steps: int, t_start: float, t_end: float) -> Grid:
+    """Whole steps of a discrete chain, from the last to the first, and then t_end.
+
+    As evenly as whole steps can be, both ends included (ADM's respacing, which DiT and
+    DiffiT sample with); to end in DDPM's last step, t_end is 0.
+    """
+    if not isinstance(sde, VPDiscrete):
+        raise InputError(
+            "The respaced grid needs the steps of a discrete chain: the sde "
+            "vp_discrete, or another grid."
+        )
+    last = round(t_start * sde.num_steps)
+    if not 1 <= num_steps <= last or t_end * sde.num_steps >= 1:
+        raise InputError(
+            f"The respaced grid takes at most {last} steps from t_start={t_start} to a "
+            f"t_end below 1/{sde.num_steps}, got {num_steps} steps to t_end={t_end}."
+        )
+    stride = (last - 1) / max(num_steps - 1, 1)
+    steps = 1 + np.round(stride * np.arange(num_steps)[::-1])
+    return np.append(steps / sde.num_steps, t_end)
+
+
 TIME_GRIDS: Table[Callable[..., Grid]] = Table(
     {
         "karras": karras,
         "logsnr": logsnr,
         "quadratic": quadratic,
+        "respaced": respaced,
         "uniform": uniform,
     },
     "Times between a solver's steps by `config.sample.time_grid`: "
     "create_times(name, sde, num_steps, ...).",
 )
+
+
+def solver_times(
+    grid: str, sde: SDE, solver: Solver, *, t_start: float = 1.0, t_end: float = 1e-3
+) -> Grid:
+    """The times between a solver's steps: `create_times`, as `Solver.even` asks for it.
+
+    Raises:
+        InputError: As for `create_times`.
+    """
+    bounds = {"t_start": t_start, "t_end": t_end}
+    if not solver.even:
+        return create_times(grid, sde, len(solver.evaluations), **bounds)
+    ends = np.cumsum((0, *solver.evaluations))
+    return create_times(grid, sde, int(ends[-1]), **bounds)[ends]
 
 
 def create_times(

@@ -1,5 +1,6 @@
 """The file of an autoencoder: its parameters and size, as safetensors."""
 
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from dig_jax.files.reading import readable
 from dig_jax.files.tensors import Declared, digest_of_arrays, read_tensors
 from dig_jax.interfaces import Params
 from dig_jax.models.autoencoder import (
+    SCALE,
     Autoencoder,
     AutoencoderOptions,
     create_autoencoder,
@@ -60,9 +62,14 @@ def write_autoencoder(
 
 
 def read_autoencoder_file(
-    path: Path, *, dtype: DType = "float32"
+    path: Path, *, dtype: DType = "float32", scale: float = SCALE
 ) -> tuple[Autoencoder, Params]:
-    """An autoencoder and its parameters.
+    """An autoencoder and its parameters, as NumPy arrays.
+
+    Args:
+        path: The file.
+        dtype: What products are computed in.
+        scale: What latents are multiplied by.
 
     Raises:
         InputError: No such file, a damaged one, or one of another kind.
@@ -79,7 +86,7 @@ def read_autoencoder_file(
         with readable(path, "does not say its size", advice, (Exception,)):
             kind = pydantic.TypeAdapter(AutoencoderOptions)
             options = kind.validate_json(metadata["options"])
-            autoencoder = create_autoencoder(options, dtype=dtype)
+            autoencoder = create_autoencoder(options, dtype=dtype, scale=scale)
             abstract = jax.eval_shape(autoencoder.init, jax.random.key(0))
         wanted = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
         there = {name: one.shape for name, one in declared.items()}
@@ -96,3 +103,15 @@ def read_autoencoder_file(
             f"{path} is damaged: its arrays are not those that were written. {advice}"
         )
     return found["autoencoder"], unflatten(arrays, found["abstract"])
+
+
+def weights_digest(params: Params) -> str:
+    """16 hex digits of weights, on whatever machine.
+
+    Those of an autoencoder's encoder decide what latents are: autoencoders of different
+    decoders may share them, as Stable Diffusion's do.
+    """
+    digest = hashlib.sha256()
+    for name, leaf in sorted(named_leaves(params).items()):
+        digest.update(name.encode() + np.ascontiguousarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()[:16]

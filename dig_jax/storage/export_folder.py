@@ -31,6 +31,9 @@ SAMPLER = "sampler.stablehlo"
 PARAMETERS = "parameters.safetensors"
 GUIDE_PREFIX = "guide/"
 """Before the names of a guide's parameters."""
+DECODER_PREFIX = "autoencoder/"
+"""Before those of what decodes latents."""
+_OTHERS = (GUIDE_PREFIX, DECODER_PREFIX)
 
 
 def group_file(platform: str) -> str:
@@ -110,14 +113,28 @@ def _check_fields(path: AnyPath, record: Mapping[str, Any]) -> None:
             raise ValueError(f"it does not name {name}")
 
 
+def named_parameters(
+    params: Params, guide_params: Params | None, decoder_params: Params | None
+) -> dict[str, Any]:
+    """All of an export's parameters by their flat names."""
+    named = named_leaves(params)
+    for prefix, more in (
+        (GUIDE_PREFIX, guide_params),
+        (DECODER_PREFIX, decoder_params),
+    ):
+        if more is not None:
+            named |= {prefix + name: leaf for name, leaf in named_leaves(more).items()}
+    return named
+
+
 def write_parameters(
-    folder: AnyPath, params: Params, guide_params: Params | None = None
+    folder: AnyPath,
+    params: Params,
+    guide_params: Params | None = None,
+    decoder_params: Params | None = None,
 ) -> None:
     """Write parameters as float32 safetensors under their flat names."""
-    named = named_leaves(params)
-    if guide_params is not None:
-        guide = named_leaves(guide_params)
-        named |= {GUIDE_PREFIX + name: leaf for name, leaf in guide.items()}
+    named = named_parameters(params, guide_params, decoder_params)
     tensors = {
         name: np.ascontiguousarray(jax.device_get(leaf), np.float32)
         for name, leaf in sorted(named.items())
@@ -157,7 +174,7 @@ def read_parameters(
     wanted = named_leaves(abstract)
 
     def check(declared: Mapping[str, Declared], _: Mapping[str, str]) -> None:
-        mine = {k: v for k, v in declared.items() if not k.startswith(GUIDE_PREFIX)}
+        mine = {k: v for k, v in declared.items() if not k.startswith(_OTHERS)}
         _check_parameters(folder, mine, wanted)
 
     mine = read_tensors(open_path(folder) / PARAMETERS, check).arrays

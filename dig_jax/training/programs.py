@@ -67,7 +67,7 @@ class TrainingPrograms:
     def abstract_batch(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         """The same of a batch: its images and their labels."""
         size, spread = self.options.batch_size, batch_sharded(self.mesh)
-        shape = (size, *self.experiment.backbone.image_shape)
+        shape = (size, *self.experiment.data.stored_shape)
         return (
             jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=spread),
             jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread),

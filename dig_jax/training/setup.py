@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from dig_jax.data.loader import Batch, load_batches
 from dig_jax.devices.agreement import check_agreement
@@ -31,6 +30,7 @@ from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.run_config import find_saved_config, restore_run_config
 from dig_jax.storage.state import TrainState
 from dig_jax.training.activities import Activities
+from dig_jax.training.clean import shown_record
 from dig_jax.training.environment import (
     CODE,
     COMPUTING_PACKAGES,
@@ -218,7 +218,7 @@ class TrainingSetup:
         if not is_first_process() or graph is None:
             return
         if not (self.workdir / "graph.png").exists():
-            image = np.asarray(self.source[0]["image"])
+            image = shown_record(self.source[0]["image"], self.experiment.data)
             draw_graph(graph, self.workdir / "graph.png", image)
 
     def _what_all_share(self) -> dict[str, Any]:

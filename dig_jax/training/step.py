@@ -1,6 +1,7 @@
 """One step of training, as a pure function of state and batch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import jax
@@ -10,7 +11,6 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from dig_jax.data.transforms import random_flip, to_unit_range
 from dig_jax.diffusion import (
     NUM_NOISE_LEVELS,
     PerImage,
@@ -27,6 +27,7 @@ from dig_jax.metrics.feature_diversity import feature_diversity
 from dig_jax.options import GradientDType
 from dig_jax.storage.power_ema import start_power_ema, update_power_ema
 from dig_jax.storage.state import TrainState
+from dig_jax.training.clean import clean_images
 from dig_jax.training.gradient import Rows, loss_and_gradient
 from dig_jax.training.optimizer import update_ema
 
@@ -99,9 +100,7 @@ def make_train_step(
     ) -> tuple[TrainState, StepMetrics]:
         step_key = jax.random.fold_in(run_key, state.step)
         flip_key, loss_key = jax.random.split(step_key)
-        x0 = to_unit_range(image)
-        if experiment.data.random_flip:
-            x0 = random_flip(flip_key, x0)
+        x0 = clean_images(flip_key, image, experiment.data)
         given = _given_labels(experiment, step_key, label)
 
         draws = draw_times_and_noise(loss_key, x0, experiment.sde, objective)
@@ -183,8 +182,9 @@ def make_measure_diversity(
         label: Int[Array, "batch"],
     ) -> Float[Array, "block"]:
         t = (jnp.arange(len(image)) + 0.5) / len(image)
-        x0 = to_unit_range(image)
-        eps = jax.random.normal(jax.random.fold_in(run_key, NO_STEP), x0.shape)
+        key = jax.random.fold_in(run_key, NO_STEP)
+        x0 = clean_images(key, image, replace(experiment.data, random_flip=False))
+        eps = jax.random.normal(key, x0.shape)
         x = network_input(experiment.objective, sde, add_noise(sde, x0, eps, t), t)
         given = label if backbone.num_classes else None
         return feature_diversity(backbone.features(state.params, x, t, given))

@@ -33,7 +33,10 @@ VARIANTS = [
     for path in sorted(CONFIGS.glob("*.py"))
     for variant in runpy.run_path(str(path)).get("VARIANTS", ())
 ]
-LATENT = "imagenet256.py"  # sizes of other papers, by their own names
+LATENT = (
+    "imagenet256.py",
+    "imagenet512.py",
+)  # sizes of other papers, by their own names
 # Not from the configuration, or None by default, which no flag could change.
 NOT_IN_A_SECTION = {"image_shape", "null_label", "hubs"}
 TINY = """

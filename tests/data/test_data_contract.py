@@ -11,6 +11,7 @@ import pytest
 
 from dig_jax.data import DATASETS, create_dataset
 from dig_jax.data.labels import label_counts
+from dig_jax.data.latents import METADATA, LatentRecord, record_shape
 from dig_jax.data.prepared import prepared_path
 from dig_jax.errors import InputError
 from dig_jax.prepare.preparation import prepare
@@ -35,10 +36,21 @@ MAY_FLIP = {
     "digits": False,
     "folder": True,
     "imagenet64": True,
+    "latents": True,
     "npz": True,
     "svhn": False,
     "synthetic": True,
 }
+OF_LATENTS = LatentRecord(
+    encoder="0" * 16,
+    scale=0.18215,
+    moments="float16",
+    pixels="",
+    name="folder",
+    pixels_transform="none",
+    fingerprints={},
+    may_flip=True,
+)
 LENGTH = 100
 
 
@@ -52,17 +64,23 @@ def write_stand_ins(data_dir):
         variant = "" if transform == "none" else transform
         if name == "folder":
             variant = f"{transform}_{size}x{size}x3"
+        shape, metadata = (size, size, 3), {}
+        if name == "latents":
+            variant = f"{size}x{size}x4"
+            shape = record_shape((size, size, 4), "float16")
+            metadata = {METADATA: OF_LATENTS._asdict()}
         raw = RawDataset(
             {
-                split: ArraySplit(split, *random_split(split, num_classes, size))
+                split: ArraySplit(split, *random_split(split, num_classes, *shape[1:]))
                 for split in splits
             },
             tuple(f"class {label}" for label in range(num_classes)),
             encoded=False,
             source="random images",
+            metadata=metadata,
         )
         path = Path(prepared_path(name, data_dir, variant))
-        rule = ImageRule((size, size, 3), transform, num_classes)
+        rule = ImageRule(shape, transform, num_classes)
         prepare(raw, path, rule, advance=lambda count: None)
     for split in ("train", "test"):
         images, labels = random_split(split, 5, 16)
@@ -80,9 +98,9 @@ def default_transform(name):
     return default(name, "transform") if has_choice else "none"
 
 
-def random_split(split, num_classes, size):
+def random_split(split, num_classes, size, channels=3):
     rng = np.random.default_rng([len(split), size])
-    images = rng.integers(0, 256, (LENGTH, size, size, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (LENGTH, size, size, channels), dtype=np.uint8)
     return images, np.arange(LENGTH) % max(1, num_classes)
 
 

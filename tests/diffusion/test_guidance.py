@@ -13,6 +13,8 @@ from dig_jax.diffusion import (
     make_autoguided_denoiser,
     make_denoiser,
     make_guided_denoiser,
+    make_guided_variance_denoiser,
+    make_variance_denoiser,
 )
 from dig_jax.diffusion.prediction import per_image, prediction_target
 from dig_jax.errors import InputError
@@ -196,6 +198,63 @@ def test_power_cosine_is_that_of_mdt_and_diffit():
     assert (np.diff(weight) <= 0).all()
 
 
+def test_the_offset_is_for_steps_that_count_from_0():
+    """DiffiT's network is shown n - 1 of t = n / 1000, and so is its scale_step."""
+    guidance = Guidance(scale=4.4, schedule="power_cosine", offset=1e-3)
+    shown = np.array([999, 500, 100, 0])
+    weight = 1 + np.asarray(guidance.push(jnp.asarray((shown + 1) / 1000, jnp.float32)))
+    np.testing.assert_allclose(weight, [1, 1.0327, 3.50, 4.4], atol=5e-3)
+    expected = 1 + 3.4 * (1 - np.cos(np.pi * (1 - shown / 1000) ** 4)) / 2
+    np.testing.assert_allclose(weight, expected, atol=1e-5)
+
+
+RGBA = jax.random.normal(jax.random.key(1), (3, 2, 2, 4))
+
+
+def with_variance(params, x, t, label):
+    """The variance depends on the label, too."""
+    output = apply(params, x, t, label)
+    return output, jnp.cos(3 * output)
+
+
+def test_the_first_channels_alone_may_be_guided():
+    """forward_with_cfg of DiT and DiffiT: eps[:, :3], the rest and the variance not."""
+    t, guidance = jnp.float32(0.4), Guidance(scale=3.0, channels=3)
+    denoise = make_guided_denoiser(
+        apply, PARAMS, SDE, EPS, LABEL, null_label=NULL, guidance=guidance
+    )
+    times = jnp.full(3, 0.4)
+    eps, variance = with_variance(PARAMS, RGBA, times, LABEL)
+    without = apply(PARAMS, RGBA, times, jnp.full_like(LABEL, NULL))
+    guided_eps = without[..., :3] + 3.0 * (eps - without)[..., :3]
+    eps = jnp.concatenate([guided_eps, eps[..., 3:]], axis=-1)
+    expected = (RGBA - SDE.sigma(t) * eps) / SDE.alpha(t)
+    # Products in a batch of another size: float32's roundings.
+    np.testing.assert_allclose(denoise(RGBA, t), expected, rtol=1e-5, atol=1e-6)
+
+    both = make_guided_variance_denoiser(
+        with_variance, PARAMS, SDE, EPS, LABEL, null_label=NULL, guidance=guidance
+    )
+    x0, said = both.with_variance(RGBA, t)
+    np.testing.assert_allclose(x0, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(said, variance, rtol=1e-5, atol=1e-6)
+    assert num_products(both) == 1
+
+
+def test_a_guided_variance_is_that_with_the_label():
+    t, guidance = jnp.float32(0.4), Guidance(scale=3.0, interval=(0.3, 0.6))
+    both = make_guided_variance_denoiser(
+        with_variance, PARAMS, SDE, EPS, LABEL, null_label=NULL, guidance=guidance
+    )
+    plain = make_variance_denoiser(with_variance, PARAMS, SDE, EPS, LABEL)
+    np.testing.assert_allclose(both(X, t), guided(scale=3.0)(X, t), rtol=1e-5)
+    late = jnp.float32(0.8)
+    for time in (t, late):
+        said, alone = (d.with_variance(X, time)[1] for d in (both, plain))
+        np.testing.assert_allclose(said, alone, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(both(X, late), plain(X, late), rtol=1e-5)
+
+
 def test_autoguidance_by_itself_is_no_guidance():
     t = jnp.float32(0.4)
     # A product over both parameter trees rounds like one over each, or nearly.
@@ -277,5 +336,7 @@ def test_a_network_that_needs_its_label_cannot_be_guided():
     check_guidance(Guidance(), backbone(2, False))
     with pytest.raises(InputError, match=r"label_dropout=0.*must be 1, got 3"):
         check_guidance(guidance, backbone(2, False))
+    with pytest.raises(InputError, match=r"Images of 1 channels have no 3"):
+        check_guidance(Guidance(scale=3.0, channels=3), backbone(2, True))
     with pytest.raises(InputError, match=r"unconditional.*must be 1, got 3"):
         check_guidance(guidance, backbone(0, False))

@@ -207,6 +207,16 @@ def test_log_normal_times_make_the_noise_log_normal(name):
     assert stats.kstest(log_sigma, stats.norm(-0.4, 0.8).cdf).pvalue > 1e-3
 
 
+def test_times_that_are_steps_are_each_as_frequent():
+    t = np.asarray(
+        sample_times(jax.random.key(0), 50_000, SDE, Objective(times="steps"))
+    )
+    steps, counts = np.unique(t, return_counts=True)
+    np.testing.assert_allclose(steps, np.arange(1, 1001) / 1000, rtol=1e-6)
+    # Chi square: one key in a thousand fails a true law.
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
 def test_logit_normal_times_are_what_they_say():
     objective = Objective(times="logit_normal")
     t = np.asarray(sample_times(jax.random.key(0), 4000, SDE, objective), np.float64)

@@ -17,6 +17,8 @@ VPS = [
     create_sde("vp_linear", beta_min=1e-3, beta_max=4.0),
     create_sde("vp_cosine"),
     create_sde("vp_cosine", offset=0.05, logsnr_min=-18.0),
+    create_sde("vp_discrete"),
+    create_sde("vp_discrete", betas="linear", beta_min=1e-4, beta_max=0.02),
 ]
 OTHERS = [
     create_sde("flow"),
@@ -58,6 +60,17 @@ def published_vp_cosine(sde, t):
     return np.sqrt(alpha_bar(t * end)), np.sqrt(1 - alpha_bar(t * end))
 
 
+def published_vp_discrete(sde, t):
+    """alpha bar by its product, and log alpha linear between t = n / 1000."""
+    if sde.betas == "linear":
+        betas = np.linspace(sde.beta_min, sde.beta_max, 1000)
+    else:
+        betas = np.linspace(np.sqrt(sde.beta_min), np.sqrt(sde.beta_max), 1000) ** 2
+    alpha_bar = np.concatenate([[1.0], np.cumprod(1 - betas)])
+    log_alpha = np.interp(t, np.arange(1001) / 1000, np.log(alpha_bar) / 2)
+    return np.exp(log_alpha), np.sqrt(-np.expm1(2 * log_alpha))
+
+
 def published_flow(sde, t):
     return 1 - t, t
 
@@ -71,6 +84,7 @@ def published_edm(sde, t):
 PUBLISHED = {
     "VPLinear": published_vp_linear,
     "VPCosine": published_vp_cosine,
+    "VPDiscrete": published_vp_discrete,
     "Flow": published_flow,
     "EDM": published_edm,
 }
@@ -90,6 +104,11 @@ def test_alpha_and_sigma_are_the_published_ones(sde):
 def test_sampling_starts_from_the_noise_that_training_ends_in(name):
     sde = create_sde(name)
     assert isinstance(sde, SDE)
+    if name == "vp_discrete":
+        # As published: 7% of the image is left. Together they keep a variance of 1.
+        assert in_float64(sde.alpha, 1.0) == pytest.approx(0.0682, abs=5e-4)
+        assert sde.prior_std == 1
+        return
     # What is left of the image, with pixels in [-1, 1], is under 1% of the noise.
     assert in_float64(sde.sigma, 1.0) == pytest.approx(sde.prior_std, rel=1e-4)
     if sde.prior_std == 1:
@@ -154,20 +173,26 @@ def test_drift_and_diffusion_are_the_derivatives(sde):
 @each_sde
 def test_the_moment_equations_lead_to_alpha_and_sigma(sde):
     """m' = f m and V' = 2 f V + g^2, solved by quadrature from t = 0."""
-    nodes, weights = np.polynomial.legendre.leggauss(80)
-    ends = np.array([0.1, 0.5, 0.9, 0.99])
-    u = ends[:, None] * (nodes + 1) / 2  # [end, node]
-    weights = ends[:, None] * weights / 2
+    # Four Gauss points in each thousandth: the discrete chain's rates jump between.
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    u = (np.arange(990)[:, None] + (nodes + 1) / 2) / 1000  # [cell, node]
     with jax.enable_x64(True):
         f, g = (np.asarray(rate(jnp.asarray(u))) for rate in (sde.drift, sde.diffusion))
         alpha_at_u = np.asarray(sde.alpha(jnp.asarray(u)))
+
+    def integral(values):
+        return np.cumsum((values * weights / 2000).sum(axis=1))
+
     start = in_float64(sde.sigma, 0.0) ** 2
-    alpha = np.exp((weights * f).sum(1))
-    variance = alpha**2 * (start + (weights * (g / alpha_at_u) ** 2).sum(1))
-    # 80 Gauss points on smooth functions, whose steepest rises as e^10 t^2 or is the
-    # pole of 1 / (1 - t) a hundredth of the interval outside.
-    np.testing.assert_allclose(in_float64(sde.alpha, ends), alpha, rtol=1e-9)
-    np.testing.assert_allclose(in_float64(sde.sigma, ends) ** 2, variance, rtol=1e-8)
+    alpha = np.exp(integral(f))
+    variance = alpha**2 * (start + integral((g / alpha_at_u) ** 2))
+    cells = np.array([100, 500, 900, 990])
+    ends, reached = cells / 1000, cells - 1
+    # The pole of 1 / (1 - t) is ten cells away from the last.
+    np.testing.assert_allclose(in_float64(sde.alpha, ends), alpha[reached], rtol=1e-9)
+    np.testing.assert_allclose(
+        in_float64(sde.sigma, ends) ** 2, variance[reached], rtol=1e-8
+    )
 
 
 @pytest.mark.parametrize("sde", [*VPS, create_sde("flow")], ids=str)
@@ -211,6 +236,9 @@ def test_an_unknown_name_is_refused_with_the_choices():
         ("vp_cosine", {"logsnr_min": 1.0}, r"logsnr_min must be less than 0, got 1\.0"),
         ("vp_cosine", {"logsnr_min": -40.0}, r"logsnr_min must be .* -18, got -40"),
         ("edm", {"sigma_min": 2.0, "sigma_max": 1.0}, r"sigma_max .*2\.0, got 1\.0"),
+        ("vp_discrete", {"betas": "cosine"}, r"betas must be 'scaled_linear' or"),
+        ("vp_discrete", {"beta_min": 0.02}, r"beta_max .* 0\.02, got 0\.012"),
+        ("vp_discrete", {"beta_max": 1.0}, r"beta_max must be less than 1, got 1"),
         ("edm", {"rho": 0.5}, r"rho must be greater than or equal to 1, got 0\.5"),
         ("flow", {"beta_min": 0.1}, r"Unknown key config\.sde\.beta_min"),
     ],

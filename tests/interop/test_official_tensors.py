@@ -35,6 +35,7 @@ NETWORKS = {
     "diffit windows": dict(TINY, width=16, depth=1, num_heads=2, window=2),
     "uvit": dict(TINY, width=16, depth=4, num_heads=2),
     "dit": dict(TINY, width=16, depth=2, num_heads=4),
+    "dit variance": dict(TINY, width=16, depth=2, num_heads=4, learned_variance=True),
 }
 networks = pytest.mark.parametrize("network", NETWORKS)
 
@@ -228,6 +229,11 @@ def test_a_learned_variance_is_left_out_only_when_asked():
         read("dit", wide)
     params = read("dit", wide, drop_variance=True)
     jax.tree.map(np.testing.assert_array_equal, params, params_of("dit"))
+    both = official_state_dict(
+        "dit", backbone_of("dit variance"), read("dit variance", wide)
+    )
+    for tensor, array in both.items():
+        np.testing.assert_array_equal(array, wide[tensor])
     with pytest.raises(InputError, match="no learned variance to leave out"):
         read("uvit", state_of("uvit"), drop_variance=True)
 

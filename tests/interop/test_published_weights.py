@@ -27,8 +27,24 @@ BACKBONES = {
     "dimr": dict(width=8, depth=2, branches=2, num_heads=2),
     "diffit": dict(width=8, depth=1, num_heads=2, learned_variance=True),
     "uvit": dict(width=8, depth=2, num_heads=2),
-    "dit": dict(width=8, depth=1, num_heads=2),
+    "dit": dict(width=8, depth=1, num_heads=2, learned_variance=True),
 }
+# As configs/imagenet256.py has them, in fewer steps.
+DPM_SOLVER = dict(
+    solver="dpm_solver",
+    integrand="x0",
+    inner_times="uniform",
+    time_grid="uniform",
+    num_steps=4,
+)
+DDPM = dict(
+    solver="ancestral",
+    variance="learned",
+    time_grid="respaced",
+    num_steps=3,
+    t_end=0.0,
+)
+SAMPLERS = {"dimr": DPM_SOLVER, "uvit": DPM_SOLVER, "dit": DDPM, "diffit": DDPM}
 backbones = pytest.mark.parametrize("name", BACKBONES)
 CONFIG = f"""
 import runpy
@@ -36,13 +52,15 @@ import runpy
 from ml_collections import ConfigDict
 
 BACKBONES = {BACKBONES!r}
+SAMPLERS = {SAMPLERS!r}
 
 def get_config(name):
     config = runpy.run_path({str(DIGITS)!r})["get_config"]()
     config.unlock()
     config.backbone = ConfigDict(dict(name=name, num_classes=10, **BACKBONES[name]))
     config.objective.label_dropout = 0.1
-    config.sample.update(solver="ddim", num_steps=2, num_images=4, batch_size=4)
+    config.sde = ConfigDict(dict(name="vp_discrete"))
+    config.sample.update(num_images=4, batch_size=4, **SAMPLERS[name])
     return config
 """
 

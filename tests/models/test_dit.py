@@ -68,6 +68,21 @@ def test_prediction_equals_the_authors_in_numpy(case):
     assert_close(output, reference(case)[0])
 
 
+@pytest.mark.parametrize("rgb", [1, 4])
+def test_a_learned_variance_lies_behind_the_channels_of_the_image(rgb):
+    """The authors' unpatchify has the noise, then as many channels of variance."""
+    options = dict(CASES["labels and a rectangle"], image_shape=(8, 12, rgb))
+    options |= dict(learned_variance=True, unroll=1)
+    backbone = create_backbone("dit", **options)
+    problem = create_problem(backbone)
+    params, x, t, label, _ = problem
+    assert backbone.with_variance is not None
+    both = jax.jit(backbone.with_variance)(params, x, t, label)
+    sizes = {key: options[key] for key in ("patch_size", "depth", "num_heads")}
+    assert_close(np.concatenate(both, axis=-1), in_numpy(dit, problem, **sizes)[0])
+    np.testing.assert_array_equal(both[0], jax.jit(backbone.apply)(*problem[:4]))
+
+
 @cases
 def test_features_are_the_patch_tokens_after_each_block(case):
     params, x, t, label, _ = problem_of(case)

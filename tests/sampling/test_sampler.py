@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -211,6 +212,39 @@ def test_guidance_changes_images_within_its_interval_alone(guidable, images):
 def test_guided_images_do_not_depend_on_the_batch(guidable):
     guided = draw(guidable, guidance=2.0)
     np.testing.assert_array_equal(draw(guidable, guidance=2.0, batch_size=3), guided)
+
+
+def with_learned_variance(experiment, said):
+    """The network saying the same of every step's variance."""
+    backbone = experiment.backbone
+
+    def with_variance(params, x, t, label):
+        return backbone.apply(params, x, t, label), jnp.full_like(x, said)
+
+    return replace(experiment, backbone=backbone._replace(with_variance=with_variance))
+
+
+def test_the_least_variance_is_that_of_ddpm(guidable):
+    for scale in (1.0, 3.0):
+        draw_at = partial(draw, solver="ancestral", guidance=scale)
+        least, most = (
+            draw_at(with_learned_variance(guidable, said), variance="learned")
+            for said in (-1.0, 1.0)
+        )
+        posterior = draw_at(guidable)
+        # A rounding of the deviation may move a pixel to the next byte.
+        assert np.abs(least.astype(int) - posterior).max() <= 1
+        assert np.abs(most.astype(int) - posterior).max() > 1
+
+
+def test_a_variance_that_nobody_learned_is_refused(guidable, experiment):
+    options = SampleOptions(solver="ancestral", variance="learned")
+    with pytest.raises(InputError, match=r"backbone\.learned_variance=True; this dig"):
+        check_sample_options(guidable, options)
+    with pytest.raises(InputError, match=r"do not go together: .*variance=posterior"):
+        check_sample_options(
+            with_learned_variance(guidable, 0.0), replace(options, guide="runs/worse")
+        )
 
 
 def test_a_network_that_guides_itself_changes_no_image(experiment, images):

@@ -23,6 +23,10 @@ SOLVERS = [
     for name, options, order, weak in promises()
     if not weak
 ]
+SOLVERS += [
+    ("dpm_solver", {"order": k, "integrand": "x0", "inner_times": "uniform"}, k)
+    for k in (2, 3)
+]
 NUM_STEPS = (48, 96, 192)
 
 # Rows of an image: Gaussians, then mixtures. As mixtures Gaussians have one component.
@@ -122,8 +126,9 @@ def test_solver_converges_at_its_order(name, options, order, path_name):
     for rows in (slice(len(STD)), slice(len(STD), None)):
         error = np.sqrt(squares[:, rows].mean(axis=1))
         fitted = -np.polyfit(np.log(NUM_STEPS), np.log(error), 1)[0]
-        # The next term of the error's expansion still bends the line a little. Above
-        # order 2 leading terms nearly cancel for some laws, so only a lower bound.
-        assert fitted > order - 0.15
+        # The next term of the error's expansion still bends the line a little, and
+        # more where inner points are not at thirds in lambda. Above order 2 leading
+        # terms nearly cancel for some laws, so only a lower bound.
+        assert fitted > order - (0.2 if "inner_times" in options else 0.15)
         assert order > 2 or fitted < order + 0.15
         assert error[-1] < 0.1

@@ -12,7 +12,9 @@ import pytest
 from known_laws import solve
 
 from dig_jax.diffusion import create_sde
-from dig_jax.solvers import create_solver, create_times
+from dig_jax.diffusion.prediction import WithVariance
+from dig_jax.errors import InputError
+from dig_jax.solvers import create_solver, create_times, solver_times
 
 T_END = 1e-3
 
@@ -228,6 +230,130 @@ def test_dpm_solver_is_its_algorithm(num_steps, order, rng):
     x = start(rng)
     got = drawn("dpm_solver", num_steps, x, grid="logsnr", order=order)
     assert_same(got, dpm_solver_fast(x, num_steps, order))
+
+
+def chain(spacing, low, high):
+    """log alpha in t through the points n / 1000 of a discrete chain."""
+    if spacing == "linear":
+        betas = np.linspace(low, high, 1000)
+    else:
+        betas = np.linspace(np.sqrt(low), np.sqrt(high), 1000) ** 2
+    alpha_bar = np.concatenate([[1.0], np.cumprod(1 - betas)])
+    points = np.arange(1001) / 1000
+    return betas, alpha_bar, lambda t: np.interp(t, points, np.log(alpha_bar) / 2)
+
+
+def dpm_solver_pp_singlestep(x, num_evaluations, log_alpha):
+    """The sampler of U-ViT's and DiMR's latents: DPM-Solver++, order 3, uniform t.
+
+    Returns the end, and the times of all evaluations.
+    """
+    grid = np.linspace(1, 1e-3, num_evaluations + 1)
+    whole, rest = divmod(num_evaluations, 3)
+    orders = {0: [3] * (whole - 1) + [2, 1], 1: [3] * whole + [1]}.get(
+        rest, [3] * whole + [2]
+    )
+
+    def of(t):
+        a = np.exp(log_alpha(t))
+        b = np.sqrt(1 - a**2)
+        return a, b, np.log(a / b)
+
+    i, seen = 0, []
+
+    def data(x, t):
+        seen.append(t)
+        return x0_model(x, t)
+
+    for k in orders:
+        (_, b0, l0), (a, b, l1) = of(grid[i]), of(grid[i + k])
+        h = l1 - l0
+        d = data(x, grid[i])
+        if k == 1:
+            x = b / b0 * x - a * np.expm1(-h) * d
+        else:
+            a1, b1, l_1 = of(grid[i + 1])
+            r1 = (l_1 - l0) / h
+            u = b1 / b0 * x - a1 * np.expm1(-r1 * h) * d
+            d1 = data(u, grid[i + 1])
+        if k == 2:
+            x = b / b0 * x - a * np.expm1(-h) * (d + (d1 - d) / (2 * r1))
+        if k == 3:
+            a2, b2, l_2 = of(grid[i + 2])
+            r2 = (l_2 - l0) / h
+            u = b2 / b0 * x - a2 * np.expm1(-r2 * h) * d
+            u += r2 / r1 * a2 * (np.expm1(-r2 * h) / (r2 * h) + 1) * (d1 - d)
+            d2 = data(u, grid[i + 2])
+            x = b / b0 * x - a * np.expm1(-h) * d
+            x += a / r2 * (np.expm1(-h) / h + 1) * (d2 - d)
+        i += k
+    return x, seen
+
+
+@pytest.mark.parametrize("num_steps", [9, 10, 50])
+def test_dpm_solver_of_data_is_that_of_published_latent_models(num_steps, rng):
+    x, seen = start(rng), []
+    log_alpha = chain("scaled_linear", 0.00085, 0.012)[2]
+    expected, times = dpm_solver_pp_singlestep(x, num_steps, log_alpha)
+
+    def noting(x, t):
+        jax.debug.callback(lambda t: seen.append(float(t)), t)
+        return denoise(x, t)
+
+    with jax.enable_x64(True):
+        sde = create_sde("vp_discrete")
+        solver = create_solver(
+            "dpm_solver", sde, num_steps, integrand="x0", inner_times="uniform"
+        )
+        got = solve(solver, noting, solver_times("uniform", sde, solver), x)
+        jax.effects_barrier()
+    assert_same(got, expected)
+    np.testing.assert_allclose(sorted(seen), sorted(times), rtol=1e-6)  # in float32
+
+
+def said_of_variance(x, t, xp=jnp):
+    """Also beyond [-1, 1], as a network may."""
+    return 1.5 * xp.sin(2 * x + t)
+
+
+@pytest.mark.parametrize("spacing", ["linear", "scaled_linear"])
+def test_ancestral_with_learned_variance_is_that_of_adm(spacing, rng):
+    """GaussianDiffusion with LEARNED_RANGE, respaced to 12 steps that count from 0."""
+    kept = [round(i * 999 / 11) for i in range(12)]
+    alpha_bar = chain(spacing, 1e-4, 0.02)[1][1:][kept]
+    before = np.append(1.0, alpha_bar[:-1])
+    betas = 1 - alpha_bar / before
+    posterior = betas * (1 - before) / (1 - alpha_bar)
+    least = np.log(np.append(posterior[1], posterior[1:]))
+    x = start(rng)
+    noise = rng.standard_normal((12, *x.shape))
+    noise[-1] = 0
+    expected = x
+    for i, z in zip(range(11, -1, -1), noise, strict=True):
+        t = (kept[i] + 1) / 1000
+        share = (said_of_variance(expected, t, np) + 1) / 2
+        log_variance = share * np.log(betas[i]) + (1 - share) * least[i]
+        mean = (
+            betas[i] * np.sqrt(before[i]) / (1 - alpha_bar[i]) * x0_model(expected, t)
+        )
+        mean += (
+            (1 - before[i]) * np.sqrt(1 - betas[i]) / (1 - alpha_bar[i])
+        ) * expected
+        expected = mean + np.exp(log_variance / 2) * z
+    with jax.enable_x64(True):
+        sde = create_sde("vp_discrete", betas=spacing, beta_min=1e-4, beta_max=0.02)
+        solver = create_solver("ancestral", sde, 12, variance="learned")
+        times = create_times("respaced", sde, 12, t_end=0.0)
+        both = WithVariance(lambda x, t: (denoise(x, t), said_of_variance(x, t)))
+        got = solve(solver, both, times, x, noise)
+    assert_same(got, expected)
+
+
+def test_a_learned_variance_needs_a_network_that_learns_it(rng):
+    sde = create_sde("vp_discrete")
+    solver = create_solver("ancestral", sde, 2, variance="learned")
+    with pytest.raises(InputError, match="learned_variance=True"):
+        solve(solver, denoise, create_times("uniform", sde, 2), start(rng))
 
 
 def dpm_solver_pp_multistep(x, times, order, num_final):

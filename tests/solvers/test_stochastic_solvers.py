@@ -9,6 +9,7 @@ import pytest
 from known_laws import PATHS, Gaussian, Mixture, end_law, promises
 
 from dig_jax.diffusion import create_sde
+from dig_jax.diffusion.prediction import WithVariance
 from dig_jax.solvers import create_solver, create_times, sample
 
 # (name, options, weak order): all that are always random, and two that may be.
@@ -44,6 +45,38 @@ def test_mean_and_variance_converge_at_the_weak_order(name, options, order, path
     assert fitted > order - 0.15
     # Solvers through data prediction carry the mean without any error.
     assert (mean < variance).all()
+
+
+def test_few_steps_with_the_right_variance_draw_gaussians_exactly():
+    """For Gaussian data x_s given x_t is Gaussian, between DDPM's two variances.
+
+    Its mean is that of q(x_s | x_t, E[x0 | x_t]), its variance that of q and that of
+    the mean (arXiv:2201.06503, Eq. 9): a network that says so needs no small steps.
+    """
+    sde = create_sde("vp_discrete")
+    with jax.enable_x64(True):
+        law = Gaussian(sde, mean=0.5, std=0.7)
+        times = create_times("uniform", sde, 5, t_end=1e-3)
+        t, s = jnp.asarray(times[:-1]), jnp.asarray(times[1:])
+        forgotten = -jnp.expm1(sde.logsnr(t) - sde.logsnr(s))
+        of_x0 = (sde.sigma(t) * law.std) ** 2 / law.variance_at(t)
+        right = forgotten * sde.sigma(s) ** 2 + (forgotten * sde.alpha(s)) ** 2 * of_x0
+        least, most = (jnp.log(forgotten * sde.sigma(u) ** 2) for u in (s, t))
+        said = 2 * (jnp.log(right) - least) / (most - least) - 1
+        assert (jnp.abs(said) < 1).all()
+
+        def both(x, now):
+            return law.denoise(x, now), jnp.full_like(x, said[jnp.argmin(abs(t - now))])
+
+        begin = float(law.mean_at(t[0])), float(law.variance_at(t[0]))
+        solver = create_solver("ancestral", sde, 5, variance="learned")
+        got = end_law(solver, WithVariance(both), times, *begin)
+        # float64; the posterior's variance alone is wrong by a third of it here.
+        np.testing.assert_allclose(
+            got, [law.mean_at(s[-1]), law.variance_at(s[-1])], rtol=1e-10
+        )
+        plain = create_solver("ancestral", sde, 5)
+        assert end_law(plain, law.denoise, times, *begin)[1] < 0.9 * got[1]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ from dig_jax.errors import InputError
 from dig_jax.solvers import (
     SOLVERS,
     TIME_GRIDS,
+    create_solver,
     create_times,
     default_time_grid,
+    solver_times,
     uniform_times,
 )
+
+EVEN = sorted(set(TIME_GRIDS) - {"respaced"})
 
 
 def even_on(grid, sde, times):
@@ -27,7 +31,7 @@ def even_on(grid, sde, times):
 
 
 @pytest.mark.parametrize("sde_name", SDES)
-@pytest.mark.parametrize("grid", TIME_GRIDS)
+@pytest.mark.parametrize("grid", EVEN)
 def test_every_grid_makes_equal_steps_between_exact_ends(grid, sde_name):
     sde = create_sde(sde_name)
     times = create_times(grid, sde, 20, t_start=0.97, t_end=0.003)
@@ -47,16 +51,50 @@ def test_on_edm_equal_steps_in_t_are_those_of_karras():
 
 @pytest.mark.parametrize("grid", TIME_GRIDS)
 def test_times_are_numbers_inside_a_trace(grid):
-    sde = create_sde("vp_cosine")
+    sde = create_sde("vp_discrete")
+    t_end = 0.0 if grid == "respaced" else 1e-3
     inside = []
 
     @jax.jit
     def trace(x):
-        inside.append(create_times(grid, sde, 9))
+        inside.append(create_times(grid, sde, 9, t_end=t_end))
         return x
 
     trace(0.0)
-    np.testing.assert_array_equal(inside[0], create_times(grid, sde, 9))
+    np.testing.assert_array_equal(inside[0], create_times(grid, sde, 9, t_end=t_end))
+
+
+@pytest.mark.parametrize("num_steps", [1000, 250, 7])
+def test_respaced_steps_are_those_of_adm(num_steps):
+    """Its space_timesteps adds a stride up, and rounds; it counts from 0."""
+    place, kept = 0.0, []
+    for _ in range(num_steps):
+        kept.append(round(place))
+        place += 999 / (num_steps - 1)
+    sde = create_sde("vp_discrete")
+    times = create_times("respaced", sde, num_steps, t_end=0.0)
+    np.testing.assert_array_equal(times[:-1], (np.array(kept[::-1]) + 1) / 1000)
+    assert times[-1] == 0
+
+
+def test_respacing_needs_a_chain_and_enough_of_its_steps():
+    with pytest.raises(InputError, match="sde vp_discrete, or another grid"):
+        create_times("respaced", create_sde("vp_linear"), 10, t_end=0.0)
+    for num_steps, t_end in ((1001, 0.0), (10, 1e-3)):
+        with pytest.raises(InputError, match=r"at most 1000 steps .*below 1/1000"):
+            create_times("respaced", create_sde("vp_discrete"), num_steps, t_end=t_end)
+
+
+def test_a_solver_may_have_its_evaluations_spaced():
+    sde = create_sde("vp_discrete")
+    steps, calls = (
+        solver_times("uniform", sde, create_solver("dpm_solver", sde, 9, **options))
+        for options in ({}, {"inner_times": "uniform"})
+    )
+    np.testing.assert_allclose(steps, np.linspace(1, 1e-3, 5), rtol=1e-12)
+    # Steps of 3, 3, 2 and 1 evaluations.
+    grid = np.linspace(1, 1e-3, 10)
+    np.testing.assert_allclose(calls, grid[[0, 3, 6, 8, 9]], rtol=1e-12)
 
 
 def test_the_default_grid_suits_solver_and_path():
