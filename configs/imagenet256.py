@@ -146,7 +146,7 @@ def config_of(backbone: dict) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.backbone = backbone
-    published = PUBLISHED[config.backbone.name]
+    published = PUBLISHED[backbone["name"]]
     config.sde = published["sde"]
     config.objective = dict(
         prediction="eps", loss_space="eps", times="steps", label_dropout=0.1

@@ -12,6 +12,7 @@ without cuDNN: a call into a library, which StableHLO does not promise to keep.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
