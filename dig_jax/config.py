@@ -1,7 +1,7 @@
 """Configurations: from a file or a workdir, checked, compared, and into constructors.
 
 A configuration is an `ml_collections.ConfigDict` of flat sections, as a file, a flag or
-a config.json writes it. `dig_jax/options.py` has the sections' keys;
+a config.json writes it. `dig_jax/options/` has the sections' keys;
 `dig_jax/experiment.py` makes of all of them one experiment, and what comes after that
 reads no configuration.
 """
@@ -23,8 +23,8 @@ from dig_jax.errors import InputError
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.files.reading import parse_object
-from dig_jax.keys import call_with_section
 from dig_jax.options import SECTIONS
+from dig_jax.options.keys import call_with_section
 
 T = TypeVar("T")
 CONFIG_FILE = "config.json"

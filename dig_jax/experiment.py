@@ -23,7 +23,6 @@ from dig_jax.diffusion import SDES, check_objective
 from dig_jax.errors import Findings, InputError
 from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.interfaces import SDE, Backbone, ImageSource
-from dig_jax.keys import Key, call_with_section, check_keywords, check_known, keys_of
 from dig_jax.models import BACKBONES
 from dig_jax.options import (
     FREE_SECTIONS,
@@ -36,6 +35,13 @@ from dig_jax.options import (
     OptimizerOptions,
     SampleOptions,
     TrainingOptions,
+)
+from dig_jax.options.keys import (
+    Key,
+    call_with_section,
+    check_keywords,
+    check_known,
+    keys_of,
 )
 from dig_jax.storage.autoencoder_file import read_autoencoder_file, weights_digest
 

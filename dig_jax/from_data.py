@@ -14,7 +14,7 @@ from dig_jax.data import DATASETS
 from dig_jax.data.prepared import FolderVariant, find_folders
 from dig_jax.errors import InputError
 from dig_jax.interfaces import ImageSource
-from dig_jax.keys import call_with_section, keys_of
+from dig_jax.options.keys import call_with_section, keys_of
 
 DATA_KEYS = ("image_size", "channels", "transform")
 BACKBONE_KEYS = ("num_classes", "patch_size", "patch_sizes")

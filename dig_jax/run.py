@@ -16,8 +16,8 @@ from dig_jax.evaluation.score_run import create_evaluator, score_run
 from dig_jax.experiment import Experiment, check_same_run, create_experiment
 from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.interfaces import Params, UInt8Images
-from dig_jax.keys import call_with_section
 from dig_jax.options import EvaluationOptions, SampleOptions
+from dig_jax.options.keys import call_with_section
 from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.kept import KeptSamplers, draw_shown
 from dig_jax.sampling.label_rules import LabelRule

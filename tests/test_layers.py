@@ -14,7 +14,7 @@ ROOT = Path(dig_jax.__file__).parent
 # them the modules at the door: each part knows those that stand before it.
 LAYERS = (
     (
-        "errors versions keys options",
+        "errors versions options",
         "devices files graphs",
         "config interfaces",
         "ops",

@@ -34,8 +34,8 @@ from dig_jax.experiment import (
     section_keys,
 )
 from dig_jax.export.model_card import model_card
-from dig_jax.keys import keys_of
 from dig_jax.options import FREE_SECTIONS, SECTIONS, SampleOptions
+from dig_jax.options.keys import keys_of
 from dig_jax.run import Run, load
 from dig_jax.sampling.samples import describe_samples, read_samples
 from dig_jax.training.environment import describe_environment

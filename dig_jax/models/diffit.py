@@ -16,7 +16,6 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import image_to_patches, patches_to_image
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention_plan import check_heads
 from dig_jax.models.dit import embed_time_and_label, grid_positions
@@ -24,6 +23,7 @@ from dig_jax.models.layers import MLP, LayerNorm, Linear, TimeInput
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.models.window_attention import Grid, WindowAttention
 from dig_jax.ops.products import DType, activation_dtype
+from dig_jax.options.keys import Rounding
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]

@@ -18,7 +18,6 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from dig_jax.errors import InputError
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention_plan import check_heads
 from dig_jax.models.image_layers import Conv2D, Features, GroupNorm
@@ -26,6 +25,7 @@ from dig_jax.models.layers import MLP, LayerNorm, Linear, sinusoidal_embedding
 from dig_jax.models.window_attention import Grid, WindowAttention
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
+from dig_jax.options.keys import Rounding
 
 TimeIn: TypeAlias = Literal["qkv", "bias", "mlp"]
 TimeEmbedding: TypeAlias = Literal["sinusoidal", "fourier"]

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int
 from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph, image_to_patches
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import takes_fields_of
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.convolutions import Hops
 from dig_jax.models.dig_options import DiGOptions, MixOptions, ParallelOptions
@@ -34,6 +33,7 @@ from dig_jax.models.skeleton import (
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.pooling import pool, unpool
 from dig_jax.ops.products import activation_dtype
+from dig_jax.options.keys import takes_fields_of
 
 Rows = Float[Array, "rows width"]
 

@@ -6,11 +6,11 @@ from typing import Literal, TypeAlias
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from dig_jax.errors import InputError
-from dig_jax.keys import Rounding
 from dig_jax.models.convolutions import Conv
 from dig_jax.models.skeleton import even_depth
 from dig_jax.ops.aggregation import Aggregation
 from dig_jax.ops.products import DType
+from dig_jax.options.keys import Rounding
 
 Conditioning: TypeAlias = Literal["node", "add", "concat"]
 

@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, Int
 
 from dig_jax.graphs import GridGraph, image_to_patches, patches_to_image
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import takes_fields_of
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.dit import (
     embed_label,
@@ -33,6 +32,7 @@ from dig_jax.models.relational_blocks import Norm, RelationalBlock
 from dig_jax.models.relational_options import RelationalOptions
 from dig_jax.models.stack import Outputs, stack_blocks, stacked
 from dig_jax.ops.products import DType, activation_dtype
+from dig_jax.options.keys import takes_fields_of
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]

@@ -19,13 +19,13 @@ from dig_jax.diffusion.sde import VPLinear
 from dig_jax.errors import InputError
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel
 from dig_jax.models.attention_plan import choose_attention
 from dig_jax.models.dimr_branch import BlockNorm, BlockOptions, Branch, MLPKind
 from dig_jax.models.time_norms import Tau
 from dig_jax.ops.products import DType
+from dig_jax.options.keys import Rounding
 
 TimeInput: TypeAlias = Literal["centered", "logsnr", "t"]
 LEAST_SNR, GREATEST_SNR = 1e-12, 1e6

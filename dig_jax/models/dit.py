@@ -20,7 +20,6 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import image_to_patches, patches_to_image
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
 from dig_jax.models.attention_plan import AttentionPlan, choose_attention
@@ -36,6 +35,7 @@ from dig_jax.models.layers import (
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
+from dig_jax.options.keys import Rounding
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]

@@ -7,9 +7,9 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from dig_jax.errors import InputError
 from dig_jax.graphs.patches import check_patch_sizes
-from dig_jax.keys import Rounding
 from dig_jax.ops.aggregation import Aggregation
 from dig_jax.ops.products import DType
+from dig_jax.options.keys import Rounding
 
 Hubs: TypeAlias = Literal[0, 1, 4, 8]
 

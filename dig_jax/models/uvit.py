@@ -16,7 +16,6 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from dig_jax.graphs import image_to_patches
 from dig_jax.graphs.patches import check_patch_sizes
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import Rounding
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.attention import AttentionKernel, SelfAttention, pad_tokens
 from dig_jax.models.attention_plan import AttentionPlan, choose_attention
@@ -34,6 +33,7 @@ from dig_jax.models.layers import (
 from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
+from dig_jax.options.keys import Rounding
 
 Rows = Float[Array, "rows width"]
 

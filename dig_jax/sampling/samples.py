@@ -17,8 +17,8 @@ from dig_jax.files.npz import Header, NpzFile, any_header, open_npz
 from dig_jax.files.paths import AnyPath, make_folder, written_whole
 from dig_jax.files.reading import parse_object, readable
 from dig_jax.interfaces import LabelledImages, UInt8Images
-from dig_jax.keys import keys_of
 from dig_jax.options import SampleOptions
+from dig_jax.options.keys import keys_of
 from dig_jax.sampling.sampler import Guide, choose_solver
 from dig_jax.versions import package_versions
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import SDE, Solver, Table
-from dig_jax.keys import call_with_section
+from dig_jax.options.keys import call_with_section
 from dig_jax.solvers.ancestral import ancestral
 from dig_jax.solvers.ddim import ddim
 from dig_jax.solvers.dpm_solver import dpm_solver

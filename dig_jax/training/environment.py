@@ -30,7 +30,7 @@ COMPUTING_CODE = (
     "graphs",
     "models",
     "ops",
-    "options.py",
+    "options",
     "storage/power_ema.py",
     "storage/state.py",
     "training/gradient.py",

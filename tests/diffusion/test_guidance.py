@@ -19,7 +19,7 @@ from dig_jax.diffusion import (
 from dig_jax.diffusion.prediction import per_image, prediction_target
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Backbone
-from dig_jax.keys import call_with_section
+from dig_jax.options.keys import call_with_section
 
 SDE = create_sde("vp_linear")
 EPS = Objective("eps")

@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 from dig_jax.diffusion import SDES, Objective, check_objective, create_sde
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
-from dig_jax.keys import call_with_section
 from dig_jax.options import SECTIONS
+from dig_jax.options.keys import call_with_section
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from dig_jax.diffusion import SDES, create_sde
 from dig_jax.errors import InputError
 from dig_jax.interfaces import SDE
-from dig_jax.keys import call_with_section
+from dig_jax.options.keys import call_with_section
 
 VPS = [
     create_sde("vp_linear"),

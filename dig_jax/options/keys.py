@@ -1,6 +1,6 @@
 """The keys of a configuration: type, default, meaning, marks, and their checks.
 
-A section of a configuration is a frozen dataclass of `dig_jax/options.py`, where a key
+A section of a configuration is a frozen dataclass of `dig_jax/options/`, where a key
 is one line: `log_every: PositiveInt = harmless(100, "Steps between two lines.")`. Where
 a section's keys depend on a name (backbone, sde, data), they are the keywords of the
 constructor that the name stands for: its signature has their types and defaults, its
