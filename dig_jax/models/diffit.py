@@ -5,6 +5,7 @@ docs/diffit.md has the list. Tokens inside the network are [batch * token, width
 one image after the other.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
 import flax.linen as nn
@@ -23,7 +24,7 @@ from dig_jax.models.layers import MLP, LayerNorm, Linear, TimeInput
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.models.window_attention import Grid, WindowAttention
 from dig_jax.ops.products import DType, activation_dtype
-from dig_jax.options.keys import Rounding
+from dig_jax.options.keys import Rounding, takes_fields_of
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]
@@ -31,28 +32,11 @@ PerImage = Float[Array, "batch width"]
 xavier_uniform = nn.initializers.xavier_uniform()
 
 
-def create_diffit(
-    *,
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    num_classes: NonNegativeInt = 0,
-    null_label: bool = False,
-    width: PositiveInt = 1152,
-    depth: PositiveInt = 28,
-    patch_size: PositiveInt = 2,
-    num_heads: PositiveInt = 16,
-    mlp_ratio: PositiveFloat = 4.0,
-    window: PositiveInt | None = None,
-    time: TimeInput = "continuous",
-    learned_variance: bool = False,
-    dtype: DType = "float32",
-    unroll: Rounding[NonNegativeInt] = 0,
-    remat: Rounding[bool] = False,
-) -> Backbone:
-    """Latent DiffiT; the default is the published size, 561 million parameters.
+@dataclass(frozen=True, kw_only=True)
+class DiffiTOptions:
+    """The options of `create_diffit`.
 
-    The fixed table of positions is no parameter here.
-
-    Args:
+    Attributes:
         image_shape: (row, col, rgb) of the images.
         num_classes: Number of labels; 0 for an unconditional network.
         null_label: Give "no class" an embedding of its own, for guidance.
@@ -72,38 +56,63 @@ def create_diffit(
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
         remat: Recompute activations in the backward pass: less memory, more time.
+    """
+
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    num_classes: NonNegativeInt = 0
+    null_label: bool = False
+    width: PositiveInt = 1152
+    depth: PositiveInt = 28
+    patch_size: PositiveInt = 2
+    num_heads: PositiveInt = 16
+    mlp_ratio: PositiveFloat = 4.0
+    window: PositiveInt | None = None
+    time: TimeInput = "continuous"
+    learned_variance: bool = False
+    dtype: DType = "float32"
+    unroll: Rounding[NonNegativeInt] = 0
+    remat: Rounding[bool] = False
+
+
+@takes_fields_of(DiffiTOptions)
+def create_diffit(options: DiffiTOptions) -> Backbone:
+    """Latent DiffiT; the default is the published size, 561 million parameters.
+
+    The fixed table of positions is no parameter here.
 
     Raises:
         InputError: Options that do not fit the image or each other.
     """
-    rows, cols, rgb = image_shape
-    check_patch_sizes((rows, cols), (patch_size,))
-    if width % 4:
+    rows, cols, rgb = options.image_shape
+    check_patch_sizes((rows, cols), (options.patch_size,))
+    if options.width % 4:
         raise InputError(
             f"The width of a DiffiT must be a multiple of 4 (sines and cosines of rows "
-            f"and columns), got {width}; {-(-width // 4) * 4} would do."
+            f"and columns), got {options.width}; {-(-options.width // 4) * 4} would do."
         )
-    check_heads(width, num_heads)
+    check_heads(options.width, options.num_heads)
     network = DiffiT(
-        grid=Grid.create(rows // patch_size, cols // patch_size, window),
-        channels=2 * rgb if learned_variance else rgb,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        num_labels=num_classes + null_label,
-        time=time,
-        dtype=dtype,
-        unroll=unroll,
-        remat=remat,
+        grid=Grid.create(
+            rows // options.patch_size, cols // options.patch_size, options.window
+        ),
+        channels=2 * rgb if options.learned_variance else rgb,
+        patch_size=options.patch_size,
+        width=options.width,
+        depth=options.depth,
+        num_heads=options.num_heads,
+        mlp_ratio=options.mlp_ratio,
+        num_labels=options.num_classes + options.null_label,
+        time=options.time,
+        dtype=options.dtype,
+        unroll=options.unroll,
+        remat=options.remat,
     )
     return as_backbone(
         network,
-        image_shape,
-        num_classes,
-        null_label=null_label,
-        learned_variance=learned_variance,
+        options.image_shape,
+        options.num_classes,
+        null_label=options.null_label,
+        learned_variance=options.learned_variance,
     )
 
 

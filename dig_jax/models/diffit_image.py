@@ -6,6 +6,7 @@ leaves open is read as docs/diffit.md says. Features inside the network are
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -25,7 +26,7 @@ from dig_jax.models.layers import MLP, LayerNorm, Linear, sinusoidal_embedding
 from dig_jax.models.window_attention import Grid, WindowAttention
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
-from dig_jax.options.keys import Rounding
+from dig_jax.options.keys import Rounding, takes_fields_of
 
 TimeIn: TypeAlias = Literal["qkv", "bias", "mlp"]
 TimeEmbedding: TypeAlias = Literal["sinusoidal", "fourier"]
@@ -47,29 +48,11 @@ class BlockOptions(NamedTuple):
     dtype: DType
 
 
-def create_diffit_image(
-    *,
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    num_classes: NonNegativeInt = 0,
-    null_label: bool = False,
-    width: PositiveInt = 128,
-    depth: PositiveInt = 2,
-    stages: PositiveInt = 4,
-    stage_widths: tuple[PositiveInt, ...] = (),
-    stage_depths: tuple[PositiveInt, ...] = (),
-    window: PositiveInt | None = 8,
-    num_heads: PositiveInt = 4,
-    mlp_ratio: PositiveFloat = 4.0,
-    time_width: PositiveInt | None = None,
-    time_embedding: TimeEmbedding = "sinusoidal",
-    time_in: TimeIn = "qkv",
-    skips: Literal["add", "concat"] = "add",
-    dtype: DType = "float32",
-    remat: Rounding[bool] = False,
-) -> Backbone:
-    """Image-space DiffiT; `features` are those of the blocks at full resolution.
+@dataclass(frozen=True, kw_only=True)
+class DiffiTImageOptions:
+    """The options of `create_diffit_image`.
 
-    Args:
+    Attributes:
         image_shape: (row, col, rgb) of the images.
         num_classes: Number of labels; 0 for an unconditional network, as published.
         null_label: Give "no class" an embedding of its own, for guidance.
@@ -91,40 +74,75 @@ def create_diffit_image(
             to its first block's output, or concatenated to its input.
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         remat: Recompute each block's activations in the backward pass.
+    """
+
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    num_classes: NonNegativeInt = 0
+    null_label: bool = False
+    width: PositiveInt = 128
+    depth: PositiveInt = 2
+    stages: PositiveInt = 4
+    stage_widths: tuple[PositiveInt, ...] = ()
+    stage_depths: tuple[PositiveInt, ...] = ()
+    window: PositiveInt | None = 8
+    num_heads: PositiveInt = 4
+    mlp_ratio: PositiveFloat = 4.0
+    time_width: PositiveInt | None = None
+    time_embedding: TimeEmbedding = "sinusoidal"
+    time_in: TimeIn = "qkv"
+    skips: Literal["add", "concat"] = "add"
+    dtype: DType = "float32"
+    remat: Rounding[bool] = False
+
+
+@takes_fields_of(DiffiTImageOptions)
+def create_diffit_image(options: DiffiTImageOptions) -> Backbone:
+    """Image-space DiffiT; `features` are those of the blocks at full resolution.
 
     Raises:
         InputError: Options that do not fit the image or each other.
     """
-    check_patch_sizes(image_shape[:2], (2 ** (stages - 1),))
-    widths = stage_widths or (width, *[2 * width] * (stages - 1))
-    depths = stage_depths or (depth,) * stages
+    check_patch_sizes(options.image_shape[:2], (2 ** (options.stages - 1),))
+    widths = options.stage_widths or (
+        options.width,
+        *[2 * options.width] * (options.stages - 1),
+    )
+    depths = options.stage_depths or (options.depth,) * options.stages
     for name, given in (("stage_widths", widths), ("stage_depths", depths)):
-        if len(given) != stages:
+        if len(given) != options.stages:
             raise InputError(
-                f"{name} must have one number for each of the {stages} stages, got "
-                f"{tuple(given)}."
+                f"{name} must have one number for each of the {options.stages} stages, "
+                f"got {tuple(given)}."
             )
     for stage, one in enumerate(widths):
-        check_heads(one, num_heads)
+        check_heads(one, options.num_heads)
         if one % num_groups(one):
             raise InputError(
                 f"A width must be a multiple of its {num_groups(one)} groups of "
                 f"channels (32, or a quarter of it if that is less), got {one}."
             )
-        rows, cols = (side // 2**stage for side in image_shape[:2])
-        Grid.create(rows, cols, window)
+        rows, cols = (side // 2**stage for side in options.image_shape[:2])
+        Grid.create(rows, cols, options.window)
     network = DiffiTImage(
         widths=tuple(widths),
         depths=tuple(depths),
-        channels=image_shape[2],
-        time_width=time_width or 4 * width,
-        time_embedding=time_embedding,
-        num_labels=num_classes + null_label,
-        skips=skips,
-        remat=remat,
-        options=BlockOptions(num_heads, mlp_ratio, window, time_in, dtype),
+        channels=options.image_shape[2],
+        time_width=options.time_width or 4 * options.width,
+        time_embedding=options.time_embedding,
+        num_labels=options.num_classes + options.null_label,
+        skips=options.skips,
+        remat=options.remat,
+        options=BlockOptions(
+            options.num_heads,
+            options.mlp_ratio,
+            options.window,
+            options.time_in,
+            options.dtype,
+        ),
     )
-    return as_backbone(network, image_shape, num_classes, null_label=null_label)
+    return as_backbone(
+        network, options.image_shape, options.num_classes, null_label=options.null_label
+    )
 
 
 def num_groups(width: int) -> int:

@@ -7,6 +7,7 @@ authors' code differ, and which option is which.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import flax.linen as nn
@@ -25,41 +26,17 @@ from dig_jax.models.attention_plan import choose_attention
 from dig_jax.models.dimr_branch import BlockNorm, BlockOptions, Branch, MLPKind
 from dig_jax.models.time_norms import Tau
 from dig_jax.ops.products import DType
-from dig_jax.options.keys import Rounding
+from dig_jax.options.keys import Rounding, takes_fields_of
 
 TimeInput: TypeAlias = Literal["centered", "logsnr", "t"]
 LEAST_SNR, GREATEST_SNR = 1e-12, 1e6
 
 
-def create_dimr(
-    *,
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    num_classes: NonNegativeInt = 0,
-    null_label: bool = False,
-    width: PositiveInt = 768,
-    depth: PositiveInt = 15,
-    branches: PositiveInt = 3,
-    branch_widths: tuple[PositiveInt, ...] = (),
-    branch_depths: tuple[PositiveInt, ...] = (),
-    num_heads: PositiveInt = 12,
-    mlp: MLPKind = "geglu",
-    mlp_ratio: PositiveFloat | None = None,
-    kernel_size: PositiveInt = 7,
-    norm: BlockNorm = "td_rms",
-    features_up: Literal["all", "last"] = "all",
-    time: TimeInput = "centered",
-    stop_gradient: bool = False,
-    attention: Rounding[AttentionKernel] = "auto",
-    dtype: DType = "float32",
-    unroll: Rounding[NonNegativeInt] = 0,
-    remat: Rounding[bool] = False,
-) -> Backbone:
-    """DiMR: a Transformer on the coarsest grid, ConvNeXt branches on the finer ones.
+@dataclass(frozen=True, kw_only=True)
+class DiMROptions:
+    """The options of `create_dimr`.
 
-    `Backbone.by_scale` has the estimates of all branches, `apply` that of the last.
-    `features` are the Transformer's.
-
-    Args:
+    Attributes:
         image_shape: (row, col, rgb) of the images.
         num_classes: Number of labels; 0 for an unconditional network.
         null_label: Give "no class" an embedding of its own, for guidance.
@@ -87,56 +64,88 @@ def create_dimr(
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
         remat: Recompute activations in the backward pass: less memory, more time.
+    """
+
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    num_classes: NonNegativeInt = 0
+    null_label: bool = False
+    width: PositiveInt = 768
+    depth: PositiveInt = 15
+    branches: PositiveInt = 3
+    branch_widths: tuple[PositiveInt, ...] = ()
+    branch_depths: tuple[PositiveInt, ...] = ()
+    num_heads: PositiveInt = 12
+    mlp: MLPKind = "geglu"
+    mlp_ratio: PositiveFloat | None = None
+    kernel_size: PositiveInt = 7
+    norm: BlockNorm = "td_rms"
+    features_up: Literal["all", "last"] = "all"
+    time: TimeInput = "centered"
+    stop_gradient: bool = False
+    attention: Rounding[AttentionKernel] = "auto"
+    dtype: DType = "float32"
+    unroll: Rounding[NonNegativeInt] = 0
+    remat: Rounding[bool] = False
+
+
+@takes_fields_of(DiMROptions)
+def create_dimr(options: DiMROptions) -> Backbone:
+    """DiMR: a Transformer on the coarsest grid, ConvNeXt branches on the finer ones.
+
+    `Backbone.by_scale` has the estimates of all branches, `apply` that of the last.
+    `features` are the Transformer's.
 
     Raises:
         InputError: Options that do not fit the image or each other.
     """
-    check_patch_sizes(image_shape[:2], (2 ** (branches - 1),))
-    if kernel_size % 2 == 0:
-        raise InputError(f"kernel_size must be odd, got {kernel_size}.")
-    widths = branch_widths or _halved("width", width, branches)
-    depths = branch_depths or tuple(
-        -(-depth // 2 ** min(r, 1)) for r in range(branches)
+    check_patch_sizes(options.image_shape[:2], (2 ** (options.branches - 1),))
+    if options.kernel_size % 2 == 0:
+        raise InputError(f"kernel_size must be odd, got {options.kernel_size}.")
+    widths = options.branch_widths or _halved("width", options.width, options.branches)
+    depths = options.branch_depths or tuple(
+        -(-options.depth // 2 ** min(r, 1)) for r in range(options.branches)
     )
     for name, given in (("branch_widths", widths), ("branch_depths", depths)):
-        if len(given) != branches:
+        if len(given) != options.branches:
             raise InputError(
-                f"{name} must have one number for each of the {branches} branches, got "
-                f"{tuple(given)}."
+                f"{name} must have one number for each of the {options.branches} "
+                f"branches, got {tuple(given)}."
             )
-    coarsest = math.prod(side // 2 ** (branches - 1) for side in image_shape[:2])
+    coarsest = math.prod(
+        side // 2 ** (options.branches - 1) for side in options.image_shape[:2]
+    )
     plan = choose_attention(
-        attention,
-        dtype,
+        options.attention,
+        options.dtype,
         width=widths[0],
-        num_heads=num_heads,
-        num_tokens=coarsest + (num_classes > 0),
+        num_heads=options.num_heads,
+        num_tokens=coarsest + (options.num_classes > 0),
     ).unpadded()
-    options = BlockOptions(
-        norm=norm,
-        mlp=mlp,
-        mlp_ratio=mlp_ratio or (2.0 if mlp == "geglu" else 4.0),
-        kernel_size=kernel_size,
+    of_blocks = BlockOptions(
+        norm=options.norm,
+        mlp=options.mlp,
+        mlp_ratio=options.mlp_ratio or (2.0 if options.mlp == "geglu" else 4.0),
+        kernel_size=options.kernel_size,
         attention=plan,
-        dtype=dtype,
-        unroll=unroll,
-        remat=remat,
+        dtype=options.dtype,
+        unroll=options.unroll,
+        remat=options.remat,
     )
     network = DiMR(
         widths=tuple(widths),
         depths=tuple(depths),
-        num_heads=num_heads,
-        num_labels=num_classes + null_label,
-        features_up=features_up,
-        time=time,
-        stop_gradient=stop_gradient,
-        options=options,
+        num_heads=options.num_heads,
+        num_labels=options.num_classes + options.null_label,
+        features_up=options.features_up,
+        time=options.time,
+        stop_gradient=options.stop_gradient,
+        options=of_blocks,
     )
     return as_backbone(
         network,
-        image_shape,
-        num_classes,
-        null_label=null_label,
+        options.image_shape,
+        options.num_classes,
+        null_label=options.null_label,
         attention=str(plan),
         by_scale=True,
     )

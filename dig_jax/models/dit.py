@@ -7,6 +7,7 @@ after the other.
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ from dig_jax.models.layers import (
 from dig_jax.models.stack import stack_blocks, stacked
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
-from dig_jax.options.keys import Rounding
+from dig_jax.options.keys import Rounding, takes_fields_of
 
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]
@@ -45,30 +46,11 @@ xavier_uniform = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros
 
 
-def create_dit(
-    *,
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    num_classes: NonNegativeInt = 0,
-    null_label: bool = False,
-    width: PositiveInt = 384,
-    depth: PositiveInt = 12,
-    patch_size: PositiveInt = 2,
-    num_heads: PositiveInt = 6,
-    mlp_ratio: PositiveFloat = 4.0,
-    time: TimeInput = "continuous",
-    learned_variance: bool = False,
-    attention: Rounding[AttentionKernel] = "auto",
-    dtype: DType = "float32",
-    unroll: Rounding[NonNegativeInt] = 0,
-    remat: Rounding[bool] = False,
-    token_multiple: Rounding[PositiveInt] = 1,
-) -> Backbone:
-    """DiT: a transformer whose norms are modulated by time and label (adaLN-Zero).
+@dataclass(frozen=True, kw_only=True)
+class DiTOptions:
+    """The options of `create_dit`.
 
-    Counts in the literature include the fixed table of positions, (patches x width);
-    here it is no parameter.
-
-    Args:
+    Attributes:
         image_shape: (row, col, rgb) of the images.
         num_classes: Number of labels; 0 for an unconditional network.
         null_label: Give "no class" an embedding of its own, for guidance.
@@ -87,48 +69,75 @@ def create_dit(
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
         remat: Recompute activations in the backward pass: less memory, more time.
         token_multiple: Tokens are padded to a multiple of this; no effect on results.
+    """
+
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    num_classes: NonNegativeInt = 0
+    null_label: bool = False
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    patch_size: PositiveInt = 2
+    num_heads: PositiveInt = 6
+    mlp_ratio: PositiveFloat = 4.0
+    time: TimeInput = "continuous"
+    learned_variance: bool = False
+    attention: Rounding[AttentionKernel] = "auto"
+    dtype: DType = "float32"
+    unroll: Rounding[NonNegativeInt] = 0
+    remat: Rounding[bool] = False
+    token_multiple: Rounding[PositiveInt] = 1
+
+
+@takes_fields_of(DiTOptions)
+def create_dit(options: DiTOptions) -> Backbone:
+    """DiT: a transformer whose norms are modulated by time and label (adaLN-Zero).
+
+    Counts in the literature include the fixed table of positions, (patches x width);
+    here it is no parameter.
 
     Raises:
         InputError: Options that do not fit the image or each other.
     """
-    check_patch_sizes(image_shape[:2], (patch_size,))
-    if width % 4:
+    check_patch_sizes(options.image_shape[:2], (options.patch_size,))
+    if options.width % 4:
         raise InputError(
             f"The width of a DiT must be a multiple of 4 (sines and cosines of rows and"
-            f" columns), got {width}; {-(-width // 4) * 4} would do."
+            f" columns), got {options.width}; {-(-options.width // 4) * 4} would do."
         )
-    num_labels = num_classes + null_label
-    num_patches = math.prod(side // patch_size for side in image_shape[:2])
-    plan = choose_attention(
-        attention,
-        dtype,
-        width=width,
-        num_heads=num_heads,
-        num_tokens=num_patches,
-        token_multiple=token_multiple,
+    num_labels = options.num_classes + options.null_label
+    num_patches = math.prod(
+        side // options.patch_size for side in options.image_shape[:2]
     )
-    rgb = image_shape[2]
+    plan = choose_attention(
+        options.attention,
+        options.dtype,
+        width=options.width,
+        num_heads=options.num_heads,
+        num_tokens=num_patches,
+        token_multiple=options.token_multiple,
+    )
+    rgb = options.image_shape[2]
     network = DiT(
-        channels=2 * rgb if learned_variance else rgb,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
+        channels=2 * rgb if options.learned_variance else rgb,
+        patch_size=options.patch_size,
+        width=options.width,
+        depth=options.depth,
+        num_heads=options.num_heads,
+        mlp_ratio=options.mlp_ratio,
         num_labels=num_labels,
-        time=time,
+        time=options.time,
         attention=plan,
-        dtype=dtype,
-        unroll=unroll,
-        remat=remat,
+        dtype=options.dtype,
+        unroll=options.unroll,
+        remat=options.remat,
     )
     return as_backbone(
         network,
-        image_shape,
-        num_classes,
-        null_label=null_label,
+        options.image_shape,
+        options.num_classes,
+        null_label=options.null_label,
         attention=str(plan),
-        learned_variance=learned_variance,
+        learned_variance=options.learned_variance,
     )
 
 

@@ -6,6 +6,7 @@ embedding, with no MLP after it, and a 3x3 convolution ends the network.
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import flax.linen as nn
@@ -33,32 +34,16 @@ from dig_jax.models.layers import (
 from dig_jax.models.skeleton import LongSkipStack, even_depth, predict_image
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.products import DType, activation_dtype
-from dig_jax.options.keys import Rounding
+from dig_jax.options.keys import Rounding, takes_fields_of
 
 Rows = Float[Array, "rows width"]
 
 
-def create_uvit(
-    *,
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-    num_classes: NonNegativeInt = 0,
-    null_label: bool = False,
-    width: PositiveInt = 512,
-    depth: PositiveInt = 12,
-    patch_size: PositiveInt = 2,
-    num_heads: PositiveInt = 8,
-    mlp_ratio: PositiveFloat = 4.0,
-    qkv_bias: bool = False,
-    time: TimeInput = "continuous",
-    attention: Rounding[AttentionKernel] = "auto",
-    dtype: DType = "float32",
-    unroll: Rounding[NonNegativeInt] = 0,
-    remat: Rounding[bool] = False,
-    token_multiple: Rounding[PositiveInt] = 1,
-) -> Backbone:
-    """U-ViT: a transformer with long skips, time and label as tokens.
+@dataclass(frozen=True, kw_only=True)
+class UViTOptions:
+    """The options of `create_uvit`.
 
-    Args:
+    Attributes:
         image_shape: (row, col, rgb) of the images.
         num_classes: Number of labels; 0 for an unconditional network.
         null_label: Give "no class" an embedding of its own, for guidance.
@@ -75,40 +60,64 @@ def create_uvit(
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.
         remat: Recompute activations in the backward pass: less memory, more time.
         token_multiple: Tokens are padded to a multiple of this; no effect on results.
+    """
+
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    num_classes: NonNegativeInt = 0
+    null_label: bool = False
+    width: PositiveInt = 512
+    depth: PositiveInt = 12
+    patch_size: PositiveInt = 2
+    num_heads: PositiveInt = 8
+    mlp_ratio: PositiveFloat = 4.0
+    qkv_bias: bool = False
+    time: TimeInput = "continuous"
+    attention: Rounding[AttentionKernel] = "auto"
+    dtype: DType = "float32"
+    unroll: Rounding[NonNegativeInt] = 0
+    remat: Rounding[bool] = False
+    token_multiple: Rounding[PositiveInt] = 1
+
+
+@takes_fields_of(UViTOptions)
+def create_uvit(options: UViTOptions) -> Backbone:
+    """U-ViT: a transformer with long skips, time and label as tokens.
 
     Raises:
         InputError: Options that do not fit the image or each other.
     """
-    check_patch_sizes(image_shape[:2], (patch_size,))
-    num_labels = num_classes + null_label
-    num_patches = math.prod(side // patch_size for side in image_shape[:2])
+    check_patch_sizes(options.image_shape[:2], (options.patch_size,))
+    num_labels = options.num_classes + options.null_label
+    num_patches = math.prod(
+        side // options.patch_size for side in options.image_shape[:2]
+    )
     plan = choose_attention(
-        attention,
-        dtype,
-        width=width,
-        num_heads=num_heads,
+        options.attention,
+        options.dtype,
+        width=options.width,
+        num_heads=options.num_heads,
         num_tokens=num_patches + 1 + (num_labels > 0),
-        token_multiple=token_multiple,
+        token_multiple=options.token_multiple,
     )
     network = UViT(
-        patch_size=patch_size,
-        width=width,
-        depth=even_depth(depth),
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        qkv_bias=qkv_bias,
-        time=time,
+        patch_size=options.patch_size,
+        width=options.width,
+        depth=even_depth(options.depth),
+        num_heads=options.num_heads,
+        mlp_ratio=options.mlp_ratio,
+        qkv_bias=options.qkv_bias,
+        time=options.time,
         num_labels=num_labels,
         attention=plan,
-        dtype=dtype,
-        unroll=unroll,
-        remat=remat,
+        dtype=options.dtype,
+        unroll=options.unroll,
+        remat=options.remat,
     )
     return as_backbone(
         network,
-        image_shape,
-        num_classes,
-        null_label=null_label,
+        options.image_shape,
+        options.num_classes,
+        null_label=options.null_label,
         attention=str(plan),
     )
 
