@@ -39,85 +39,25 @@ input, 130 stopped by Ctrl-C.
 import argparse
 import os
 import re
-import shlex
 import sys
-import textwrap
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from dig_jax.data.prepared import find_folders, prepared_path
-from dig_jax.data.tfds_source import TFDSSource
+from dig_jax.data.prepared import prepared_path
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, InputError
-from dig_jax.prepare.celeba import open_celeba
-from dig_jax.prepare.cifar10 import open_cifar10
-from dig_jax.prepare.folder import open_folder
 from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
-from dig_jax.prepare.imagenet import open_imagenet
-from dig_jax.prepare.preparation import PreparedFolder, count_labels, prepare
-from dig_jax.prepare.resize import CELEBA_TRANSFORMS, IMAGENET_TRANSFORMS
-from dig_jax.prepare.shards import ImageRule, ShardRecord
+from dig_jax.prepare.preparation import prepare
+from dig_jax.prepare.shards import ImageRule
+from dig_jax.prepare.sources import SOURCES
 from dig_jax.prepare.splits import FilesSplit, RawDataset
-from dig_jax.prepare.svhn import open_svhn
-from dig_jax.reporting.images import choose_scale, image_grid, write_png
+from dig_jax.prepare.summary import (
+    next_command,
+    reading_flags,
+    summarize,
+    write_contact_sheet,
+)
 from dig_jax.reporting.progress import Progress
 
-
-@dataclass(frozen=True)
-class PreparedSource:
-    """A data set that can be prepared.
-
-    Attributes:
-        open: Its images, from a file or folder.
-        tfds_name: What TFDS downloads; "" if it does not have it.
-        image_size: Side of the square; None for what --image_size says.
-        transforms: How images become squares, the default first; () for as they are.
-        published: Images of each split, if nothing is missing.
-    """
-
-    open: Callable[[Path], RawDataset]
-    tfds_name: str = ""
-    image_size: int | None = None
-    transforms: tuple[str, ...] = ()
-    published: Mapping[str, int] = field(default_factory=dict)
-
-
-SOURCES = {
-    "celeba64": PreparedSource(
-        open_celeba,
-        tfds_name="celeb_a",
-        image_size=64,
-        transforms=tuple(CELEBA_TRANSFORMS),
-        published={"train": 162_770, "validation": 19_867, "test": 19_962},
-    ),
-    "cifar10": PreparedSource(
-        open_cifar10,
-        tfds_name="cifar10",
-        image_size=32,
-        published={"train": 50_000, "test": 10_000},
-    ),
-    "folder": PreparedSource(
-        open_folder, transforms=(*IMAGENET_TRANSFORMS, "box", "none")
-    ),
-    "imagenet64": PreparedSource(
-        open_imagenet,
-        tfds_name="imagenet_resized/64x64",
-        image_size=64,
-        transforms=tuple(IMAGENET_TRANSFORMS),
-        published={"train": 1_281_167, "validation": 50_000},
-    ),
-    "svhn": PreparedSource(
-        open_svhn,
-        tfds_name="svhn_cropped",
-        image_size=32,
-        published={"train": 73_257, "test": 26_032, "extra": 531_131},
-    ),
-}
-_SHEET_COLUMNS, _SHEET_IMAGES = 16, 64
 _SIDES = range(1, 4097)
 TEST_SHARE = 0.1
 """Of one's own images, where they have no test images of their own."""
@@ -170,17 +110,17 @@ def _prepare(options: argparse.Namespace) -> None:
         made = prepare(
             raw, path, rule, advance=advance, num_workers=options.num_workers
         )
-    sheet, called = _write_contact_sheet(name, made)
+    sheet, called = write_contact_sheet(name, made)
     if options.called and called != options.called:
         raise InputError(
             f"{made.path} was prepared before, under the name {called}, which its "
             f"scores carry. Leave --name out, or delete it first."
         )
-    print(_summarize(name, raw._replace(name=called), rule, made, sheet))
+    print(summarize(name, raw._replace(name=called), rule, made, sheet))
     print(
-        _next_command(rule, called, options.data_dir)
+        next_command(rule, called, options.data_dir)
         if name == "folder"
-        else _reading_flags(name, rule, options.data_dir)
+        else reading_flags(name, rule, options.data_dir)
     )
 
 
@@ -263,123 +203,6 @@ def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
         upright=name == "folder",
         skip_bad=options.skip_bad,
     )
-
-
-def _write_contact_sheet(name: str, made: PreparedFolder) -> tuple[Path, str]:
-    """Some images of each split, read as training reads them; and the set's name."""
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(made.path)
-    images, called = [], name
-    for split in made.shards:
-        source = TFDSSource(name, builder, split=split)
-        called, count = source.name, min(_SHEET_IMAGES, len(source))
-        rows = [source[index]["image"] for index in range(count)]
-        blank = np.full_like(rows[0], 255)
-        images += rows + [blank] * (-count % _SHEET_COLUMNS)
-    size = max(images[0].shape[:2])
-    path = made.path / "contact_sheet.png"
-    grid = image_grid(np.stack(images), _SHEET_COLUMNS, scale=choose_scale(size))
-    write_png(path, grid)
-    return path, called
-
-
-def _summarize(
-    name: str,
-    raw: RawDataset,
-    rule: ImageRule,
-    made: PreparedFolder,
-    sheet: Path,
-) -> str:
-    shape = "x".join(map(str, rule.shape))
-    lines = [
-        f"{raw.name or name} is prepared in {made.path}",
-        f"  from       {raw.source}",
-        f"  transform  {rule.transform}, to {shape}",
-    ]
-    converted, skipped = Counter(), []
-    shards = dict(sorted(made.shards.items(), key=lambda item: item[0] != "train"))
-    for split, records in shards.items():
-        for record in records:
-            converted.update(record.notes)
-            skipped += record.skipped
-        count = sum(record.num_records for record in records)
-        published = SOURCES[name].published.get(split, count)
-        number = f"{count:,} images"
-        if count != published:
-            number += f" (published: {published:,})"
-        classes = "no classes"
-        if rule.num_classes:
-            counts = count_labels(records, rule.num_classes)
-            classes = f"{rule.num_classes} classes of {min(counts)} to {max(counts)}"
-        if split == "test" and raw.test_share:
-            number += f" held out of train (--test_share={raw.test_share:g})"
-        lines.append(f"  {split:<10} {number}, {classes}, {len(records)} files")
-    if "test" not in shards and name == "folder":
-        lines.append("  test       none: no score has real images to be judged by")
-    lines += _list_classes(raw.class_names, shards)
-    for what, count in sorted(converted.items()):
-        lines.append(f"  converted  {count:,}: {what}")
-    lines += [f"  left out   {raw.left_out}"] if raw.left_out else []
-    lines += [f"  left out   {line}" for line in skipped[:10]]
-    if len(skipped) > 10:
-        lines.append(f"  left out   {len(skipped):,} in all, see metadata.json")
-    return "\n".join([*lines, f"  look at    {sheet}"])
-
-
-def _next_command(rule: ImageRule, called: str, data_dir: str) -> str:
-    """What trains on a folder of one's own: it takes the rest from the data."""
-    words = [f"--config={_config_file('folder.py')}"]
-    if data_dir:
-        words.append(f"--config.data.data_dir={Path(data_dir).expanduser().absolute()}")
-    if len(find_folders(data_dir)) > 1:  # which one
-        rows, cols, channels = rule.shape
-        size = rows if rows == cols else f"{rows},{cols}"
-        words += [
-            f"--config.data.image_size={size}",
-            f"--config.data.channels={channels}",
-            f"--config.data.transform={rule.transform}",
-        ]
-    words.append(f"--workdir=runs/{called}")
-    words = " ".join(map(shlex.quote, words))
-    return f"To train on it:\n  python -m dig_jax.main {words}"
-
-
-def _config_file(name: str) -> str:
-    """A configuration of this project, as it is reached from here."""
-    path = Path(__file__).parents[2] / "configs" / name
-    if not path.is_file():
-        return f"configs/{name}"
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _reading_flags(name: str, rule: ImageRule, data_dir: str) -> str:
-    keys = {"name": name, "image_size": rule.shape[0]}
-    if data_dir:
-        keys["data_dir"] = Path(data_dir).expanduser().absolute()
-    if rule.shape[2] != 3:
-        keys["channels"] = rule.shape[2]
-    if SOURCES[name].transforms:
-        keys["transform"] = rule.transform
-    flags = " ".join(
-        shlex.quote(f"--config.data.{key}={value}") for key, value in keys.items()
-    )
-    return f"  read with  {flags}"
-
-
-def _list_classes(
-    names: Sequence[str], shards: Mapping[str, list[ShardRecord]]
-) -> list[str]:
-    """Each class's label, name and number of images in each split, in lines."""
-    if not names:
-        return []
-    counts = [count_labels(r, len(names)) for r in shards.values()]
-    listed = [
-        f"{label} {name} ({' + '.join(map(str, numbers))})"
-        for label, (name, *numbers) in enumerate(zip(names, *counts, strict=True))
-    ]
-    what = f"  classes    label name ({' + '.join(shards)} images): "
-    return textwrap.wrap(what + ", ".join(listed), width=88, subsequent_indent=" " * 13)
 
 
 def _check_apart(source: Path, data_dir: Path) -> None:
