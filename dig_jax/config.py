@@ -2,7 +2,7 @@
 
 A configuration is an `ml_collections.ConfigDict` of flat sections, as a file, a flag or
 a config.json writes it. `dig_jax/options/` has the sections' keys;
-`dig_jax/experiment.py` makes of all of them one experiment, and what comes after that
+`dig_jax/experiment` makes of all of them one experiment, and what comes after that
 reads no configuration.
 """
 
@@ -12,18 +12,18 @@ import json
 import runpy
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
-from pydantic import PositiveInt
 
 from dig_jax.errors import InputError
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.files.reading import parse_object
 from dig_jax.options import SECTIONS
+from dig_jax.options.compare import CompareOptions
 from dig_jax.options.keys import call_with_section
 
 T = TypeVar("T")
@@ -189,30 +189,6 @@ def config_differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any,
         for key in sorted({*flat_old, *flat_new})
         if flat_old.get(key) != flat_new.get(key)
     }
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """How a comparison is made.
-
-    Attributes:
-        reference: The variant that the others are brought to the budget of.
-        budget: What is equal: "macs" (multiply-accumulates an image) or "parameters",
-            by the choice of each width, for the same number of steps; "seconds" (of
-            training), by the number of steps; or "none".
-        seeds: One run of each variant for each. Runs of one seed see the same batches,
-            times and noise.
-        num_points: Evaluations along each run, equally spaced, the last at its end.
-        quality: The score that is plotted over the budget; any that the metrics give.
-        width_multiple: Widths are multiples of this, and of the number of heads.
-    """
-
-    reference: str
-    budget: Literal["macs", "parameters", "seconds", "none"] = "macs"
-    seeds: tuple[int, ...] = (0, 1, 2)
-    num_points: PositiveInt = 4
-    quality: str = "frechet_pixels"
-    width_multiple: PositiveInt = 4
 
 
 class Comparison(NamedTuple):

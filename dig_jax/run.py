@@ -18,14 +18,11 @@ from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.options.keys import call_with_section
+from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.kept import KeptSamplers, draw_shown
 from dig_jax.sampling.label_rules import LabelRule
-from dig_jax.sampling.sampler import (
-    Guide,
-    Sampler,
-    check_sample_options,
-)
+from dig_jax.sampling.sampler import Guide, Sampler
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
 from dig_jax.storage.fingerprint import fingerprints, named_leaves

@@ -16,10 +16,11 @@ from dig_jax.comparison.plan import create_plan, match_width
 from dig_jax.comparison.points import read_points
 from dig_jax.comparison.report import comparison_record, format_comparison
 from dig_jax.comparison.run import compare, with_equal_seconds
-from dig_jax.config import CompareOptions, read_comparison, read_config_file, vary
+from dig_jax.config import read_comparison, read_config_file, vary
 from dig_jax.costs.summary import count_costs
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.experiment import create_experiment
+from dig_jax.options.compare import CompareOptions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPEED = Speed(100.0, (90.0, 110.0), 2**20, 1.0)

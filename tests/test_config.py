@@ -26,7 +26,7 @@ from dig_jax.evaluation import check_evaluation_options
 from dig_jax.experiment import FREE_KEYS, check_same_run, create_experiment
 from dig_jax.options import SECTIONS
 from dig_jax.options.keys import call_with_section
-from dig_jax.sampling.sampler import check_sample_options
+from dig_jax.sampling.choices import check_sample_options
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state
 

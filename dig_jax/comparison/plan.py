@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from dig_jax.config import CompareOptions, Comparison, with_values
+from dig_jax.config import Comparison, with_values
 from dig_jax.costs.summary import Costs, count_costs
 from dig_jax.errors import Findings, InputError
 from dig_jax.evaluation import (
@@ -15,17 +15,13 @@ from dig_jax.evaluation import (
     check_scores,
     score_names,
 )
-from dig_jax.experiment import (
-    Experiment,
-    check_named_section,
-    create_experiment,
-    named_after,
-    open_dataset,
-)
+from dig_jax.experiment import Experiment, check_named_section, create_experiment
+from dig_jax.experiment.images import named_after, open_dataset
 from dig_jax.from_data import fit_to_data
 from dig_jax.interfaces import ImageSource
 from dig_jax.options import NamedOptions
-from dig_jax.sampling.sampler import check_sample_options
+from dig_jax.options.compare import CompareOptions
+from dig_jax.sampling.choices import check_sample_options
 
 
 class Variant(NamedTuple):

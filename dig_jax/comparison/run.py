@@ -26,7 +26,8 @@ from dig_jax.diffusion import noise_level_losses
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.evaluation import Evaluator, flat_scores
 from dig_jax.evaluation.score_run import score_drawn
-from dig_jax.experiment import Experiment, complete_config, open_dataset
+from dig_jax.experiment import Experiment, complete_config
+from dig_jax.experiment.images import open_dataset
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath, make_folder
 from dig_jax.interfaces import Params

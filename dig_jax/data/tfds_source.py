@@ -7,9 +7,8 @@ installed, whose JPEG pixels differ, and take three times as long.
 from __future__ import annotations
 
 import bisect
-import io
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from jaxtyping import Int64
 
 from dig_jax.data.damage import DamagedRecordError
 from dig_jax.data.fingerprint import compute_fingerprint
+from dig_jax.data.tfds_decoders import choose_decoder
 from dig_jax.errors import InputError
 from dig_jax.files.paths import is_remote
 from dig_jax.files.reading import read_json, readable
@@ -127,7 +127,7 @@ class TFDSSource:
         self._places = _open_places(name, builder, split)
         self._records = _open_split(builder, split)
         self._is_remote = "://" in str(builder.data_path)
-        self._decode_image = _choose_decoder(name, features)
+        self._decode_image = choose_decoder(name, features)
         self.image_shape: tuple[int, int, int] = tuple(features["image"].shape)
         has_labels = "label" in features
         self.class_names = tuple(features["label"].names) if has_labels else ()
@@ -288,54 +288,6 @@ def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> Any:
         # TFDS wraps the method in a decorator that hides its parameters.
         deserialize_method=DeserializeMethod.RAW_BYTES,  # pyright: ignore[reportCallIssue]
     )
-
-
-def _choose_decoder(name: str, features: Any) -> Callable[[Any], np.ndarray]:
-    """From a record's feature to pixels, for TFDS's Image and Tensor(uint8)."""
-    import tensorflow_datasets as tfds
-
-    # A FeaturesDict has no get().
-    feature: Any = features["image"] if "image" in features else None  # noqa: SIM401
-    if isinstance(feature, tfds.features.Image):
-        return _decode_encoded_image
-    is_tensor = isinstance(feature, tfds.features.Tensor)
-    if is_tensor and feature.np_dtype == np.uint8 and len(feature.shape) == 3:
-        if feature.get_serialized_info().shape:
-            return _DecodeNumbers(feature)
-        return _DecodeBytes(feature)
-    raise InputError(
-        f"Data set {name!r} needs a feature `image`, TFDS's Image or uint8 Tensor of "
-        f"[row, col, rgb], and has {feature}."
-    )
-
-
-def _decode_encoded_image(feature: Any) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(feature.bytes_list.value[0])) as image:
-        pixels = np.array(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
-class _DecodeNumbers:
-    """Pixels stored as a list of integers."""
-
-    def __init__(self, feature: Any):
-        self._shape, self._dtype = feature.shape, feature.np_dtype
-
-    def __call__(self, feature: Any) -> np.ndarray:
-        numbers = np.array(feature.int64_list.value, self._dtype)
-        return numbers.reshape(self._shape)
-
-
-class _DecodeBytes:
-    """Pixels stored as they are in memory, maybe compressed."""
-
-    def __init__(self, feature: Any):
-        self._feature = feature
-
-    def __call__(self, feature: Any) -> np.ndarray:
-        return self._feature.decode_example_np(feature.bytes_list.value[0])
 
 
 def _read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import numpy as np
 from dig_jax.data.damage import SoundRecords
 from dig_jax.data.loader import Batch, collect, read_once
 from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment, open_pixels
+from dig_jax.experiment import Experiment
+from dig_jax.experiment.images import open_pixels
 from dig_jax.files.paths import AnyPath, is_remote, open_path
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 

@@ -30,13 +30,9 @@ from dig_jax.files.paths import AnyPath, make_folder, write_whole
 from dig_jax.interfaces import Images
 from dig_jax.options import SampleOptions
 from dig_jax.run import Run
+from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.decoding import Decoder, FirstChannels
-from dig_jax.sampling.sampler import (
-    Sampler,
-    check_sample_options,
-    group_size,
-    image_keys,
-)
+from dig_jax.sampling.sampler import Sampler, group_size, image_keys
 from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.export_folder import (
     CONFIG,

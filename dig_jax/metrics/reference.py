@@ -10,13 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dig_jax.errors import InputError
-from dig_jax.files.npz import Header, NpzFile, any_header, open_npz
+from dig_jax.files.npz import NpzFile, any_header, open_npz
 from dig_jax.files.paths import AnyPath, make_folder, written_whole
 from dig_jax.files.reading import parse_object, readable
 from dig_jax.files.shown import printable
@@ -24,10 +23,15 @@ from dig_jax.interfaces import UInt8Images
 from dig_jax.metrics.extraction import FeatureSpace
 from dig_jax.metrics.feature_scores import FeatureSummary, describe_space
 from dig_jax.metrics.moments import Moments
+from dig_jax.metrics.reference_arrays import (
+    MAX_DIM,
+    check_vector,
+    read_arrays,
+    read_images,
+)
 
 SCHEMA = 1
-MAX_DIM = 8192
-MAX_FEATURE_BYTES, MAX_PROVENANCE_BYTES, MAX_IMAGE_BYTES = 2**31, 2**20, 2**34
+MAX_PROVENANCE_BYTES = 2**20
 
 UNKNOWN = "unknown"
 
@@ -138,7 +142,7 @@ def read_reference_file(
         )
     with open_npz(path) as npz:
         if "arr_0" in npz and "mu" not in npz:
-            return _read_images(npz)
+            return read_images(npz)
         keys = tuple(k for k in ("mu", "sigma", "mu_s", "sigma_s") if k in npz)
         if keys not in (("mu", "sigma"), ("mu", "sigma", "mu_s", "sigma_s")):
             raise InputError(
@@ -146,40 +150,8 @@ def read_reference_file(
                 f"got {npz.describe()} in {path}."
             )
         if "provenance" in npz:
-            return _own_statistics(npz, _read_arrays(npz))
-        return _foreign_statistics(path, _read_arrays(npz), space)
-
-
-def _read_images(npz: NpzFile) -> UInt8Images:
-    if "arr_0" not in npz:
-        raise InputError(
-            f"A batch of images is an array arr_0, got {npz.describe()} in {npz.place}."
-        )
-    return npz.read("arr_0", _check_pixels, max_bytes=MAX_IMAGE_BYTES, limit="of them")
-
-
-def _read_arrays(npz: NpzFile) -> dict[str, np.ndarray]:
-    """The means, covariances, and features of one width, as many as there are."""
-    arrays = {}
-    for mean, cov in (("mu", "sigma"), ("mu_s", "sigma_s")):
-        if mean in npz:
-            limit = f"{MAX_DIM} features"
-            found = npz.read(mean, _check_vector, max_bytes=8 * MAX_DIM, limit=limit)
-            arrays[mean] = found
-            arrays[cov] = npz.read(
-                cov,
-                partial(_check_matrix, len(found)),
-                max_bytes=8 * MAX_DIM**2,
-                limit=limit,
-            )
-    if "features" in npz and "provenance" in npz:
-        arrays["features"] = npz.read(
-            "features",
-            partial(_check_features, len(arrays["mu"])),
-            max_bytes=MAX_FEATURE_BYTES,
-            limit="of the features of some images",
-        )
-    return arrays
+            return _own_statistics(npz, read_arrays(npz))
+        return _foreign_statistics(path, read_arrays(npz), space)
 
 
 def check_reference(
@@ -250,7 +222,7 @@ def check_reference_file(
         if "mu" not in npz:
             return
         limit = f"{MAX_DIM} features"
-        mean = npz.read("mu", _check_vector, max_bytes=8 * MAX_DIM, limit=limit)
+        mean = npz.read("mu", check_vector, max_bytes=8 * MAX_DIM, limit=limit)
         if len(mean) != dim:
             raise InputError(
                 f"The reference statistics in {path} have {len(mean)} features, the "
@@ -350,26 +322,3 @@ def _digest(arrays: Mapping[str, np.ndarray], described: Mapping[str, Any]) -> s
         digest.update(f"{name} {values.dtype.str} {values.shape};".encode())
         digest.update(values.data)
     return digest.hexdigest()
-
-
-def _check_vector(header: Header) -> None:
-    if len(header.shape) != 1 or header.dtype.kind != "f":
-        raise ValueError("a mean is floating-point numbers [dim]")
-
-
-def _check_matrix(dim: int, header: Header) -> None:
-    if header.shape != (dim, dim) or header.dtype.kind != "f":
-        raise ValueError(
-            f"the covariance of a mean [{dim}] is floating-point numbers [{dim}, {dim}]"
-        )
-
-
-def _check_features(dim: int, header: Header) -> None:
-    if header.shape[1:] != (dim,) or header.dtype != np.float32:
-        raise ValueError(f"features are float32 [image, {dim}]")
-
-
-def _check_pixels(header: Header) -> None:
-    shape = header.shape
-    if header.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
-        raise ValueError("images are uint8 [image, row, col, rgb]")

@@ -15,8 +15,9 @@ from dig_jax.files.workdir_lock import SAMPLE, only_run
 from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.reporting.images import write_png
 from dig_jax.reporting.progress import Progress
+from dig_jax.sampling.grid import sample_grid
 from dig_jax.sampling.latents import LatentFiles
-from dig_jax.sampling.sampler import Sampler, sample_grid
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.sampling.samples import (
     describe_samples,
     read_samples,

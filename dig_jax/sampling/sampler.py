@@ -1,29 +1,27 @@
 """Draw images with a trained backbone."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import Array, Int, Key
 
 from dig_jax.data.labels import label_counts
 from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
 from dig_jax.diffusion import make_denoiser, make_variance_denoiser
 from dig_jax.diffusion.guidance import (
-    check_guidance,
     make_autoguided_denoiser,
     make_guided_denoiser,
     make_guided_variance_denoiser,
 )
-from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment, open_dataset
+from dig_jax.experiment import Experiment
+from dig_jax.experiment.images import open_dataset
 from dig_jax.interfaces import (
     Backbone,
     Denoiser,
@@ -32,19 +30,20 @@ from dig_jax.interfaces import (
     UInt8Images,
 )
 from dig_jax.options import SampleOptions
-from dig_jax.reporting.images import choose_scale, image_grid, name_rows
-from dig_jax.sampling.choices import choose_guidance, choose_solver, choose_times
+from dig_jax.sampling.choices import (
+    choose_guidance,
+    choose_solver,
+    choose_times,
+)
 from dig_jax.sampling.decoding import Pixels, create_to_pixels
-from dig_jax.sampling.label_rules import ambiguous_labels, choose_labels
+from dig_jax.sampling.grid import class_names
+from dig_jax.sampling.label_rules import choose_labels
 from dig_jax.solvers import sample
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
 GROUP_SIZE = {"cpu": 16}
 ACCELERATOR_GROUP_SIZE = 64
-
-MOST_ROWS = 20
-"""Classes that a picture of samples has a row for."""
 
 
 def group_size(platform: str) -> int:
@@ -76,43 +75,6 @@ class Guide(NamedTuple):
     params: Params
     backbone: Backbone | None
     step: int
-
-
-def check_sample_options(
-    experiment: Experiment, options: SampleOptions
-) -> SampleOptions:
-    """Raise InputError for a solver, times, labels or guidance that do not work."""
-    choose_times(options, experiment.sde)
-    guidance = choose_guidance(options)
-    if not options.guide:
-        check_guidance(guidance, experiment.backbone)
-    _check_variance(experiment, options)
-    num_classes = experiment.backbone.num_classes
-    counts = np.ones(max(num_classes, 1), np.int64)  # real ones are read when drawing
-    names = experiment.data.class_names
-    choose_labels(
-        options.labels, 1, num_classes, label_counts=counts, class_names=names
-    )
-    if told := ambiguous_labels(options.labels, names):
-        logging.warning("%s", told)
-    return options
-
-
-def _check_variance(experiment: Experiment, options: SampleOptions) -> None:
-    """Raise InputError where a learned variance is wanted that nobody learned."""
-    if options.variance != "learned":
-        return
-    if experiment.backbone.with_variance is None:
-        name = experiment.backbone_options.name
-        raise InputError(
-            f"sample.variance=learned needs a network that learns the variance, as dit "
-            f"and diffit do with backbone.learned_variance=True; this {name} has none."
-        )
-    if options.guide:
-        raise InputError(
-            "sample.variance=learned and sample.guide (autoguidance) do not go "
-            "together: set sample.variance=posterior."
-        )
 
 
 class Sampler:
@@ -343,7 +305,7 @@ class Sampler:
         guided = {"null_label": backbone.num_classes, "guidance": guidance}
         if self.options.variance == "learned":
             network = backbone.with_variance
-            assert network is not None  # by `_check_variance`
+            assert network is not None  # by `check_sample_options`
             if labels is None or guidance.scale == 1:
                 return make_variance_denoiser(network, params, sde, objective, labels)
             return make_guided_variance_denoiser(
@@ -359,45 +321,3 @@ class Sampler:
 def image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "batch"]:
     """The key of each image, from a seed and the images' numbers."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
-
-
-def class_names(experiment: Experiment) -> tuple[str, ...]:
-    """A name for each label, if only its digits; () for networks without labels."""
-    count = experiment.backbone.num_classes
-    return experiment.data.class_names or tuple(map(str, range(count)))
-
-
-def sample_grid(
-    images: UInt8Images,
-    labels: Int[np.ndarray, "batch"] | None,
-    columns: int = 10,
-    class_names: Sequence[str] = (),
-) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture of samples: a row for each of up to 20 classes, its name beside it.
-
-    Rows that are shorter than others end in white. Of more classes, of one, or without
-    any, the first images in the order they have; of one, its name is beside the first.
-
-    Args:
-        images: The samples.
-        labels: One for each, or None.
-        columns: Images in a row, at most.
-        class_names: A name for each label; () to draw none.
-    """
-    scale = choose_scale(max(images.shape[1:3]))
-    classes = [] if labels is None else np.unique(labels).tolist()
-    rows = [images[labels == label][:columns] for label in classes]
-    if 2 <= len(rows) <= MOST_ROWS:
-        columns = max(map(len, rows))
-        white = np.full_like(images[:1], 255)
-        shown = np.concatenate(
-            [np.concatenate([row, *[white] * (columns - len(row))]) for row in rows]
-        )
-    else:
-        shown, classes = images[: columns**2], classes if len(rows) == 1 else []
-    grid = image_grid(shown, columns, scale=scale)
-    if not class_names or not classes:
-        return grid
-    return name_rows(
-        grid, [class_names[int(label)] for label in classes], images, scale
-    )

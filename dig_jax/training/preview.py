@@ -9,11 +9,9 @@ from jaxtyping import UInt8
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
 from dig_jax.options import SampleOptions, TrainingOptions
-from dig_jax.sampling.sampler import (
-    Sampler,
-    check_sample_options,
-    sample_grid,
-)
+from dig_jax.sampling.choices import check_sample_options
+from dig_jax.sampling.grid import sample_grid
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.state import TrainState
 
 

@@ -15,17 +15,13 @@ from dig_jax.devices.sharding import (
 )
 from dig_jax.errors import Findings, InputError
 from dig_jax.evaluation import check_evaluation_options, check_scores
-from dig_jax.experiment import (
-    Experiment,
-    check_same_run,
-    named_after,
-    open_dataset,
-)
+from dig_jax.experiment import Experiment, check_same_run
+from dig_jax.experiment.images import named_after, open_dataset
 from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import ImageSource
 from dig_jax.options import SECTIONS
 from dig_jax.reporting.graph_drawing import draw_graph
-from dig_jax.sampling.sampler import check_sample_options
+from dig_jax.sampling.choices import check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.run_config import find_saved_config, restore_run_config
 from dig_jax.storage.state import TrainState

@@ -13,7 +13,8 @@ from dig_jax.devices.sharding import create_mesh
 from dig_jax.errors import InputError
 from dig_jax.evaluation import Evaluator, check_evaluation_options, format_record
 from dig_jax.evaluation.features import FeatureScorer
-from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.experiment import create_experiment
+from dig_jax.experiment.images import open_dataset
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics.networks.inception_weights import random_weights, write_weights
 from dig_jax.options import MeshOptions

@@ -19,7 +19,8 @@ from dig_jax.data.loader import load_batches
 from dig_jax.data.transforms import to_uint8, to_unit_range
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation.real_images import RealImages
-from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.experiment import create_experiment
+from dig_jax.experiment.images import open_dataset
 from dig_jax.main import main
 from dig_jax.models.autoencoder import (
     AutoencoderOptions,

@@ -27,7 +27,8 @@ from dig_jax.cli.modes import MODES
 from dig_jax.data import DATASETS
 from dig_jax.data.loader import read_all
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
-from dig_jax.experiment import create_experiment, open_dataset
+from dig_jax.experiment import create_experiment
+from dig_jax.experiment.images import open_dataset
 from dig_jax.options.keys import call_with_section
 from dig_jax.prepare import command as prepare
 from dig_jax.prepare import from_tfds

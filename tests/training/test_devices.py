@@ -14,7 +14,8 @@ from dig_jax.devices.sharding import create_mesh, place_rows
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.options import MeshOptions
-from dig_jax.sampling.sampler import Sampler, check_sample_options
+from dig_jax.sampling.choices import check_sample_options
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.fingerprint import fingerprints, named_leaves
 from dig_jax.training.programs import create_programs
