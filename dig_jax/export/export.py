@@ -87,13 +87,7 @@ def export_run(
         InputError: Options that do not work for the run, an unknown platform, or a
             folder with other things in it.
     """
-    unknown = [name for name in platforms if name not in PLATFORMS]
-    if unknown or not platforms:
-        raise InputError(
-            f"A sampler can be exported for {', '.join(PLATFORMS)}, got "
-            f"{', '.join(unknown) or 'none'}."
-        )
-    platforms = [name for name in PLATFORMS if name in platforms]
+    platforms = _choose_platforms(platforms)
     check_sample_options(run.experiment, options)
     # Labels come later; the rule "training" would read the data set.
     if options.labels == "training":
@@ -106,11 +100,8 @@ def export_run(
         platform: _draw_groups(run, experiment, options, sampler, platform)
         for platform in platforms
     }
-    all_params = (
-        run.params,
-        guide.params if guide else None,
-        decoder.params if decoder else None,
-    )
+    others = [one.params if one else None for one in (guide, decoder)]
+    all_params = (run.params, *others)
     named = named_parameters(*all_params)
     files = {SAMPLER: _export(named, _draw_any_number(of_groups), platforms)}
     for platform, draw in of_groups.items():
@@ -138,6 +129,17 @@ def export_run(
         "versions": package_versions(),
     }
     write_manifest(out, [*files, PARAMETERS, CONFIG, SCRIPT, CARD], record)
+
+
+def _choose_platforms(names: Sequence[str]) -> list[str]:
+    """Those of PLATFORMS that are named, in their order."""
+    unknown = [name for name in names if name not in PLATFORMS]
+    if unknown or not names:
+        raise InputError(
+            f"A sampler can be exported for {', '.join(PLATFORMS)}, got "
+            f"{', '.join(unknown) or 'none'}."
+        )
+    return [name for name in PLATFORMS if name in names]
 
 
 def _decoder_of(sampler: Sampler) -> Decoder | None:

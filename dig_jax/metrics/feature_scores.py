@@ -15,6 +15,7 @@ from dig_jax.metrics import FEATURE_METRICS
 from dig_jax.metrics.extraction import (
     FeatureExtractor,
     FeatureSpace,
+    HostFeatures,
     ImageBatches,
     extract_features,
 )
@@ -60,41 +61,72 @@ def summarize_images(
             f"{extractor.space.name} was not trained on the data set's labels: leave "
             "labels out."
         )
-    rng = np.random.default_rng(options.seed)
-    is_held = rng.permutation(num_images) < options.num_held
-    pool, spatial, scores = MomentSums(extractor.space.dim), None, None
-    held, done, right = [], 0, 0
+    sums = _Sums(extractor.space, num_images, labels, options)
     for features in extract_features(extractor, images, mesh, on_progress):
-        batch = slice(done, done + len(features.pool))
-        done = batch.stop
-        if done > num_images:
-            break
-        pool.add(features.pool)
-        held.append(features.pool[is_held[batch]])
+        if sums.done + len(features.pool) > num_images:
+            raise InputError(f"Features were to be of {num_images} images, got more.")
+        sums.add(features)
+    if sums.done != num_images:
+        raise InputError(
+            f"Features were to be of {num_images} images, got {sums.done}."
+        )
+    return sums.summary()
+
+
+class _Sums:
+    """What a summary is made of, batch after batch.
+
+    Attributes:
+        done: Images that were added.
+    """
+
+    def __init__(
+        self,
+        space: FeatureSpace,
+        num_images: int,
+        labels: Int[np.ndarray, "image"] | None,
+        options: FeatureOptions,
+    ) -> None:
+        self._space, self._labels, self._options = space, labels, options
+        rng = np.random.default_rng(options.seed)
+        self._is_held = rng.permutation(num_images) < options.num_held
+        self._pool, self._spatial = MomentSums(space.dim), None
+        self._scores: InceptionScoreSums | None = None
+        self._held: list[np.ndarray] = []
+        self.done, self._right = 0, 0
+
+    def add(self, features: HostFeatures) -> None:
+        """Add those of a batch."""
+        batch = slice(self.done, self.done + len(features.pool))
+        self.done = batch.stop
+        self._pool.add(features.pool)
+        self._held.append(features.pool[self._is_held[batch]])
         if features.spatial is not None:
-            spatial = spatial or MomentSums(features.spatial.shape[1])
-            spatial.add(features.spatial)
-        if not extractor.space.domain:  # Inception score is of Inception's classes
-            scores = scores or InceptionScoreSums(
-                num_images,
+            self._spatial = self._spatial or MomentSums(features.spatial.shape[1])
+            self._spatial.add(features.spatial)
+        if not self._space.domain:  # Inception score is of Inception's classes
+            self._scores = self._scores or InceptionScoreSums(
+                len(self._is_held),
                 features.logits.shape[1],
-                num_splits=options.num_splits,
-                seed=options.seed,
+                num_splits=self._options.num_splits,
+                seed=self._options.seed,
             )
-            scores.add(features.logits)
-        if labels is not None:
-            right += int((features.logits.argmax(axis=1) == labels[batch]).sum())
-    if done != num_images:
-        more = "more" if done > num_images else f"{done}"
-        raise InputError(f"Features were to be of {num_images} images, got {more}.")
-    return FeatureSummary(
-        extractor.space,
-        pool.moments(),
-        None if spatial is None else spatial.moments(),
-        np.concatenate(held) if options.num_held else None,
-        None if scores is None else scores.score(),
-        None if labels is None else right / num_images,
-    )
+            self._scores.add(features.logits)
+        if self._labels is not None:
+            read = features.logits.argmax(axis=1)
+            self._right += int((read == self._labels[batch]).sum())
+
+    def summary(self) -> FeatureSummary:
+        """Of all that was added."""
+        labels = self._labels
+        return FeatureSummary(
+            self._space,
+            self._pool.moments(),
+            None if self._spatial is None else self._spatial.moments(),
+            np.concatenate(self._held) if self._options.num_held else None,
+            None if self._scores is None else self._scores.score(),
+            None if labels is None else self._right / len(labels),
+        )
 
 
 def scores_from_features(

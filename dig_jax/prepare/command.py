@@ -46,7 +46,7 @@ from pathlib import Path
 from dig_jax.data.prepared import prepared_path
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
-from dig_jax.prepare.preparation import prepare
+from dig_jax.prepare.preparation import prepare_shown
 from dig_jax.prepare.shards import ImageRule
 from dig_jax.prepare.sources import SOURCES
 from dig_jax.prepare.splits import FilesSplit, RawDataset
@@ -56,7 +56,6 @@ from dig_jax.prepare.summary import (
     summarize,
     write_contact_sheet,
 )
-from dig_jax.reporting.progress import Progress
 
 _SIDES = range(1, 4097)
 TEST_SHARE = 0.1
@@ -97,19 +96,7 @@ def _prepare(options: argparse.Namespace) -> None:
     if name == "folder":
         variant += "_" + "x".join(map(str, rule.shape))
     path = Path(prepared_path(name, options.data_dir, variant))
-    total = sum(len(split) for split in raw.splits.values())
-    done = 0
-    with Progress(total, description="prepare", unit="image") as progress:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            progress.update(done)
-
-        advance(0)
-        made = prepare(
-            raw, path, rule, advance=advance, num_workers=options.num_workers
-        )
+    made = prepare_shown(raw, path, rule, "prepare", num_workers=options.num_workers)
     sheet, called = write_contact_sheet(name, made)
     if options.called and called != options.called:
         raise InputError(

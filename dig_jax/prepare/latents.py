@@ -16,6 +16,7 @@ Stopped or killed, the same command goes on where it stopped.
 
 import argparse
 import hashlib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -39,10 +40,9 @@ from dig_jax.data.transforms import to_uint8, to_unit_range
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Params
 from dig_jax.models.autoencoder import SCALE, Autoencoder, latents_of
-from dig_jax.prepare.preparation import PreparedFolder, prepare
+from dig_jax.prepare.preparation import PreparedFolder, prepare_shown
 from dig_jax.prepare.shards import ImageRule
 from dig_jax.prepare.splits import RawDataset, RawImage
-from dig_jax.reporting.progress import Progress
 from dig_jax.storage.autoencoder_file import read_autoencoder_file, weights_digest
 
 ROUND_TRIPS = 8
@@ -172,31 +172,27 @@ def prepare_latents(
         record_shape(shape, moments), first.transform, len(first.class_names)
     )
     path = Path(prepared_path("latents", data_dir, "x".join(map(str, shape))))
-    total = sum(map(len, splits.values()))
-    done = 0
-    with Progress(total, description="encode", unit="image") as progress:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            progress.update(done)
-
-        advance(0)
-        made = prepare(raw, path, rule, advance=advance)
+    made = prepare_shown(raw, path, rule, "encode")
     error = _round_trip(first, encoder)
-    print(
-        f"latents are prepared in {made.path}\n"
-        f"  from       {raw.source}\n"
+    read_with = {
+        "name": "latents",
+        "image_size": shape[0],
+        "moments": moments,
+        "data_dir": Path(data_dir).expanduser().absolute() if data_dir else "",
+        "autoencoder": autoencoder_file,
+    }
+    flags = [f"--config.data.{key}={value}" for key, value in read_with.items()]
+    lines = [
+        f"latents are prepared in {made.path}",
+        f"  from       {raw.source}",
         f"  latents    {'x'.join(map(str, shape))}, moments in {moments}, scale "
-        f"{scale:g}\n"
-        + "".join(f"  {name:<10} {len(split):,}\n" for name, split in splits.items())
-        + f"  there and back  {error:.3g} of 255 root mean square, over the first "
-        f"{min(ROUND_TRIPS, len(first))} images\n"
-        f"  read with  --config.data.name=latents --config.data.image_size={shape[0]} "
-        f"--config.data.moments={moments} --config.data.data_dir="
-        f"{Path(data_dir).expanduser().absolute() if data_dir else ''} "
-        f"--config.data.autoencoder={autoencoder_file}"
-    )
+        f"{scale:g}",
+        *(f"  {name:<10} {len(split):,}" for name, split in splits.items()),
+        f"  there and back  {error:.3g} of 255 root mean square, over the first "
+        f"{min(ROUND_TRIPS, len(first))} images",
+        f"  read with  {shlex.join(flags)}",
+    ]
+    print("\n".join(lines))
     return made
 
 

@@ -27,6 +27,7 @@ from dig_jax.prepare.shards import (
 )
 from dig_jax.prepare.splits import RawDataset
 from dig_jax.prepare.workers import write_in_processes
+from dig_jax.reporting.progress import Progress
 
 SHARD_BYTES = 128 * 2**20
 _PLAN, _JOURNAL = "plan.json", "shards.jsonl"
@@ -48,6 +49,22 @@ class PreparedFolder(NamedTuple):
 
     path: Path
     shards: dict[str, list[ShardRecord]]
+
+
+def prepare_shown(
+    raw: RawDataset, path: Path, rule: ImageRule, doing: str, *, num_workers: int = 0
+) -> PreparedFolder:
+    """`prepare`, with its progress shown under a word for what is being done."""
+    done, total = 0, sum(len(split) for split in raw.splits.values())
+    with Progress(total, description=doing, unit="image") as progress:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress.update(done)
+
+        advance(0)
+        return prepare(raw, path, rule, advance=advance, num_workers=num_workers)
 
 
 def prepare(

@@ -52,59 +52,13 @@ def dpm_solver(
     orders = singlestep_orders(order, num_steps)
     used = sorted({1, *orders})
     branches = np.searchsorted(used, orders)
-    # With alpha and sigma exchanged and lambda's sign turned one form is the other's.
-    of_noise = integrand == "eps"
-    kept, grown = (sde.alpha, sde.sigma) if of_noise else (sde.sigma, sde.alpha)
-    sign = 1 if of_noise else -1
 
     def step(
         denoise: Denoiser, x: Images, index: Index, t: Time, s: Time, noise: Noise
     ) -> tuple[Images, Index]:
-        start = half_logsnr(sde, t)
-        width = half_logsnr(sde, s) - start
-        h = sign * width
-        x0 = denoise(x, t)
-        eps = noise_estimate(sde, x, x0, t)
-        at_start = eps if of_noise else x0
-
-        def shrink(u: Float[Array, ""]) -> Images:
-            return kept(u) / kept(t) * x
-
-        def inner(index: int, of: int) -> tuple[Float[Array, ""], Any]:
-            """Time of an inner point, and which part of the step in lambda it ends."""
-            if inner_times == "logsnr":
-                part = index / of
-                return sde.time_of_logsnr(2 * (start + part * width)), part
-            u = t + index / of * (s - t)
-            return u, (half_logsnr(sde, u) - start) / width
-
-        def change_at(u: Images, time: Float[Array, ""]) -> Images:
-            estimate = denoise(u, time)
-            if of_noise:
-                estimate = noise_estimate(sde, u, estimate, time)
-            return estimate - at_start
-
-        def first() -> Images:
-            return sde.alpha(s) * x0 + sde.sigma(s) * eps
-
-        def second() -> Images:
-            t1, r1 = inner(1, 2)
-            u = shrink(t1) - grown(t1) * jnp.expm1(r1 * h) * at_start
-            change = change_at(u, t1) / (2 * r1)
-            return shrink(s) - grown(s) * jnp.expm1(h) * (at_start + change)
-
-        def third() -> Images:
-            (t1, r1), (t2, r2) = inner(1, 3), inner(2, 3)
-            u = shrink(t1) - grown(t1) * jnp.expm1(r1 * h) * at_start
-            growth = jnp.expm1(r2 * h)
-            curve = r2 / r1 * (growth / (r2 * h) - 1) * change_at(u, t1)
-            u = shrink(t2) - grown(t2) * (growth * at_start + curve)
-            growth = jnp.expm1(h)
-            curve = (growth / h - 1) / r2 * change_at(u, t2)
-            return shrink(s) - grown(s) * (growth * at_start + curve)
-
-        branch = jnp.where(jnp.isfinite(h), jnp.asarray(branches)[index], 0)
-        steps = {1: first, 2: second, 3: third}
+        one = _Step(sde, denoise, x, t, s, integrand == "eps", inner_times == "uniform")
+        branch = jnp.where(jnp.isfinite(one.h), jnp.asarray(branches)[index], 0)
+        steps = {1: one.first, 2: one.second, 3: one.third}
         x = jax.lax.switch(branch, [steps[k] for k in used])
         return x, index + 1
 
@@ -114,3 +68,78 @@ def dpm_solver(
         evaluations=orders,
         even=inner_times == "uniform",
     )
+
+
+class _Step:
+    """A step from t to s, by each order.
+
+    With alpha and sigma exchanged and lambda's sign turned, the form of the noise is
+    that of the image.
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        denoise: Denoiser,
+        x: Images,
+        t: Time,
+        s: Time,
+        of_noise: bool,
+        inner_in_t: bool,
+    ) -> None:
+        self._sde, self._denoise, self._x, self._t, self._s = sde, denoise, x, t, s
+        self._of_noise, self._inner_in_t = of_noise, inner_in_t
+        kept_grown = (sde.alpha, sde.sigma) if of_noise else (sde.sigma, sde.alpha)
+        self._kept, self._grown = kept_grown
+        self._start = half_logsnr(sde, t)
+        self._width = half_logsnr(sde, s) - self._start
+        self.h = self._width if of_noise else -self._width
+        self._x0 = denoise(x, t)
+        self._eps = noise_estimate(sde, x, self._x0, t)
+        self._at_start = self._eps if of_noise else self._x0
+
+    def first(self) -> Images:
+        """Order 1, exact where the estimates are constant."""
+        return (
+            self._sde.alpha(self._s) * self._x0 + self._sde.sigma(self._s) * self._eps
+        )
+
+    def second(self) -> Images:
+        """Order 2, with one inner point."""
+        s, at_start = self._s, self._at_start
+        t1, r1 = self._inner(1, 2)
+        u = self._shrink(t1) - self._grown(t1) * jnp.expm1(r1 * self.h) * at_start
+        change = self._change_at(u, t1) / (2 * r1)
+        growth = jnp.expm1(self.h)
+        return self._shrink(s) - self._grown(s) * growth * (at_start + change)
+
+    def third(self) -> Images:
+        """Order 3, with two inner points."""
+        h, s, at_start, grown = self.h, self._s, self._at_start, self._grown
+        (t1, r1), (t2, r2) = self._inner(1, 3), self._inner(2, 3)
+        u = self._shrink(t1) - grown(t1) * jnp.expm1(r1 * h) * at_start
+        growth = jnp.expm1(r2 * h)
+        curve = r2 / r1 * (growth / (r2 * h) - 1) * self._change_at(u, t1)
+        u = self._shrink(t2) - grown(t2) * (growth * at_start + curve)
+        growth = jnp.expm1(h)
+        curve = (growth / h - 1) / r2 * self._change_at(u, t2)
+        return self._shrink(s) - grown(s) * (growth * at_start + curve)
+
+    def _shrink(self, u: Float[Array, ""]) -> Images:
+        return self._kept(u) / self._kept(self._t) * self._x
+
+    def _inner(self, index: int, of: int) -> tuple[Float[Array, ""], Any]:
+        """Time of an inner point, and which part of the step in lambda it ends."""
+        if not self._inner_in_t:
+            part = index / of
+            return self._sde.time_of_logsnr(
+                2 * (self._start + part * self._width)
+            ), part
+        u = self._t + index / of * (self._s - self._t)
+        return u, (half_logsnr(self._sde, u) - self._start) / self._width
+
+    def _change_at(self, u: Images, time: Float[Array, ""]) -> Images:
+        estimate = self._denoise(u, time)
+        if self._of_noise:
+            estimate = noise_estimate(self._sde, u, estimate, time)
+        return estimate - self._at_start

@@ -119,29 +119,13 @@ def make_train_step(
             num_parts=num_parts,
             gradient_dtype=gradient_dtype,
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        grad_norm = optax.tree.norm(grads)
-        update_norm = optax.tree.norm(updates)
-        finite = jnp.isfinite(loss + grad_norm + update_norm)
-        params = optax.apply_updates(state.params, updates)
-        ema = update_ema(state.ema, params, state.step, ema_decay)
-        new = TrainState(
-            step=state.step + 1,
-            params=params,
-            ema=ema,
-            opt_state=opt_state,
-            bad_steps=jnp.zeros((), jnp.int32),
-            power_ema=update_power_ema(state.power_ema, params, state.step + 1),
-        )
-        unchanged = state._replace(step=new.step, bad_steps=state.bad_steps + 1)
-        state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, unchanged)
+        state, norms = _take_update(state, loss, grads, optimizer, ema_decay)
         level_loss, level_images = loss_by_noise_level(
             per_image.loss, per_image.t, NUM_NOISE_LEVELS
         )
         metrics = {
             "loss": loss,
-            "grad_norm": grad_norm,
-            "update_norm": update_norm,
+            **norms,
             "bad_steps": state.bad_steps,
             "noise_level_loss": level_loss,
             "noise_level_images": level_images,
@@ -149,6 +133,33 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _take_update(
+    state: TrainState,
+    loss: Float[Array, ""],
+    grads: Params,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+) -> tuple[TrainState, StepMetrics]:
+    """The next state, with parameters as they were if anything is not finite; norms."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    grad_norm = optax.tree.norm(grads)
+    update_norm = optax.tree.norm(updates)
+    finite = jnp.isfinite(loss + grad_norm + update_norm)
+    params = optax.apply_updates(state.params, updates)
+    ema = update_ema(state.ema, params, state.step, ema_decay)
+    new = TrainState(
+        step=state.step + 1,
+        params=params,
+        ema=ema,
+        opt_state=opt_state,
+        bad_steps=jnp.zeros((), jnp.int32),
+        power_ema=update_power_ema(state.power_ema, params, state.step + 1),
+    )
+    unchanged = state._replace(step=new.step, bad_steps=state.bad_steps + 1)
+    state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, unchanged)
+    return state, {"grad_norm": grad_norm, "update_norm": update_norm}
 
 
 def _given_labels(
