@@ -5,6 +5,7 @@ from typing import Any
 
 from dig_jax.errors import InputError
 from dig_jax.interfaces import Backbone, Table
+from dig_jax.models.dico import create_dico
 from dig_jax.models.diffit import create_diffit
 from dig_jax.models.diffit_image import create_diffit_image
 from dig_jax.models.dig import create_dig_mix, create_dig_parallel
@@ -16,6 +17,7 @@ from dig_jax.models.uvit import create_uvit
 BACKBONES: Table[Callable[..., Backbone]] = Table(
     {
         "dig_parallel": create_dig_parallel,
+        "dico": create_dico,
         "diffit": create_diffit,
         "diffit_image": create_diffit_image,
         "dig_mix": create_dig_mix,

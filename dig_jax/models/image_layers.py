@@ -14,11 +14,12 @@ Features = Float[Array, "batch row col channel"]
 
 
 class Conv2D(nn.Module):
-    """A square convolution with a bias; kernel [row, col, in, out].
+    """A square convolution, with a bias or without; kernel [row, col, in, out].
 
     Attributes:
         stride: In rows and columns.
         padding: Rows and columns of zeros (before, after); None: half the side.
+        bias_init: None: as torch starts it.
     """
 
     features: int
@@ -27,15 +28,18 @@ class Conv2D(nn.Module):
     stride: int = 1
     padding: tuple[int, int] | None = None
     kernel_init: nn.initializers.Initializer = uniform_fan_in
+    use_bias: bool = True
+    bias_init: nn.initializers.Initializer | None = None
 
     @nn.compact
     def __call__(self, x: Features) -> Float[Array, "batch out_row out_col out"]:
         shape = (self.side, self.side, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        fan_in = self.side**2 * x.shape[-1]
-        bias = self.param("bias", torch_uniform(fan_in), (self.features,))
+        start = self.bias_init or torch_uniform(self.side**2 * x.shape[-1])
         x = conv2d(x, kernel, self.dtype, stride=self.stride, padding=self.padding)
-        return x + bias.astype(x.dtype)
+        if not self.use_bias:
+            return x
+        return x + self.param("bias", start, (self.features,)).astype(x.dtype)
 
 
 class DepthwiseConv2D(nn.Module):
@@ -43,16 +47,20 @@ class DepthwiseConv2D(nn.Module):
 
     Attributes:
         side: Of the kernel; odd.
+        kernel_init: None: as torch starts it.
+        bias_init: The same.
     """
 
     side: int = 7
+    kernel_init: nn.initializers.Initializer | None = None
+    bias_init: nn.initializers.Initializer | None = None
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
-        fan_in, channels = self.side**2, x.shape[-1]
-        start = torch_uniform(fan_in)
-        kernel = self.param("kernel", start, (self.side, self.side, channels))
-        bias = self.param("bias", start, (channels,))
+        channels, start = x.shape[-1], torch_uniform(self.side**2)
+        shape = (self.side, self.side, channels)
+        kernel = self.param("kernel", self.kernel_init or start, shape)
+        bias = self.param("bias", self.bias_init or start, (channels,))
         y = depthwise_conv2d(x.astype(jnp.float32), kernel) + bias
         return y.astype(x.dtype)
 

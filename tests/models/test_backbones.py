@@ -13,9 +13,19 @@ from dig_jax.models import BACKBONES, create_backbone
 
 backbones = pytest.mark.parametrize("name", sorted(BACKBONES))
 # What so small an image needs.
-OPTIONS = {"diffit_image": dict(stages=2, window=4), "dimr": dict(branches=2)}
+OPTIONS = {
+    "dico": dict(stage_depths=(2, 1, 1, 1, 1), unroll=1),
+    "diffit_image": dict(stages=2, window=4),
+    "dimr": dict(branches=2),
+}
 # With a middle block or without; on the way down and up.
-NUM_BLOCKS = {"diffit": 2, "diffit_image": 4, "dig_relational": 2, "dit": 2}
+NUM_BLOCKS = {
+    "dico": 2,
+    "diffit": 2,
+    "diffit_image": 4,
+    "dig_relational": 2,
+    "dit": 2,
+}
 
 
 @cache
