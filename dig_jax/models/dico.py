@@ -98,7 +98,7 @@ def create_dico(options: DiCoOptions) -> Backbone:
         )
     if options.width % 2:
         raise InputError(
-            f"The options.width of a DiCo must be even (half of it is kept where four pixels "
+            f"The width of a DiCo must be even (half of it is kept where four pixels "
             f"become one), got {options.width}."
         )
     depths = options.stage_depths or (options.depth,) * len(STAGES)
