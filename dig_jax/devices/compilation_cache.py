@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 OFF = "off"
-VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # What compiles faster is not worth a file: a step has some fifty such programs.
 LEAST_SECONDS = 0.02
 MOST_BYTES = 4 * 2**30
@@ -45,7 +44,9 @@ def use_compilation_cache(choice: str | None = None) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
     _count_lookups()
-    if jax.config.values["jax_compilation_cache_dir"]:  # by VARIABLE or the caller
+    if jax.config.values[
+        "jax_compilation_cache_dir"
+    ]:  # by JAX_COMPILATION_CACHE_DIR or the caller
         return
     platform = jax.default_backend()
     if choice is None and platform == "cpu":

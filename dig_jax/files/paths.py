@@ -151,18 +151,6 @@ def read_text(path: AnyPath) -> str:
     return path.read_bytes().decode(errors="replace")
 
 
-@contextlib.contextmanager
-def local_copy(path: AnyPath) -> Iterator[Path]:
-    """A local file with what a file holds, for readers that need one."""
-    if not is_remote(path):
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copied = Path(folder) / path.name
-        _client().get_file(str(path), str(copied))
-        yield copied
-
-
 def upload(file: Path, path: AnyPath) -> None:
     """Copy a local file into a bucket."""
     _client().put_file(str(file), str(path))

@@ -4,7 +4,6 @@ A table of `Tensor` says where each of the other project's tensors lies in our t
 Every one is accounted for: what is missing, left over or of another shape is named.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -210,9 +209,3 @@ def _check_values(state: StateDict, fixed: Sequence[Fixed], origin: str) -> None
                 f"{origin} has another {name} than the network computes, by up to "
                 f"{error:.2g}: it is of another model."
             )
-
-
-def num_parameters(state: StateDict, fixed: Sequence[Fixed]) -> int:
-    """Numbers in a state dict, without those that can be computed."""
-    computed = {one.name for one in fixed}
-    return sum(math.prod(x.shape) for name, x in state.items() if name not in computed)
