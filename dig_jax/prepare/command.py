@@ -6,6 +6,10 @@ Names, and what --source may be:
   cifar10     cifar-10-binary.tar.gz, or the folder in it
   svhn        the folder of train_32x32.mat, test_32x32.mat and, if wanted,
               extra_32x32.mat
+  fashion_mnist, mnist, kmnist, or idx --name=NAME
+              the folder, zip or tar of four IDX files, as the MNIST family has them:
+              train-images-idx3-ubyte.gz, ..., also EMNIST's and QMNIST's, unpacked or
+              not
   imagenet64  a folder with train/ and val/ (a folder for each synset; or val flat),
               with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or with the npz
               version of the downsampled archives (Imagenet64_train_part1_npz.zip, ...)
@@ -13,8 +17,8 @@ Names, and what --source may be:
   folder      your own images: a folder, zip or tar; its subfolders are the classes, or
               train, test and validation, with classes in them or not
 
-Without --source, TFDS downloads cifar10, svhn, imagenet64 (downsampled) and celeba64,
-which needs TensorFlow: pip install 'dig_jax[prepare]'.
+Without --source, TFDS downloads cifar10, svhn, fashion_mnist, mnist, kmnist, imagenet64
+(downsampled) and celeba64, which needs TensorFlow: pip install 'dig_jax[prepare]'.
 
 Options:
   --data_dir=DIR      where to write; TFDS's own folder if not given
@@ -24,6 +28,9 @@ Options:
                       celeba64: center_140 (default), center_148, center_89_121_128
   --image_size=N      folder: side of the square (default 64)
   --channels=N        folder: 3 (default) or 1
+  --name=NAME         idx: what it is called in scores, and data.called; --name=mnist is
+                      the same as mnist
+  --class_names=A,B   idx: a name for each label (default: known ones, or numbers)
   --num_workers=N     processes that decode image files (default: one for each core)
   --skip_bad          leave out image files that cannot be used, instead of stopping
 
@@ -33,13 +40,16 @@ input, 130 stopped by Ctrl-C.
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +60,7 @@ from dig_jax.prepare.celeba import open_celeba
 from dig_jax.prepare.cifar10 import open_cifar10
 from dig_jax.prepare.folder import open_folder
 from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
+from dig_jax.prepare.idx import KNOWN_SETS, open_idx
 from dig_jax.prepare.imagenet import open_imagenet
 from dig_jax.prepare.preparation import PreparedFolder, count_labels, prepare
 from dig_jax.prepare.resize import CELEBA_TRANSFORMS, IMAGENET_TRANSFORMS
@@ -65,14 +76,14 @@ class PreparedSource:
     """A data set that can be prepared.
 
     Attributes:
-        open: Its images, from a file or folder.
+        open: Its images, from a file or folder; those of IDX files with class_names.
         tfds_name: What TFDS downloads; "" if it does not have it.
         image_size: Side of the square; None for what --image_size says.
         transforms: How images become squares, the default first; () for as they are.
         published: Images of each split, if nothing is missing.
     """
 
-    open: Callable[[Path], RawDataset]
+    open: Callable[..., RawDataset]
     tfds_name: str = ""
     image_size: int | None = None
     transforms: tuple[str, ...] = ()
@@ -96,6 +107,16 @@ SOURCES = {
     "folder": PreparedSource(
         open_folder, transforms=(*IMAGENET_TRANSFORMS, "box", "none")
     ),
+    **{
+        name: PreparedSource(
+            partial(open_idx, called=name),
+            tfds_name=name,
+            image_size=28,
+            published={"train": 60_000, "test": 10_000},
+        )
+        for name in KNOWN_SETS
+    },
+    "idx": PreparedSource(open_idx),
     "imagenet64": PreparedSource(
         open_imagenet,
         tfds_name="imagenet_resized/64x64",
@@ -139,6 +160,8 @@ def _prepare(options: argparse.Namespace) -> None:
         variant = rule.transform
     if name == "folder":
         variant += "_" + "x".join(map(str, rule.shape))
+    if name == "idx":
+        variant = options.called
     path = Path(prepared_path(name, options.data_dir, variant))
     total = sum(len(split) for split in raw.splits.values())
     done = 0
@@ -154,7 +177,7 @@ def _prepare(options: argparse.Namespace) -> None:
             raw, path, rule, advance=advance, num_workers=options.num_workers
         )
     sheet = _write_contact_sheet(name, made)
-    print(_summarize(name, raw, rule, made, sheet, options.data_dir))
+    print(_summarize(options, raw, rule, made, sheet))
 
 
 def _open(options: argparse.Namespace) -> RawDataset | None:
@@ -164,7 +187,7 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
         if name == "folder" and options.data_dir:
             _check_apart(Path(options.source), Path(options.data_dir))
         print(f"Reading what is in {options.source} ...", flush=True)
-        return SOURCES[name].open(Path(options.source).expanduser())
+        return SOURCES[name].open(Path(options.source).expanduser(), **_given(options))
     if not SOURCES[name].tfds_name:
         raise InputError(f"{name} needs --source, the images to prepare.")
     if name == "imagenet64" and options.transform not in ("", "box"):
@@ -177,6 +200,21 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
         return open_tfds_celeba(builder)
     print(f"{name} is prepared in {builder.data_path}.")
     return None
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Class names, if some were given, as a keyword for `open_idx`."""
+    if not options.class_names:
+        return {}
+    names = tuple(map(str.strip, options.class_names.split(",")))
+    if options.name not in ("idx", *KNOWN_SETS):
+        raise InputError(f"--class_names is for IDX files, not {options.name}.")
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(
+            f"--class_names needs a name for each label, no two alike, got "
+            f"{options.class_names!r}."
+        )
+    return {"class_names": names}
 
 
 def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
@@ -195,7 +233,7 @@ def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
             f"{transform}."
         )
     return ImageRule(
-        shape=(size, size, options.channels or 3),
+        shape=raw.image_shape or (size, size, options.channels or 3),
         transform=transform,
         num_classes=len(raw.class_names),
         upright=name == "folder",
@@ -223,16 +261,16 @@ def _write_contact_sheet(name: str, made: PreparedFolder) -> Path:
 
 
 def _summarize(
-    name: str,
+    options: argparse.Namespace,
     raw: RawDataset,
     rule: ImageRule,
     made: PreparedFolder,
     sheet: Path,
-    data_dir: str,
 ) -> str:
+    name, data_dir = options.name, options.data_dir
     shape = "x".join(map(str, rule.shape))
     lines = [
-        f"{name} is prepared in {made.path}",
+        f"{options.called or name} is prepared in {made.path}",
         f"  from       {raw.source}",
         f"  transform  {rule.transform}, to {shape}",
     ]
@@ -259,7 +297,10 @@ def _summarize(
     lines += [f"  left out   {line}" for line in skipped[:10]]
     if len(skipped) > 10:
         lines.append(f"  left out   {len(skipped):,} in all, see metadata.json")
-    keys = {"name": name, "image_size": rule.shape[0]}
+    rows, cols, _ = rule.shape
+    keys = {"name": name, "image_size": rows if rows == cols else f"{rows},{cols}"}
+    if options.called:
+        keys["called"] = options.called
     if data_dir:
         keys["data_dir"] = Path(data_dir).expanduser().absolute()
     if rule.shape[2] != 3:
@@ -311,12 +352,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
     parser.add_argument("--transform", default="")
     parser.add_argument("--image_size", type=int)
     parser.add_argument("--channels", type=int)
+    parser.add_argument("--name", dest="called", default="")
+    parser.add_argument("--class_names", default="")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--skip_bad", action="store_true")
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return None
     options = parser.parse_args(arguments)
+    if options.name == "idx" and options.called in KNOWN_SETS:
+        options.name, options.called = options.called, ""
     if options.name not in SOURCES:
         raise InputError(
             f"Unknown data set {options.name!r}. Available: {', '.join(SOURCES)}."
@@ -325,6 +370,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
         raise InputError(
             "Data sets are prepared on a local disk: copy the finished folder to a "
             "bucket, and read it from there with data_dir=gs://..."
+        )
+    if options.called and options.name != "idx":
+        raise InputError(f"--name is for idx, not {options.name}.")
+    if not re.fullmatch(r"\w*", options.called):
+        raise InputError(
+            f"--name is made of letters, digits and _, as files are called by it, got "
+            f"{options.called!r}."
         )
     for key, choices in (("image_size", range(1, 4097)), ("channels", (1, 3))):
         value = getattr(options, key)

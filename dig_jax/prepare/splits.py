@@ -53,6 +53,8 @@ class RawDataset(NamedTuple):
         source: What it was read from, in words.
         transform: What was done to the images before, where that is known.
         left_out: The files that are no images, in words; "" for none.
+        image_shape: (row, col, rgb) of images in memory, where data sets that are read
+            in the same way differ in it.
     """
 
     splits: Mapping[str, RawSplit]
@@ -61,6 +63,7 @@ class RawDataset(NamedTuple):
     source: str
     transform: str = "none"
     left_out: str = ""
+    image_shape: tuple[int, int, int] | None = None
 
 
 class ArraySplit:

@@ -33,8 +33,11 @@ MAY_FLIP = {
     "celeba64": True,
     "cifar10": True,
     "digits": False,
+    "fashion_mnist": True,
     "folder": True,
     "imagenet64": True,
+    "kmnist": False,
+    "mnist": False,
     "npz": True,
     "svhn": False,
     "synthetic": True,
@@ -52,9 +55,10 @@ def write_stand_ins(data_dir):
         variant = "" if transform == "none" else transform
         if name == "folder":
             variant = f"{transform}_{size}x{size}x3"
+        shape = (size, size, default(name, "channels"))
         raw = RawDataset(
             {
-                split: ArraySplit(split, *random_split(split, num_classes, size))
+                split: ArraySplit(split, *random_split(split, num_classes, *shape[1:]))
                 for split in splits
             },
             tuple(f"class {label}" for label in range(num_classes)),
@@ -62,7 +66,7 @@ def write_stand_ins(data_dir):
             source="random images",
         )
         path = Path(prepared_path(name, data_dir, variant))
-        rule = ImageRule((size, size, 3), transform, num_classes)
+        rule = ImageRule(shape, transform, num_classes)
         prepare(raw, path, rule, advance=lambda count: None)
     for split in ("train", "test"):
         images, labels = random_split(split, 5, 16)
@@ -80,9 +84,9 @@ def default_transform(name):
     return default(name, "transform") if has_choice else "none"
 
 
-def random_split(split, num_classes, size):
+def random_split(split, num_classes, size, channels=3):
     rng = np.random.default_rng([len(split), size])
-    images = rng.integers(0, 256, (LENGTH, size, size, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (LENGTH, size, size, channels), dtype=np.uint8)
     return images, np.arange(LENGTH) % max(1, num_classes)
 
 
