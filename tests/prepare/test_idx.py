@@ -283,7 +283,7 @@ def test_what_is_prepared_is_read_as_told(arguments, called, tmp_path, arrays, c
     [
         (["cifar10", "--name=x"], "--name is for idx"),
         (["svhn", "--class_names=x,y"], "--class_names is for IDX files, not svhn"),
-        (["idx", "--name=a/b"], "made of letters, digits and _"),
+        (["idx", "--name=a/b"], "made of letters, digits"),
         (["idx", "--class_names=a,,b"], "a name for each label, no two alike"),
         (["idx"], "lacks train images, train labels, test images, test labels"),
         (["mnist", "--image_size=32"], "are for folder, not mnist"),
