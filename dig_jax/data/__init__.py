@@ -7,6 +7,12 @@ error for a missing one says how.
 from collections.abc import Callable
 from typing import Any
 
+from dig_jax.data.idx_sets import (
+    create_fashion_mnist,
+    create_idx,
+    create_kmnist,
+    create_mnist,
+)
 from dig_jax.data.latents import create_latents
 from dig_jax.data.npz import create_npz
 from dig_jax.data.prepared import (
@@ -26,9 +32,13 @@ DATASETS: Table[Callable[..., ImageSource]] = Table(
         "celeba64": create_celeba64,
         "cifar10": create_cifar10,
         "digits": create_digits,
+        "fashion_mnist": create_fashion_mnist,
         "folder": create_folder,
+        "idx": create_idx,
         "imagenet64": create_imagenet64,
         "latents": create_latents,
+        "kmnist": create_kmnist,
+        "mnist": create_mnist,
         "npz": create_npz,
         "svhn": create_svhn,
         "synthetic": create_synthetic,

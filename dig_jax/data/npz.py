@@ -1,11 +1,14 @@
-"""Images in npz files: `train.npz`, `test.npz` in a folder, or one file."""
+"""Images in npz files: `train.npz`, `test.npz` in a folder, or one file.
+
+MedMNIST's one file for all splits is read as it is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,7 +17,7 @@ from pydantic import NonNegativeInt, PositiveFloat
 from dig_jax.data.data_dir import explain_remote_errors, open_data_dir
 from dig_jax.data.fingerprint import compute_fingerprint
 from dig_jax.errors import InputError
-from dig_jax.files.npz import Header, open_npz
+from dig_jax.files.npz import Header, NpzFile, open_npz
 
 if TYPE_CHECKING:
     from etils import epath
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 # Ours, and those of ADM's reference batches.
 _IMAGE_KEYS = ("images", "arr_0")
 _LABEL_KEYS = ("labels", "arr_1")
+# MedMNIST's, all splits in one file.
+_MEDMNIST_SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 
 class NpzSource:
@@ -54,8 +59,7 @@ class NpzSource:
         self.split = split
         self._path = path
         self._max_bytes = max_bytes
-        self._images, self._labels = _read_npz(path, max_bytes)
-        largest = int(self._labels.max(initial=-1)) if self._labels is not None else -1
+        self._images, self._labels, largest = _read_npz(path, split, max_bytes)
         self.num_classes = largest + 1 if num_classes is None else num_classes
         if largest >= self.num_classes:
             raise InputError(
@@ -100,7 +104,8 @@ class NpzSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._images, self._labels = _read_npz(self._path, self._max_bytes)
+        found = _read_npz(self._path, self.split, self._max_bytes)
+        self._images, self._labels, _ = found
 
 
 def create_npz(
@@ -115,17 +120,18 @@ def create_npz(
     """Images from npz files: images uint8 [image, row, col, rgb], labels if there are.
 
     The arrays are called images and labels, or arr_0 and arr_1 as in ADM's reference
-    batches; grey images may lack their last axis. Nothing pickled is read.
+    batches, or train_images, train_labels, val_images, ..., test_labels as in
+    MedMNIST's files; grey images may lack their last axis. Nothing pickled is read.
 
     Args:
-        split: The file's name without `.npz`.
+        split: The file's name without `.npz`; of MedMNIST's train, validation or test.
         image_size: What the images must have; None for any.
         channels: 1 or 3; None for either.
-        num_classes: Number of labels; None for one more than the largest, and 0
-            without labels.
+        num_classes: Number of labels; None for one more than the largest (of all
+            splits, in MedMNIST's files), and 0 without labels.
         max_gigabytes: Limit on what the file may unpack to, in 10^9 bytes.
         data_dir: The folder of the files; or one file, which is then train and test
-            alike.
+            alike, or has them all.
 
     Raises:
         InputError: No such file, or it is not what it should be.
@@ -150,34 +156,74 @@ def create_npz(
     return source
 
 
-def _read_npz(path: epath.Path, max_bytes: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images uint8 [image, row, col, rgb], labels int32 [image] or None."""
+class _Keys(NamedTuple):
+    """Names of arrays: images, their labels, and the labels of other splits."""
+
+    images: str
+    labels: str | None
+    other_labels: tuple[str, ...] = ()
+
+
+def _read_npz(
+    path: epath.Path, split: str, max_bytes: int
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Images uint8 [image, row, col, rgb], labels int32 [image] or None, the largest.
+
+    The largest is that of all splits in the file, and -1 where there are no labels.
+    """
     if not path.exists():
         raise InputError(
             f"Data set 'npz' needs data_dir, a folder with train.npz and test.npz or "
             f"one npz file; {path} does not exist."
         )
     with open_npz(path) as npz:
-        image_key = next((key for key in _IMAGE_KEYS if key in npz), None)
-        label_key = next((key for key in _LABEL_KEYS if key in npz), None)
-        if image_key is None:
-            raise InputError(
-                f"{path} needs an array {' or '.join(_IMAGE_KEYS)}, and has "
-                f"{npz.describe()}."
-            )
+        keys = _find_keys(npz, split)
         read = partial(npz.read, max_bytes=max_bytes, limit="max_gigabytes")
-        images = read(image_key, _check_images)
+        images = read(keys.images, _check_images)
         images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
         images.setflags(write=False)
-        if label_key is None:
-            return images, None
-        labels = read(label_key, partial(_check_labels, len(images)))
-    if labels.min() < 0 or labels.max() >= 2**31:
+        if keys.labels is None:
+            return images, None, -1
+        labels = read(keys.labels, partial(_check_labels, len(images)))
+        of_all = [labels]
+        for key in keys.other_labels:
+            length = (*npz.header(key).shape, 0)[0]
+            of_all.append(read(key, partial(_check_labels, length)))
+    low = min(int(array.min(initial=0)) for array in of_all)
+    high = max(int(array.max(initial=0)) for array in of_all)
+    if low < 0 or high >= 2**31:
         raise InputError(
-            f"{path}: labels must not be negative, and reach from {labels.min()} to "
-            f"{labels.max()}."
+            f"{path}: labels must not be negative, and reach from {low} to {high}."
         )
-    return images, labels.astype(np.int32)
+    return images, labels.astype(np.int32).reshape(-1), high
+
+
+def _find_keys(npz: NpzFile, split: str) -> _Keys:
+    """The arrays of a split.
+
+    Raises:
+        InputError: There are no images, or none of that split.
+    """
+    image_key = next((key for key in _IMAGE_KEYS if key in npz), None)
+    if image_key is not None:
+        return _Keys(image_key, next((key for key in _LABEL_KEYS if key in npz), None))
+    prefixes = dict.fromkeys(_MEDMNIST_SPLITS.values())
+    there = [prefix for prefix in prefixes if f"{prefix}_images" in npz]
+    if not there:
+        raise InputError(
+            f"{npz.place} needs an array {' or '.join(_IMAGE_KEYS)}, or train_images "
+            f"and the like as MedMNIST has, and has {npz.describe()}."
+        )
+    prefix = _MEDMNIST_SPLITS.get(split, split)
+    if prefix not in there:
+        raise InputError(
+            f"{npz.place} has no split {split!r}. Available: {', '.join(there)}."
+        )
+    named = [f"{p}_labels" for p in there if f"{p}_labels" in npz]
+    own = f"{prefix}_labels"
+    if own not in named:
+        return _Keys(f"{prefix}_images", None)
+    return _Keys(f"{prefix}_images", own, tuple(key for key in named if key != own))
 
 
 def _check_images(header: Header) -> None:
@@ -191,7 +237,11 @@ def _check_images(header: Header) -> None:
 
 
 def _check_labels(num_images: int, header: Header) -> None:
-    if header.dtype.kind not in "iu" or header.shape != (num_images,):
+    # MedMNIST's have a second axis, of the tasks.
+    if header.dtype.kind not in "iu" or header.shape not in (
+        (num_images,),
+        (num_images, 1),
+    ):
         raise ValueError(
             f"labels must be {num_images} whole numbers, one for each image"
         )

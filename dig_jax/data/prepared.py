@@ -23,7 +23,7 @@ CelebATransform = Literal["center_140", "center_148", "center_89_121_128"]
 FolderTransform = Literal["adm_center_crop", "area", "box", "none"]
 
 PREPARED_VERSION = "1.0.0"
-UPRIGHT = ("digits", "svhn")
+UPRIGHT = ("digits", "kmnist", "mnist", "svhn")
 """Data sets in which a mirrored image is not one of its class."""
 
 
@@ -46,7 +46,7 @@ def create_digits(
     """
     from dig_jax.data.digits import prepare_digits
 
-    _check_shape("digits", image_size, channels, (8, 8, 1))
+    check_shape("digits", image_size, channels, (8, 8, 1))
     with explain_remote_errors(data_dir):
         builder = prepare_digits(data_dir)
         return TFDSSource("digits", builder, split=split, may_flip=False)
@@ -67,7 +67,7 @@ def create_cifar10(
         channels: 3.
         data_dir: TFDS's folder; "" is its default.
     """
-    _check_shape("cifar10", image_size, channels, (32, 32, 3))
+    check_shape("cifar10", image_size, channels, (32, 32, 3))
     with explain_remote_errors(data_dir):
         builder = find_prepared("cifar10", data_dir, tfds_name="cifar10")
         return TFDSSource("cifar10", builder, split=split)
@@ -90,7 +90,7 @@ def create_svhn(
         extra: Whether train is train and extra together: 604,388 images.
         data_dir: TFDS's folder; "" is its default.
     """
-    _check_shape("svhn", image_size, channels, (32, 32, 3))
+    check_shape("svhn", image_size, channels, (32, 32, 3))
     if extra and split == "train":
         split = "train+extra"
     with explain_remote_errors(data_dir):
@@ -122,7 +122,7 @@ def create_imagenet64(
             average of the central square.
         data_dir: TFDS's folder; "" is its default.
     """
-    _check_shape("imagenet64", image_size, channels, (64, 64, 3))
+    check_shape("imagenet64", image_size, channels, (64, 64, 3))
     tfds_name = "imagenet_resized/64x64" if transform == "box" else ""
     options = f"--transform={transform}"
     split = "validation" if split == "test" else split
@@ -153,7 +153,7 @@ def create_celeba64(
             DDIM and U-ViT.
         data_dir: TFDS's folder; "" is its default.
     """
-    _check_shape("celeba64", image_size, channels, (64, 64, 3))
+    check_shape("celeba64", image_size, channels, (64, 64, 3))
     options = f"--transform={transform}"
     with explain_remote_errors(data_dir):
         builder = find_prepared("celeba64", data_dir, transform, options=options)
@@ -292,12 +292,13 @@ def _version_of(path: epath.Path) -> tuple[int, ...]:
     return tuple(int(part) for part in parts) if is_version else ()
 
 
-def _check_shape(
+def check_shape(
     name: str,
     image_size: int | tuple[int, int],
     channels: int,
     needed: tuple[int, int, int],
 ) -> None:
+    """Raise InputError where a configuration's size is not the data set's."""
     rows, cols = (image_size,) * 2 if isinstance(image_size, int) else image_size
     if (rows, cols, channels) != needed:
         raise InputError(

@@ -6,6 +6,10 @@ Names, and what --source may be:
   cifar10     cifar-10-binary.tar.gz, or the folder in it
   svhn        the folder of train_32x32.mat, test_32x32.mat and, if wanted,
               extra_32x32.mat
+  fashion_mnist, mnist, kmnist, or idx --name=NAME
+              the folder, zip or tar of four IDX files, as the MNIST family has them:
+              train-images-idx3-ubyte.gz, ..., also EMNIST's and QMNIST's, unpacked or
+              not
   imagenet64  a folder with train/ and val/ (a folder for each synset; or val flat),
               with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or with the npz
               version of the downsampled archives (Imagenet64_train_part1_npz.zip, ...)
@@ -15,8 +19,8 @@ Names, and what --source may be:
   latents     a data set that is prepared already, for an autoencoder; its options:
               python -m dig_jax.prepare latents --help
 
-Without --source, TFDS downloads cifar10, svhn, imagenet64 (downsampled) and celeba64,
-which needs TensorFlow: pip install 'dig_jax[prepare]'.
+Without --source, TFDS downloads cifar10, svhn, fashion_mnist, mnist, kmnist, imagenet64
+(downsampled) and celeba64, which needs TensorFlow: pip install 'dig_jax[prepare]'.
 
 Options:
   --data_dir=DIR      where to write; TFDS's own folder if not given
@@ -28,7 +32,9 @@ Options:
   --channels=N        folder: 3 (default) or 1
   --test_share=X      folder without test images: hold out this share of each class's
                       images (default 0.1; 0 for none), by which scores are judged
-  --name=NAME         folder: what it is called in scores (default: as the source)
+  --name=NAME         what it is called in scores; folder: as the source if not given;
+                      idx: also data.called, and --name=mnist is the same as mnist
+  --class_names=A,B   idx: a name for each label (default: known ones, or numbers)
   --num_workers=N     processes that decode image files (default: one for each core)
   --skip_bad          leave out image files that cannot be used, instead of stopping
 
@@ -42,10 +48,12 @@ import re
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from dig_jax.data.prepared import prepared_path
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, InputError
 from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
+from dig_jax.prepare.idx import KNOWN_SETS
 from dig_jax.prepare.preparation import prepare_shown
 from dig_jax.prepare.shards import ImageRule
 from dig_jax.prepare.sources import SOURCES
@@ -89,12 +97,16 @@ def _prepare(options: argparse.Namespace) -> None:
     if name == "folder":
         raw = _hold_out(raw, options.test_share)
         raw = raw._replace(name=options.called or _name_of(Path(options.source)))
+    if name == "idx":
+        raw = raw._replace(name=options.called)
     rule = _choose_rule(options, raw)
     variant = ""
     if SOURCES[name].transforms:
         variant = rule.transform
     if name == "folder":
         variant += "_" + "x".join(map(str, rule.shape))
+    if name == "idx":
+        variant = options.called
     path = Path(prepared_path(name, options.data_dir, variant))
     made = prepare_shown(raw, path, rule, "prepare", num_workers=options.num_workers)
     sheet, called = write_contact_sheet(name, made)
@@ -107,7 +119,7 @@ def _prepare(options: argparse.Namespace) -> None:
     print(
         next_command(rule, called, options.data_dir)
         if name == "folder"
-        else reading_flags(name, rule, options.data_dir)
+        else reading_flags(name, rule, options.data_dir, options.called)
     )
 
 
@@ -149,7 +161,7 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
         if name == "folder" and options.data_dir:
             _check_apart(Path(options.source), Path(options.data_dir))
         print(f"Reading what is in {options.source} ...", flush=True)
-        return SOURCES[name].open(Path(options.source).expanduser())
+        return SOURCES[name].open(Path(options.source).expanduser(), **_given(options))
     if not SOURCES[name].tfds_name:
         raise InputError(f"{name} needs --source, the images to prepare.")
     if name == "imagenet64" and options.transform not in ("", "box"):
@@ -164,12 +176,27 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
     return None
 
 
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Class names, if some were given, as a keyword for `open_idx`."""
+    if not options.class_names:
+        return {}
+    names = tuple(map(str.strip, options.class_names.split(",")))
+    if options.name not in ("idx", *KNOWN_SETS):
+        raise InputError(f"--class_names is for IDX files, not {options.name}.")
+    if "" in names or len(set(names)) < len(names):
+        raise InputError(
+            f"--class_names needs a name for each label, no two alike, got "
+            f"{options.class_names!r}."
+        )
+    return {"class_names": names}
+
+
 def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
     """What images become, and InputError for options that do not fit the data set."""
     name, source = options.name, SOURCES[options.name]
     own = ("image_size", "channels", "test_share")
     given = [key for key in own if getattr(options, key) is not None]
-    given += ["name"] if options.called else []
+    given += ["name"] if options.called and name != "idx" else []
     if name != "folder" and given:
         raise InputError(f"--{' and --'.join(given)} are for folder, not {name}.")
     size = source.image_size or options.image_size or 64
@@ -184,7 +211,7 @@ def _choose_rule(options: argparse.Namespace, raw: RawDataset) -> ImageRule:
             f"{transform}."
         )
     return ImageRule(
-        shape=(rows, cols, options.channels or 3),
+        shape=raw.image_shape or (rows, cols, options.channels or 3),
         transform=transform,
         num_classes=len(raw.class_names),
         upright=name == "folder",
@@ -218,12 +245,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
     parser.add_argument("--channels", type=int)
     parser.add_argument("--test_share", type=float)
     parser.add_argument("--name", dest="called", default="")
+    parser.add_argument("--class_names", default="")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--skip_bad", action="store_true")
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return None
     options = parser.parse_args(arguments)
+    if options.name == "idx" and options.called in KNOWN_SETS:
+        options.name, options.called = options.called, ""
     if options.name not in SOURCES:
         raise InputError(
             f"Unknown data set {options.name!r}. Available: {', '.join(SOURCES)}."
@@ -233,6 +263,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
             "Data sets are prepared on a local disk: copy the finished folder to a "
             "bucket, and read it from there with data_dir=gs://..."
         )
+    if options.called and options.name not in ("folder", "idx"):
+        raise InputError(f"--name is for idx and folder, not {options.name}.")
     if options.image_size is not None:
         options.image_size = _read_size(options.image_size)
     if options.channels not in (None, 1, 3):

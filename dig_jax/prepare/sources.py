@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 from dig_jax.prepare.celeba import open_celeba
 from dig_jax.prepare.cifar10 import open_cifar10
 from dig_jax.prepare.folder import open_folder
+from dig_jax.prepare.idx import KNOWN_SETS, open_idx
 from dig_jax.prepare.imagenet import open_imagenet
 from dig_jax.prepare.resize import CELEBA_TRANSFORMS, IMAGENET_TRANSFORMS
 from dig_jax.prepare.splits import RawDataset
@@ -18,14 +19,14 @@ class PreparedSource:
     """A data set that can be prepared.
 
     Attributes:
-        open: Its images, from a file or folder.
+        open: Its images, from a file or folder; those of IDX files with class_names.
         tfds_name: What TFDS downloads; "" if it does not have it.
         image_size: Side of the square; None for what --image_size says.
         transforms: How images become squares, the default first; () for as they are.
         published: Images of each split, if nothing is missing.
     """
 
-    open: Callable[[Path], RawDataset]
+    open: Callable[..., RawDataset]
     tfds_name: str = ""
     image_size: int | None = None
     transforms: tuple[str, ...] = ()
@@ -49,6 +50,16 @@ SOURCES = {
     "folder": PreparedSource(
         open_folder, transforms=(*IMAGENET_TRANSFORMS, "box", "none")
     ),
+    **{
+        name: PreparedSource(
+            partial(open_idx, called=name),
+            tfds_name=name,
+            image_size=28,
+            published={"train": 60_000, "test": 10_000},
+        )
+        for name in KNOWN_SETS
+    },
+    "idx": PreparedSource(open_idx),
     "imagenet64": PreparedSource(
         open_imagenet,
         tfds_name="imagenet_resized/64x64",

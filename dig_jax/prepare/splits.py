@@ -56,6 +56,8 @@ class RawDataset(NamedTuple):
         name: What it is called in scores; "" for its name in DATASETS.
         test_share: Share of the training images that became its test images.
         metadata: What else the prepared set's metadata shall say, as JSON.
+        image_shape: (row, col, rgb) of images in memory, where data sets that are read
+            in the same way differ in it.
     """
 
     splits: Mapping[str, RawSplit]
@@ -67,6 +69,7 @@ class RawDataset(NamedTuple):
     name: str = ""
     test_share: float = 0.0
     metadata: Mapping[str, Any] = {}
+    image_shape: tuple[int, int, int] | None = None
 
 
 class ArraySplit:

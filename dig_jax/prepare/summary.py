@@ -124,9 +124,12 @@ def _config_file(name: str) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def reading_flags(name: str, rule: ImageRule, data_dir: str) -> str:
+def reading_flags(name: str, rule: ImageRule, data_dir: str, called: str = "") -> str:
     """What a configuration reads it by."""
-    keys = {"name": name, "image_size": rule.shape[0]}
+    rows, cols, _ = rule.shape
+    keys = {"name": name, "image_size": rows if rows == cols else f"{rows},{cols}"}
+    if called:
+        keys["called"] = called
     if data_dir:
         keys["data_dir"] = Path(data_dir).expanduser().absolute()
     if rule.shape[2] != 3:

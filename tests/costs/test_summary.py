@@ -2,6 +2,8 @@
 
 import json
 import math
+import runpy
+from pathlib import Path
 
 import jax
 import pytest
@@ -15,6 +17,7 @@ from dig_jax.costs.summary import (
 )
 from dig_jax.models import create_backbone
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 WIDTH, DEPTH, HOPS, RATIO = 16, 4, 2, 3.0
 ROWS, COLS, RGB = 8, 12, 3
 PATCH_SIZES = (2, 4)
@@ -176,3 +179,12 @@ def test_record_is_json_with_the_promised_keys():
     text = format_summary(record)
     assert f"{record['params']:,}" in text
     assert f"{record['macs_per_image']:,}" in text
+
+
+def test_small_variants_of_fashion_mnist_cost_alike():
+    variants = runpy.run_path(str(CONFIGS / "fashion_mnist.py"))["VARIANTS"]
+    small = [name for name in variants if name.endswith(":small")]
+    assert {name.removesuffix(":small") for name in small} <= {*variants}
+    for name in small:
+        backbone = create_backbone(**variants[name], image_shape=(28, 28, 1))
+        assert count_costs(backbone).macs == pytest.approx(30e6, rel=0.05), name

@@ -34,8 +34,11 @@ MAY_FLIP = {
     "celeba64": True,
     "cifar10": True,
     "digits": False,
+    "fashion_mnist": True,
     "folder": True,
     "imagenet64": True,
+    "kmnist": False,
+    "mnist": False,
     "latents": True,
     "npz": True,
     "svhn": False,
@@ -64,7 +67,7 @@ def write_stand_ins(data_dir):
         variant = "" if transform == "none" else transform
         if name == "folder":
             variant = f"{transform}_{size}x{size}x3"
-        shape, metadata = (size, size, 3), {}
+        shape, metadata = (size, size, default(name, "channels")), {}
         if name == "latents":
             variant = f"{size}x{size}x4"
             shape = record_shape((size, size, 4), "float16")

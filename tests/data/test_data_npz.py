@@ -40,6 +40,57 @@ def test_images_and_labels_are_those_of_the_file(keys, tmp_path, arrays):
     assert source.num_classes == arrays["labels"].max() + 1
 
 
+def test_medmnist_has_all_splits_in_one_file(tmp_path, rng):
+    """As its authors save it: labels [image, 1], grey images without channels."""
+    made = {
+        prefix: (
+            rng.integers(0, 256, (number, 28, 28), dtype=np.uint8),
+            rng.integers(0, labels, (number, 1), dtype=np.uint8),
+        )
+        for prefix, number, labels in (("train", 9, 4), ("val", 5, 8), ("test", 4, 3))
+    }
+    made["val"][1][0] = 7  # a class that occurs here alone
+    path = tmp_path / "organmnist.npz"
+    np.savez(
+        path,
+        **{f"{prefix}_images": images for prefix, (images, _) in made.items()},
+        **{f"{prefix}_labels": labels for prefix, (_, labels) in made.items()},
+    )
+    splits = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+    for split, prefix in splits.items():
+        source = create(path, split=split, image_size=28, channels=1)
+        found = read_all(source)
+        np.testing.assert_array_equal(found.images[..., 0], made[prefix][0])
+        np.testing.assert_array_equal(found.labels, made[prefix][1][:, 0])
+        assert source.num_classes == 8
+    assert pickle.loads(pickle.dumps(source))[3]["label"] == made["test"][1][3]
+    with pytest.raises(
+        InputError, match=r"no split 'extra'\. Available: train, val, te"
+    ):
+        create(path, split="extra")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_labels": np.zeros((9, 14), int)}, "labels must be 9 whole numbers"),
+        ({"train_images": np.zeros((9, 28, 28, 28), np.uint8)}, "with 1 or 3 channels"),
+        ({"test_labels": np.full((3, 1), -1)}, "must not be negative"),
+        ({"test_labels": np.zeros(())}, "labels must be 0 whole numbers"),
+    ],
+)
+def test_medmnists_other_tasks_are_refused(change, message, tmp_path):
+    arrays = {
+        "train_images": np.zeros((9, 28, 28), np.uint8),
+        "train_labels": np.zeros((9, 1), int),
+        "test_images": np.zeros((3, 28, 28), np.uint8),
+        "test_labels": np.zeros((3, 1), int),
+    }
+    save(tmp_path / "chestmnist.npz", **arrays | change)
+    with pytest.raises(InputError, match=message):
+        create(tmp_path / "chestmnist.npz")
+
+
 def test_a_split_is_a_file_or_data_dir_is_the_only_one(tmp_path, arrays):
     save(tmp_path / "train.npz", images=arrays["images"][:4])
     save(tmp_path / "held_out.npz", images=arrays["images"][4:])
@@ -106,7 +157,7 @@ def test_batches_come_from_it(tmp_path, arrays):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": None}, "needs an array images or arr_0, and has labels"),
+        ({"images": None}, "needs an array images or arr_0, .* and has labels"),
         ({"images": np.zeros((9, 5, 6, 3), np.float32)}, "got images float32"),
         (
             {"images": np.zeros((9, 5, 6, 4), np.uint8)},

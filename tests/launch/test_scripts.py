@@ -22,6 +22,7 @@ ODD = "--config.sample.labels=(1, 2)'\"\\$x"  # as a shell and YAML must quote i
 TPU = {"TPU_NAME": "dig", "ZONE": "us-west4-a", "PROJECT": "mine"}
 GKE = {"NAME": "dig", "IMAGE": "repository/dig:tpu"}
 XPK = {**GKE, "CLUSTER": "all", "DEVICE": "v5litepod-16"}
+MODES = ("sample", "evaluate")
 JOBSET = {**GKE, "ACCELERATOR": "tpu-v5-lite-podslice", "TOPOLOGY": "4x4", "HOSTS": "4"}
 
 
@@ -78,6 +79,36 @@ def test_one_gpu_host_is_one_process():
         *("-m", "dig_jax.main", "--distributed=off"),
         *("--config=configs/digits.py", ODD),
     ]
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "variant"),
+    [
+        ("gpu", (), "parallel"),
+        ("cpu", (), "parallel:small"),
+        ("cpu", ("--variant=uvit:small",), "uvit:small"),
+        ("tpu", ("--variant=mix",), "mix"),
+    ],
+)
+def test_fashion_mnist_is_prepared_trained_drawn_and_scored(
+    device, given, variant, tmp_path
+):
+    data = {"DATA_DIR": str(tmp_path), "DEVICE": device}
+    arguments = ("--source=/some files", *given, ODD)
+    prepare, train, *others = dry_run("fashion_mnist.sh", *arguments, **data)
+    assert prepare[1:] == [
+        *("-m", "dig_jax.prepare", "idx", "--name=fashion_mnist"),
+        *("--source=/some files", f"--data_dir={tmp_path}"),
+    ]
+    workdir = f"--workdir=runs/fashion_mnist_{variant.replace(':', '_')}"
+    assert train[1:] == [
+        *("-m", "dig_jax.main", f"--config=configs/fashion_mnist.py:{variant}"),
+        *(f"--config.data.data_dir={tmp_path}", workdir, ODD),
+    ]
+    modes = [["-m", "dig_jax.main", workdir, f"--mode={m}"] for m in MODES]
+    assert [words[1:] for words in others] == modes
+    (tmp_path / "dig_fashion_mnist" / "1.0.0").mkdir(parents=True)
+    assert dry_run("fashion_mnist.sh", *given, ODD, **data) == [train, *others]
 
 
 def test_processes_of_one_host_meet_on_loopback():

@@ -28,16 +28,11 @@ NUM_BLOCKS = {
 }
 
 
-@cache
-def tiny(name):
-    """(backbone, jitted init, parameters, jitted apply): compiled once for all tests.
-
-    The parameters are away from their start, where some are zero so that others have
-    no effect yet.
-    """
+def create_tiny(name):
+    """A small backbone of that name."""
     # By default there may be more heads than so small a width has room for.
     heads = "num_heads" in inspect.signature(BACKBONES[name]).parameters
-    backbone = create_backbone(
+    return create_backbone(
         name,
         image_shape=(8, 8, 1),
         num_classes=3,
@@ -46,6 +41,16 @@ def tiny(name):
         **({"num_heads": 4} if heads else {}),
         **OPTIONS.get(name, {}),
     )
+
+
+@cache
+def tiny(name):
+    """(backbone, jitted init, parameters, jitted apply): compiled once for all tests.
+
+    The parameters are away from their start, where some are zero so that others have
+    no effect yet.
+    """
+    backbone = create_tiny(name)
     init = jax.jit(backbone.init)
     rng = np.random.default_rng(0)
     params = jax.tree.map(

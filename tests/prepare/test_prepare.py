@@ -265,7 +265,7 @@ def test_progress_goes_to_stderr(tmp_path, rng, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mnist", "--source=x"], "Unknown data set 'mnist'. Available: celeba64"),
+        (["omniglot", "--source=x"], "Unknown data set 'omniglot'. Available: cel"),
         (["cifar10", "--sorce=x"], "unrecognized arguments: --sorce"),
         (["cifar10", "--source=/nowhere"], "cifar-10-binary.tar.gz or the folder"),
         (["cifar10", "--data_dir=gs://b"], "prepared on a local disk: copy"),
