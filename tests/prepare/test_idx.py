@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dig_jax.keys import call_with_section
+from dig_jax.options.keys import call_with_section
 from official_archives import write_files, write_zip
 
 from dig_jax.data import DATASETS
