@@ -124,6 +124,7 @@ def export_run(
         "image_shape": sampler.to_pixels.image_shape,
         "num_classes": backbone.num_classes,
         "step": run.step,
+        "init_from": run.init_from,
         "sigma_rel": run.sigma_rel,
         "calling_convention_version": files[SAMPLER].calling_convention_version,
         "versions": package_versions(),

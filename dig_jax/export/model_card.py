@@ -12,6 +12,7 @@ from dig_jax.files.shown import in_markdown
 from dig_jax.options import SampleOptions
 from dig_jax.run import Run
 from dig_jax.sampling.sampler import choose_solver
+from dig_jax.training.beginning import tell_beginning
 from dig_jax.versions import package_versions
 
 CARD = """# {name} on {dataset}
@@ -100,6 +101,7 @@ def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
         ("noise", _list_keys("sde", experiment)),
         ("objective", _list_keys("objective", experiment)),
         ("training", f"{run.step:,} steps of {experiment.training.batch_size} images"),
+        *([("began with", tell_beginning(run.init_from))] if run.init_from else []),
         ("average (EMA)", average),
         ("sampler", sampler),
     ]

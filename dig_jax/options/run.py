@@ -212,6 +212,11 @@ class TrainingOptions:
     ema_decay: NonNegativeFloat = learning(
         0.9999, "Decay of the average of the parameters, in [0, 1)."
     )
+    init_from: str = learning(
+        "",
+        "Workdir or export of another run, whose averaged parameters this one begins "
+        "with (fine-tuning); '' for new ones. --init_from=WORKDIR says the same.",
+    )
     posthoc_ema: bool = learning(
         False,
         "Whether to keep two more averages and snapshots of them, from which one of "
