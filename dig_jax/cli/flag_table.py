@@ -157,6 +157,15 @@ FLAGS = (
         default=False,
     ),
     Flag(
+        "license",
+        "NAME",
+        {
+            ("export",): "of the parameters, for the model card, as model hubs name "
+            "it: apache-2.0, cc-by-nc-4.0, ... (default: unknown)"
+        },
+        default="unknown",
+    ),
+    Flag(
         "seeds",
         "N",
         {("evaluate",): "N seeds from sample.seed on; mean and deviation"},

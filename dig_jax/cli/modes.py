@@ -114,7 +114,9 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     workdir = workdir_of(options)
     out = open_workdir(options.out or workdir / "export")
     run = load(workdir, step=step_of(options), config=config)
-    export_run(run, run.experiment.sample, out)
+    sample = run.experiment.sample
+    licence, num_pictures = options.license, min(16, sample.num_images)
+    export_run(run, sample, out, licence=licence, num_pictures=num_pictures)
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
     print(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
