@@ -229,6 +229,11 @@ class TrainingOptions:
     diversity_every: NonNegativeInt = harmless(
         1000, "Steps between two measurements of feature diversity; 0: never."
     )
+    held_out_every: NonNegativeInt = harmless(
+        0,
+        "Steps between two measurements of the loss by noise level on a batch of test "
+        "images; the last step has one too. 0: never.",
+    )
     sample_every: NonNegativeInt = harmless(
         10_000, "Steps between two pictures of samples; 0: at the end alone."
     )

@@ -83,6 +83,7 @@ class TrainingSetup:
         options: The training section.
         changes: What differs from the run in the workdir, a line for each key.
         source: Training images.
+        held_out: Test images, where training.held_out_every asks for their loss.
         begun_from: Where the first parameters are from, if from another run (see
             `read_beginning`).
 
@@ -91,7 +92,7 @@ class TrainingSetup:
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath) -> None:
-        self.source = self._check(experiment)
+        self.source, self.held_out = self._check(experiment)
         self.experiment, self.workdir = named_after(experiment, self.source), workdir
         self.mesh = experiment.mesh
         self.programs = create_programs(self.experiment, self.mesh)
@@ -109,17 +110,20 @@ class TrainingSetup:
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
 
     @staticmethod
-    def _check(experiment: Experiment) -> ImageSource:
-        """The training images, if all that needs no program can work.
+    def _check(experiment: Experiment) -> tuple[ImageSource, ImageSource | None]:
+        """Training and held-out images, if all that needs no program can work.
 
         Raises:
             InputError: All that cannot.
         """
-        findings, source = Findings(), None
+        findings, source, held_out = Findings(), None, None
         with findings.noting():
             check_evaluation_options(experiment.evaluation)
         with findings.noting():
             source = open_dataset(experiment, "train")
+        if experiment.training.held_out_every:
+            with findings.noting():
+                held_out = open_dataset(experiment, "test")
         if source is not None:
             experiment = named_after(experiment, source)
             conditional = experiment.backbone.num_classes > 0
@@ -135,7 +139,7 @@ class TrainingSetup:
             check_sample_options(experiment, experiment.sample)
         findings.raise_all()
         assert source is not None
-        return source
+        return source, held_out
 
     def restore(self, checkpoints: Checkpoints, doing: Activities) -> Restored:
         """The newest state, or the first one; its time is noted and shown."""
