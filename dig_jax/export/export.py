@@ -56,7 +56,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 SCRIPT = "sample.py"
 CARD = "README.md"
-PICTURE = "samples.png"
+PICTURE = "examples.png"
+"""Not samples.png, which sample.py may write beside it."""
 _OF_HUBS = (".git", ".gitattributes")
 """What a copy of a hub's repository has beside an export."""
 

@@ -231,6 +231,12 @@ def test_a_flipped_bit_is_found_wherever_it_is(damaged):
     dig_jax.load(damaged)
 
 
+def test_the_pictures_of_sample_py_may_lie_in_its_folder(damaged):
+    standalone.write_png(damaged / "samples.png", np.zeros((1, 8, 8, 1), np.uint8))
+    standalone.read_record(damaged)
+    assert "samples.png" not in read_manifest(damaged)["files"]
+
+
 def test_a_missing_or_short_file_is_found(damaged):
     file = damaged / PARAMETERS
     whole = file.read_bytes()
@@ -338,11 +344,11 @@ def test_other_files_are_not_overwritten(run, tmp_path):
 
 
 def test_an_export_replaces_an_earlier_one(run, damaged):
-    assert (damaged / "samples.png").exists()
+    assert (damaged / "examples.png").exists()
     (damaged / ".gitattributes").touch()  # as in a copy of a hub's repository
     options = SampleOptions(num_steps=1)
     export_run(run, options, damaged, platforms=["cpu"], num_pictures=0)
-    assert not (damaged / "samples.png").exists()
+    assert not (damaged / "examples.png").exists()
     assert read_manifest(damaged)["platforms"] == ["cpu"]
     assert not (damaged / "group_tpu.stablehlo").exists()
     assert dig_jax.load(damaged).config.sample.solver == "euler_maruyama"
@@ -395,9 +401,9 @@ def test_the_card_counts_parameters_and_shows_the_newest_scores(
     with pytest.raises(argparse.ArgumentTypeError, match=r",ten'; .*'class 1'"):
         standalone.read_labels("class 1,ten", known)
     whole = (exported / "README.md").read_text()
-    assert "(samples.png)" in whole
+    assert "(examples.png)" in whole
     assert "openreview.net" in whole
-    picture, read = exported / "samples.png", read_manifest(exported)["files"]
+    picture, read = exported / "examples.png", read_manifest(exported)["files"]
     assert picture.name in read
     with Image.open(picture) as shown:
         assert min(shown.size) > 64
