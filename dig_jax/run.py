@@ -1,7 +1,5 @@
 """A trained run: open its workdir, draw images with it."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,7 +23,7 @@ from dig_jax.sampling.label_rules import LabelRule
 from dig_jax.sampling.sampler import Guide, Sampler
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
-from dig_jax.storage.fingerprint import fingerprints, named_leaves
+from dig_jax.storage.fingerprint import digest_of
 from dig_jax.storage.posthoc_ema import solve_posthoc_ema
 from dig_jax.storage.run_config import restore_run_config
 from dig_jax.training.storage import BEST
@@ -42,6 +40,8 @@ class Run:
         mesh: The devices it draws on.
         sigma_rel: Relative width of the average, where it was made after training.
         workdir: Where it was opened.
+        init_from: Where its first parameters were from, if from another run: its
+            `workdir`, `step` and `parameters_digest`.
     """
 
     experiment: Experiment
@@ -50,6 +50,7 @@ class Run:
     mesh: jax.sharding.Mesh
     sigma_rel: float | None = None
     workdir: AnyPath | None = None
+    init_from: Mapping[str, Any] | None = None
     _samplers: KeptSamplers = field(default_factory=KeptSamplers, init=False)
 
     def __repr__(self) -> str:
@@ -68,8 +69,7 @@ class Run:
     @property
     def parameters_digest(self) -> str:
         """16 hex digits of the parameters' bits, whatever devices they are on."""
-        text = json.dumps(fingerprints(named_leaves(self.params)), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(self.params)
 
     def sample(
         self,
@@ -225,7 +225,8 @@ def load(
         params, found = read_parameters(
             workdir, manifest, abstract, step=step, sigma_rel=sigma_rel
         )
-        return Run(experiment, params, found, mesh, sigma_rel, workdir)
+        begun = manifest.get("init_from")
+        return Run(experiment, params, found, mesh, sigma_rel, workdir, begun)
     if sigma_rel is not None:
         if step == "best":
             raise InputError(
@@ -246,8 +247,9 @@ def load(
         meta = checkpoints.read_meta(step)
         if isinstance(meta.get("config"), dict):
             check_same_run(config_of(meta["config"]), experiment.config, workdir)
-        params, found, _ = checkpoints.restore_ema(abstract, step)
-    return Run(experiment, params, found, mesh, workdir=workdir)
+        params, found, meta = checkpoints.restore_ema(abstract, step)
+    begun = meta.get("init_from")
+    return Run(experiment, params, found, mesh, workdir=workdir, init_from=begun)
 
 
 def _choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:

@@ -125,6 +125,15 @@ FLAGS = (
         default=None,
     ),
     Flag(
+        "init_from",
+        "DIR",
+        {
+            ("train",): "begin with the averaged parameters of the run in this "
+            "workdir, or of this export (fine-tuning); a run that goes on needs it "
+            "too, as it needs its configuration"
+        },
+    ),
+    Flag(
         "profile_steps",
         "FIRST:LAST",
         {
@@ -141,6 +150,22 @@ FLAGS = (
         default=False,
     ),
     Flag(
+        "png",
+        "",
+        {("sample",): "also each image as a PNG: samples/000012_CLASS.png"},
+        kind="switch",
+        default=False,
+    ),
+    Flag(
+        "license",
+        "NAME",
+        {
+            ("export",): "of the parameters, for the model card, as model hubs name "
+            "it: apache-2.0, cc-by-nc-4.0, ... (default: unknown)"
+        },
+        default="unknown",
+    ),
+    Flag(
         "seeds",
         "N",
         {("evaluate",): "N seeds from sample.seed on; mean and deviation"},
@@ -150,10 +175,11 @@ FLAGS = (
     ),
     Flag(
         "samples",
-        "FILE.npz",
+        "FILE.npz|FOLDER",
         {
-            ("evaluate",): "these images (samples.npz, or an ADM batch) of whoever "
-            "drew them; with --config or --workdir"
+            ("evaluate",): "these images of whoever drew them: samples.npz, an ADM "
+            "batch, or a folder of pictures (labels by class folder, or by names as "
+            "--png writes); with --config or --workdir"
         },
     ),
     Flag(

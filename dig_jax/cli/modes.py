@@ -28,6 +28,9 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.reporting.goodput import Goodput
     from dig_jax.reporting.progress import Progress
 
+    if options.init_from:
+        with config.unlocked():
+            config.training.init_from = options.init_from
     goodput = Goodput()
     workdir, silent = workdir_of(options), False
     if is_distributed():
@@ -56,7 +59,7 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     folder = open_workdir(options.out or workdir_of(options))
     run = _load(config, options, "sample")
     drawing = run.drawing()
-    written = drawing.write(folder, adm=options.adm)
+    written = drawing.write(folder, adm=options.adm, png=options.png)
     print(
         f"Drew {drawing.sampler.options.num_images} images with the averaged "
         f"parameters of step {run.step}: {', '.join(map(str, written))}"
@@ -111,7 +114,9 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     workdir = workdir_of(options)
     out = open_workdir(options.out or workdir / "export")
     run = load(workdir, step=step_of(options), config=config)
-    export_run(run, run.experiment.sample, out)
+    sample = run.experiment.sample
+    licence, num_pictures = options.license, min(16, sample.num_images)
+    export_run(run, sample, out, licence=licence, num_pictures=num_pictures)
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
     print(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
@@ -203,22 +208,34 @@ def _load(config: ConfigDict, options: flags.FlagValues, description: str) -> Ru
 
 
 def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
-    """Score the images of a file, whoever drew them."""
+    """Score the images of a file or folder, whoever drew them."""
     from dig_jax.evaluation.score_run import (
         create_evaluator,
         keep_record,
         score_drawn,
     )
     from dig_jax.experiment import create_experiment
-    from dig_jax.sampling.drawing import read_drawn
+    from dig_jax.experiment.images import open_pixels
+    from dig_jax.sampling.drawing import Drawn, read_drawn
+    from dig_jax.sampling.pictures import read_pictures
 
-    drawn = read_drawn(open_path(options.samples))
+    place, experiment = open_path(options.samples), create_experiment(config)
+    if place.is_dir():
+        source, count = (
+            open_pixels(experiment, "train"),
+            experiment.backbone.num_classes,
+        )
+        found = read_pictures(place, source.image_shape, count, source.class_names)
+        print(found.note)
+        drawn = Drawn(*found.drawn, found.provenance)
+    else:
+        drawn = read_drawn(place)
     if not (options.out or options.workdir):
         raise InputError(
             "--mode=evaluate --samples=FILE needs a place for its records: --out=DIR "
             "or --workdir=DIR."
         )
-    evaluator = create_evaluator(create_experiment(config))
+    evaluator = create_evaluator(experiment)
     evaluator.check(len(drawn.images))
     record = score_drawn(drawn, evaluator).record
     keep_record(record, open_workdir(options.out or options.workdir))

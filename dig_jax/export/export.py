@@ -25,13 +25,16 @@ from dig_jax.config import save_run_config, with_sections
 from dig_jax.devices.target import compiling_for
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
-from dig_jax.export.model_card import model_card
+from dig_jax.export.model_card import UNKNOWN_LICENCE, check_licence, model_card
 from dig_jax.files.paths import AnyPath, make_folder, write_whole
 from dig_jax.interfaces import Images
 from dig_jax.options import SampleOptions
+from dig_jax.reporting.images import write_png
 from dig_jax.run import Run
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.decoding import Decoder, FirstChannels
+from dig_jax.sampling.grid import sample_grid
+from dig_jax.sampling.kept import draw_shown
 from dig_jax.sampling.sampler import Sampler, group_size, image_keys
 from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.export_folder import (
@@ -53,6 +56,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 SCRIPT = "sample.py"
 CARD = "README.md"
+PICTURE = "examples.png"
+"""Not samples.png, which sample.py may write beside it."""
+_OF_HUBS = (".git", ".gitattributes")
+"""What a copy of a hub's repository has beside an export."""
 
 Parameters: TypeAlias = dict[str, Float32[Array, "..."]]
 """Parameters by their flat names, as they lie in the file."""
@@ -73,8 +80,13 @@ def export_run(
     out: AnyPath,
     *,
     platforms: Sequence[str] = PLATFORMS,
+    licence: str = UNKNOWN_LICENCE,
+    num_pictures: int = 16,
 ) -> None:
     """Write a folder that draws a run's images without dig_jax.
+
+    Its README.md is a model card as model hubs read it, with the metadata at its head;
+    the folder can be uploaded as it is.
 
     Args:
         run: The run, with the parameters that are exported.
@@ -82,12 +94,16 @@ def export_run(
             seed and number of images can be chosen when drawing.
         out: A new or empty folder, or an earlier export, which is replaced.
         platforms: Some of PLATFORMS.
+        licence: Of the parameters, as hubs name it: apache-2.0, cc-by-nc-4.0, ...
+        num_pictures: Images that are drawn now for the card's picture; 0 for none.
 
     Raises:
-        InputError: Options that do not work for the run, an unknown platform, or a
-            folder with other things in it.
+        InputError: Options that do not work for the run, an unknown platform, no name
+            of a licence, or a folder with other things in it.
+        NonFiniteError: The network's output for a picture was not finite.
     """
     platforms = _choose_platforms(platforms)
+    check_licence(licence)
     check_sample_options(run.experiment, options)
     # Labels come later; the rule "training" would read the data set.
     if options.labels == "training":
@@ -116,19 +132,34 @@ def export_run(
     save_run_config(with_sections(experiment.config, sample=sampling, mesh={}), out)
     script = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
     write_whole(out / SCRIPT, script)
-    write_whole(out / CARD, model_card(run, options, platforms))
+    pictures = [PICTURE] if num_pictures else []
+    if pictures:
+        _draw_picture(run, replace(options, num_images=num_pictures), out / PICTURE)
+    shown = PICTURE if pictures else ""
+    card = model_card(run, options, platforms, licence=licence, picture=shown)
+    write_whole(out / CARD, card)
     backbone = run.experiment.backbone
     record = {
         "platforms": platforms,
         "group_sizes": {name: group_size(name) for name in platforms},
         "image_shape": sampler.to_pixels.image_shape,
         "num_classes": backbone.num_classes,
+        "class_names": run.experiment.data.class_names,
         "step": run.step,
+        "init_from": run.init_from,
         "sigma_rel": run.sigma_rel,
         "calling_convention_version": files[SAMPLER].calling_convention_version,
         "versions": package_versions(),
     }
-    write_manifest(out, [*files, PARAMETERS, CONFIG, SCRIPT, CARD], record)
+    write_manifest(out, [*files, PARAMETERS, CONFIG, SCRIPT, CARD, *pictures], record)
+
+
+def _draw_picture(run: Run, options: SampleOptions, file: AnyPath) -> None:
+    """Draw a few images for the card, as `Run.sample` draws them."""
+    sampler = run.sampler(options)
+    images = draw_shown(sampler, run.params)
+    grid = sample_grid(images, sampler.labels, class_names=sampler.class_names)
+    write_png(file, grid)
 
 
 def _choose_platforms(names: Sequence[str]) -> list[str]:
@@ -162,7 +193,7 @@ def _prepare_folder(out: AnyPath) -> None:
     Raises:
         InputError: There are other things in it.
     """
-    ours = {MANIFEST, CONFIG, SAMPLER, PARAMETERS, SCRIPT, CARD}
+    ours = {MANIFEST, CONFIG, SAMPLER, PARAMETERS, SCRIPT, CARD, PICTURE, *_OF_HUBS}
     ours |= {group_file(platform) for platform in PLATFORMS}
     if out.exists() and not out.is_dir():
         raise InputError(f"An export needs a folder, got the file {out}.")
@@ -174,7 +205,8 @@ def _prepare_folder(out: AnyPath) -> None:
             f"{out} holds {', '.join(others[:3])}{' ...' if others[3:] else ''}."
         )
     make_folder(out)
-    (out / MANIFEST).unlink(missing_ok=True)
+    for name in (MANIFEST, PICTURE):
+        (out / name).unlink(missing_ok=True)
     for platform in PLATFORMS:
         (out / group_file(platform)).unlink(missing_ok=True)
 

@@ -1,25 +1,44 @@
 """The README.md of an export: what the model is, what it reaches, how to draw."""
 
+import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
+from dig_jax.errors import InputError
 from dig_jax.evaluation import read_records
 from dig_jax.experiment import FREE_KEYS, Experiment
 from dig_jax.files.paths import AnyPath
 from dig_jax.files.shown import in_markdown
+from dig_jax.models import BACKBONES
 from dig_jax.options import SampleOptions
 from dig_jax.run import Run
 from dig_jax.sampling.sampler import choose_solver
+from dig_jax.solvers import SOLVERS
+from dig_jax.training.beginning import tell_beginning
 from dig_jax.versions import package_versions
 
-CARD = """# {name} on {dataset}
+UNKNOWN_LICENCE = "unknown"
+PAPER = "https://openreview.net/forum?id=h4L5eUvXmP"
+
+CARD = """---
+license: {licence}
+library_name: dig_jax
+pipeline_tag: unconditional-image-generation
+tags:
+- diffusion
+- jax
+- image-generation
+---
+
+# {name} on {dataset}
 
 {rows} x {cols} images with {channels} from {name}, a diffusion backbone of dig_jax,
 {classes}.
 
-| | |
+{picture}| | |
 |---|---|
 {facts}
 
@@ -41,7 +60,8 @@ install `jax[cuda12]` or `jax[tpu]`; another platform may round otherwise.
   [batch, row, col, rgb], about [-1, 1]. Read it with `jax.export.deserialize`.
 - `group_*.stablehlo`: the same for one group of images on one platform, compiled as
   dig_jax compiles it: the same bits (tested on CPU). `sample.py` uses these.
-- `config.json`, `manifest.json`: configuration; versions and checksums.
+- `config.json`, `manifest.json`: configuration; versions and checksums, of this file
+  too.
 
 Made with jax {jax}; jax promises to read it for six months of newer versions. The
 parameters do not age: `dig_jax.load` opens this folder too.
@@ -49,11 +69,44 @@ parameters do not age: `dig_jax.load` opens this folder too.
 ## Scores
 
 {scores}
+
+## Licence
+
+{terms}
+`sample.py` is part of dig_jax (Apache-2.0).
+
+## Links
+
+{links}
 """
 
 
-def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> str:
-    """A model card in Markdown, with the newest scores of the run, if it has any."""
+def check_licence(name: str) -> None:
+    """Raise InputError unless a licence's name is one word, as hubs have them."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", name):
+        raise InputError(
+            "A licence is named in letters, digits, dots and dashes, as in apache-2.0 "
+            f"or cc-by-nc-4.0; got {name!r}."
+        )
+
+
+def model_card(
+    run: Run,
+    options: SampleOptions,
+    platforms: Sequence[str],
+    *,
+    licence: str = UNKNOWN_LICENCE,
+    picture: str = "",
+) -> str:
+    """A model card in Markdown, with the newest scores of the run, if it has any.
+
+    Args:
+        run: What it is of.
+        options: How its images are drawn.
+        platforms: What it was exported for.
+        licence: Of the parameters, in a word.
+        picture: File of a picture of samples beside the card; "" for none.
+    """
     experiment = run.experiment
     backbone = experiment.backbone
     rows, cols, channels = backbone.image_shape
@@ -61,7 +114,12 @@ def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> st
     facts = "\n".join(
         f"| {name} | {in_markdown(value)} |" for name, value in _facts(run, options)
     )
+    shown = f"![Samples, seed {options.seed}]({picture})\n\n" if picture else ""
     return CARD.format(
+        licence=licence.lower(),
+        picture=shown,
+        terms=_terms(licence),
+        links=_links(experiment, options),
         name=in_markdown(experiment.backbone_options.name),
         dataset=in_markdown(experiment.data.title or experiment.data.name),
         rows=rows,
@@ -69,11 +127,43 @@ def model_card(run: Run, options: SampleOptions, platforms: Sequence[str]) -> st
         channels="one channel" if channels == 1 else f"{channels} channels",
         classes=f"conditional on one of {count} labels" if count else "unconditional",
         facts=facts,
-        labels="--labels=0,1 " if count else "",
+        labels=_label_flag(experiment),
         platforms=", ".join(platforms),
         jax=package_versions()["jax"],
         scores=_scores(run.workdir),
     )
+
+
+def _label_flag(experiment: Experiment) -> str:
+    """Two classes for sample.py's command line, by name where they have one."""
+    count = experiment.backbone.num_classes
+    names = experiment.data.class_names[:2] or tuple(map(str, range(min(count, 2))))
+    if any(
+        re.search(r"[^\w.-]", name) for name in names
+    ):  # not for a shell, or Markdown
+        names = tuple(str(label) for label in range(len(names)))
+    return f"--labels={','.join(names)} " if count else ""
+
+
+def _terms(licence: str) -> str:
+    """What is known of the parameters' licence."""
+    if licence == UNKNOWN_LICENCE:
+        return (
+            "Of the parameters: not stated. Who publishes them says it, by exporting "
+            "with `--license=NAME`. The data set's terms may bind it."
+        )
+    return f"Of the parameters: {licence}. The data set's terms may bind it."
+
+
+def _links(experiment: Experiment, options: SampleOptions) -> str:
+    """The papers of what the model is made of."""
+    parts = BACKBONES[experiment.backbone_options.name], SOLVERS[options.solver]
+    texts = [(inspect.getmodule(part), part) for part in parts]
+    text = " ".join(inspect.getdoc(of) or "" for pair in texts for of in pair)
+    papers = dict.fromkeys(re.findall(r"arXiv:(\d{4}\.\d{5})", text))
+    lines = [f"- [dig_jax and its graph networks]({PAPER})"]
+    lines += [f"- [arXiv:{paper}](https://arxiv.org/abs/{paper})" for paper in papers]
+    return "\n".join(lines)
 
 
 def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
@@ -100,6 +190,7 @@ def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
         ("noise", _list_keys("sde", experiment)),
         ("objective", _list_keys("objective", experiment)),
         ("training", f"{run.step:,} steps of {experiment.training.batch_size} images"),
+        *([("began with", tell_beginning(run.init_from))] if run.init_from else []),
         ("average (EMA)", average),
         ("sampler", sampler),
     ]

@@ -4,7 +4,8 @@ Needs jax, flatbuffers, numpy, pillow and safetensors.
 
     python sample.py --num_images=16 --labels=0,3,5 --seed=0 --out=samples.png
 
-Labels go round. --out ends in .png, or in .npz for the arrays `images` and `labels`.
+Labels go round, and may be class names where the export has such. --out ends in .png,
+or in .npz for the arrays `images` and `labels`.
 """
 
 import argparse
@@ -67,31 +68,60 @@ def read_record(folder: Path) -> dict:
     return record
 
 
+def class_names(folder: Path) -> list[str]:
+    """The name of each label; none where the export has none, or nobody can read it."""
+    try:
+        whole = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return [str(name) for name in whole["record"]["class_names"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []  # `read_record` says what is damaged
+
+
+def read_labels(text: str, names: list[str]) -> list[int]:
+    """Labels such as "3", "0,3,5" or "circle,3": a class name goes before a number."""
+    parts = [text] if text in names else [part.strip() for part in text.split(",")]
+    try:
+        return [names.index(p) if p in names else int(p) for p in parts]
+    except ValueError:
+        known = f"; class names: {', '.join(map(repr, names[:20]))}" if names else ""
+        said = f"invalid labels value: {text!r}{known}"
+        raise argparse.ArgumentTypeError(said) from None
+
+
 def write_png(path: Path, images: np.ndarray) -> None:
-    """Write images side by side, about as many in a row as there are rows."""
+    """Write images side by side, about as many in a row as there are rows.
+
+    Small ones are enlarged to some 64 pixels, and white is between them.
+    """
     count, rows, cols, channels = images.shape
+    scale, gap = max(1, 64 // max(rows, cols)), 2
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     across = int(np.ceil(np.sqrt(count)))
     down = -(-count // across)
-    grid = np.full((down * across, rows, cols, channels), 255, np.uint8)
-    grid[:count] = images
-    grid = grid.reshape(down, across, rows, cols, channels).swapaxes(1, 2)
-    grid = grid.reshape(down * rows, across * cols, channels)
+    high, wide = rows * scale + gap, cols * scale + gap
+    grid = np.full((down * high + gap, across * wide + gap, channels), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = gap + i // across * high, gap + i % across * wide
+        grid[top : top + rows * scale, left : left + cols * scale] = image
     Image.fromarray(grid[..., 0] if channels == 1 else grid).save(path, "PNG")
 
 
 def main() -> None:
     """Draw what the command line asks for, with the export beside this file."""
 
+    folder = Path(__file__).resolve().parent
+
     def labels(text: str) -> list[int]:
-        return [int(part) for part in text.split(",")]
+        return read_labels(text, class_names(folder))
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--num_images", type=int, default=16)
-    parser.add_argument("--labels", type=labels, default=[], help="such as 3 or 0,3,5")
+    parser.add_argument(
+        "--labels", type=labels, default=[], help="such as 3 or 0,3,5, or class names"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
     asked = parser.parse_args()
-    folder = Path(__file__).resolve().parent
     images, of = draw_images(folder, asked.num_images, asked.labels, asked.seed)
     if asked.out.suffix == ".npz":
         np.savez_compressed(asked.out, images=images, labels=of)

@@ -212,6 +212,11 @@ class TrainingOptions:
     ema_decay: NonNegativeFloat = learning(
         0.9999, "Decay of the average of the parameters, in [0, 1)."
     )
+    init_from: str = learning(
+        "",
+        "Workdir or export of another run, whose averaged parameters this one begins "
+        "with (fine-tuning); '' for new ones. --init_from=WORKDIR says the same.",
+    )
     posthoc_ema: bool = learning(
         False,
         "Whether to keep two more averages and snapshots of them, from which one of "
@@ -223,6 +228,11 @@ class TrainingOptions:
     log_every: PositiveInt = harmless(100, "Steps between two lines of metrics.")
     diversity_every: NonNegativeInt = harmless(
         1000, "Steps between two measurements of feature diversity; 0: never."
+    )
+    held_out_every: NonNegativeInt = harmless(
+        0,
+        "Steps between two measurements of the loss by noise level on a batch of test "
+        "images; the last step has one too. 0: never.",
     )
     sample_every: NonNegativeInt = harmless(
         10_000, "Steps between two pictures of samples; 0: at the end alone."

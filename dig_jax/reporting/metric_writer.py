@@ -27,6 +27,8 @@ _FILE_NAME = "metrics.jsonl"
 # What the names of series begin with; a number of two digits follows.
 DIVERSITY = "feature_diversity/block_"
 NOISE_LEVEL_LOSS = "loss_by_noise_level/bin_"
+HELD_OUT_LOSS = "held_out_loss/"
+"""Before `mean`, and `bin_` and a number."""
 SCORE = "score/"
 """Before a score's name."""
 

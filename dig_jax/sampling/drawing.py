@@ -17,6 +17,7 @@ from dig_jax.reporting.images import write_png
 from dig_jax.reporting.progress import Progress
 from dig_jax.sampling.grid import sample_grid
 from dig_jax.sampling.latents import LatentFiles
+from dig_jax.sampling.pictures import PICTURES, write_pictures
 from dig_jax.sampling.sampler import Sampler
 from dig_jax.sampling.samples import (
     describe_samples,
@@ -124,7 +125,9 @@ class Drawing(NamedTuple):
             return self._drawn(store.images(wanted), provenance)
         return self._drawn(self._fill(store, silent), provenance)
 
-    def write(self, folder: AnyPath, *, adm: bool = False) -> list[AnyPath]:
+    def write(
+        self, folder: AnyPath, *, adm: bool = False, png: bool = False
+    ) -> list[AnyPath]:
         """Draw the images into samples.npz and samples.png; returns what was written.
 
         With sample.keep_latents also the latents that they decode from, latents.npz.
@@ -134,6 +137,7 @@ class Drawing(NamedTuple):
         Args:
             folder: Where to.
             adm: Whether to write samples_adm.npz, for the ADM evaluator, too.
+            png: Whether to write each image as a PNG, in samples/, too.
 
         Raises:
             InputError: Another process draws into this folder.
@@ -153,7 +157,10 @@ class Drawing(NamedTuple):
             write_png(written[1], sample_grid(images, labels, class_names=names))
             if adm:
                 written.append(folder / "samples_adm.npz")
-                save_adm_batch(written[2], images, labels)
+                save_adm_batch(written[-1], images, labels)
+            if png:
+                written.append(folder / PICTURES)
+                write_pictures(written[-1], images, labels, names)
             if latents is not None:
                 written.append(folder / "latents.npz")
                 latents.join(written[-1], len(images), provenance)

@@ -3,6 +3,8 @@
 Array files carry no checksum, so a flipped bit on disk would come back as a number.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -46,6 +48,12 @@ def fingerprints(leaves: Mapping[str, jax.Array]) -> dict[str, list[int]]:
     """
     sums = {name: _sums_of(leaf) for name, leaf in leaves.items()}
     return {name: [int(s) for s in pair] for name, pair in jax.device_get(sums).items()}
+
+
+def digest_of(tree: Any) -> str:
+    """16 hex digits of the bits of a tree's arrays, whatever devices they are on."""
+    text = json.dumps(fingerprints(named_leaves(tree)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _sums_of(leaf: jax.Array) -> jax.Array:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 from dig_jax.files.paths import AnyPath
 from dig_jax.reporting.goodput import GoodputFile
 from dig_jax.reporting.images import write_png
-from dig_jax.reporting.metric_writer import MetricWriter
+from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, MetricWriter
 from dig_jax.reporting.plots import plot_curves
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.state import TrainState
+from dig_jax.training.held_out import HeldOutLoss
 from dig_jax.training.log import TrainingLog
 from dig_jax.training.preview import Preview, picture_file, without_guide
 from dig_jax.training.schedule import Job, schedule
@@ -56,7 +57,10 @@ class Jobs:
         self._scores = TrainingScores(
             experiment, experiment.evaluation, drawing, options, mesh
         )
+        self._held_out = HeldOutLoss(setup)
         self._jobs = {
+            # First, so that a run that goes on from this step's checkpoint has it.
+            "held_out": Job("evaluation", self._measure_held_out),
             "snapshot": Job("checkpoint", self._save_snapshot),
             "save": Job("checkpoint", self._save),
             "draw": Job("drawing", self._draw),
@@ -71,6 +75,22 @@ class Jobs:
         jobs = [self._jobs[name] for name in due]
         shown = {"draw", "evaluate"} & set(due)
         return [*jobs, Job("drawing", self._plot)] if shown else jobs
+
+    def _measure_held_out(self, state: TrainState, step: int) -> None:
+        _, _, _, writer, progress, stop = self._opened
+        if not self._held_out.is_compiled:
+            try:
+                with progress.compiling("the held-out loss"), stop.at_once():
+                    self._held_out.compile()
+            except Interrupted:  # the next step is the last
+                progress.message(f"step {step}: held-out loss not measured")
+                return
+        by_level = self._held_out.measure(state)
+        mean = float(by_level.mean())
+        progress.message(f"step {step}: held-out loss {mean:.4f}")
+        if writer is not None:
+            named = {f"{HELD_OUT_LOSS}bin_{i:02d}": x for i, x in enumerate(by_level)}
+            writer.write(step, {f"{HELD_OUT_LOSS}mean": mean, **named})
 
     def _save_snapshot(self, state: TrainState, step: int) -> None:
         self._opened.storage.save_snapshot(state)

@@ -73,10 +73,16 @@ class TrainingPrograms:
             jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread),
         )
 
-    def create_state(self) -> TrainState:
-        """The state before the first step: parameters leaf by leaf, then the rest."""
+    def create_state(self, params: Params | None = None) -> TrainState:
+        """The state before the first step: parameters leaf by leaf, then the rest.
+
+        Args:
+            params: Those to begin with, placed as in `abstract_state`; None for new
+                ones.
+        """
         places = jax.tree.map(lambda a: a.sharding, self.abstract_state)
-        params = self.experiment.backbone.init(self.init_key, places.params)
+        if params is None:
+            params = self.experiment.backbone.init(self.init_key, places.params)
 
         def rest(params: Params) -> TrainState:
             state = start_from(

@@ -39,10 +39,11 @@ def schedule(options: TrainingOptions) -> dict[str, Every]:
     """When everything is due; what is due together is done in this order."""
     last, never = (options.num_steps,), Every()
     snapshot, evaluate = Every(options.posthoc_every, last), options.evaluate_every
-    diversity = options.diversity_every
+    diversity, held_out = options.diversity_every, options.held_out_every
     return {
         "log": Every(options.log_every, last),
         "diversity": Every(diversity, (1,)) if diversity else never,
+        "held_out": Every(held_out, last) if held_out else never,
         "snapshot": snapshot if options.posthoc_ema else never,
         "save": Every(options.checkpoint_every, last),
         "draw": Every(options.sample_every, last),

@@ -26,6 +26,11 @@ from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.run_config import find_saved_config, restore_run_config
 from dig_jax.storage.state import TrainState
 from dig_jax.training.activities import Activities
+from dig_jax.training.beginning import (
+    check_beginning,
+    read_beginning,
+    tell_beginning,
+)
 from dig_jax.training.clean import shown_record
 from dig_jax.training.environment import (
     CODE,
@@ -78,13 +83,16 @@ class TrainingSetup:
         options: The training section.
         changes: What differs from the run in the workdir, a line for each key.
         source: Training images.
+        held_out: Test images, where training.held_out_every asks for their loss.
+        begun_from: Where the first parameters are from, if from another run (see
+            `read_beginning`).
 
     Raises:
         InputError: What cannot work.
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath) -> None:
-        self.source = self._check(experiment)
+        self.source, self.held_out = self._check(experiment)
         self.experiment, self.workdir = named_after(experiment, self.source), workdir
         self.mesh = experiment.mesh
         self.programs = create_programs(self.experiment, self.mesh)
@@ -96,20 +104,26 @@ class TrainingSetup:
             self.changes = check_same_run(before, self.experiment.config, workdir)
         if saved is not None:
             check_same_run(saved.config, self.experiment.config, workdir)
+        self.begun_from, self._otherwise = None, ""
+        if saved is None and self.options.init_from:
+            self._otherwise = check_beginning(self.experiment)
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
 
     @staticmethod
-    def _check(experiment: Experiment) -> ImageSource:
-        """The training images, if all that needs no program can work.
+    def _check(experiment: Experiment) -> tuple[ImageSource, ImageSource | None]:
+        """Training and held-out images, if all that needs no program can work.
 
         Raises:
             InputError: All that cannot.
         """
-        findings, source = Findings(), None
+        findings, source, held_out = Findings(), None, None
         with findings.noting():
             check_evaluation_options(experiment.evaluation)
         with findings.noting():
             source = open_dataset(experiment, "train")
+        if experiment.training.held_out_every:
+            with findings.noting():
+                held_out = open_dataset(experiment, "test")
         if source is not None:
             experiment = named_after(experiment, source)
             conditional = experiment.backbone.num_classes > 0
@@ -125,13 +139,13 @@ class TrainingSetup:
             check_sample_options(experiment, experiment.sample)
         findings.raise_all()
         assert source is not None
-        return source
+        return source, held_out
 
     def restore(self, checkpoints: Checkpoints, doing: Activities) -> Restored:
         """The newest state, or the first one; its time is noted and shown."""
         if not as_first_process_says(checkpoints.latest_step() is not None):
             with doing("start", "creating parameters"):
-                state = jax.block_until_ready(self.programs.create_state())
+                state = jax.block_until_ready(self._first_state())
             return Restored(state, 0)
         with doing("checkpoint", "reading the checkpoint"):
             state, meta = checkpoints.restore(self.programs.abstract_state)
@@ -141,9 +155,18 @@ class TrainingSetup:
                 f"The run in {self.workdir} was trained on other data: {saved}, now "
                 f"{now}. Use another --workdir, or the same data."
             )
+        self.begun_from = meta.get("init_from")
         # Older versions did not count damaged records.
         how = describe_resume(meta, self._environment)
         return Restored(state, meta.get("damaged_records"), how)
+
+    def _first_state(self) -> TrainState:
+        """The state before the first step, with the parameters that it begins with."""
+        place, params = self.options.init_from, None
+        if place:
+            abstract = self.programs.abstract_state.params
+            params, self.begun_from = read_beginning(place, abstract)
+        return self.programs.create_state(params)
 
     def batches(
         self, start: int
@@ -177,6 +200,7 @@ class TrainingSetup:
             "config": self.experiment.config.to_dict(),
             "data": self._data_identity(),
             "environment": self._environment,
+            "init_from": self.begun_from,
             "samples_seen": step * self.options.batch_size,
             "damaged_records": damaged_records,
         }
@@ -204,6 +228,9 @@ class TrainingSetup:
                 f"  post-hoc EMA: {num_bytes / 1e6:.1f} MB in posthoc_ema/ every "
                 f"{self.options.posthoc_every} steps"
             )
+        if self.begun_from is not None:
+            lines.append(f"  began with {tell_beginning(self.begun_from)}")
+        lines += [f"  otherwise than there: {w}" for w in [self._otherwise] if w]
         lines += [f"  {restored.how}"] if restored.how else []
         lines += [f"  changed: {change}" for change in self.changes]
         return "\n".join(lines)

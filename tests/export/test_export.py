@@ -1,14 +1,17 @@
 """Exports: the same images without dig_jax, and no damaged folder is read."""
 
+import argparse
 import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import yaml
 from jax import export
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -21,6 +24,7 @@ from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.export import PLATFORMS, export_run, standalone
 from dig_jax.options import MeshOptions, SampleOptions
+from dig_jax.reporting.images import choose_scale, image_grid
 from dig_jax.run import Run
 from dig_jax.storage.export_folder import PARAMETERS, read_manifest, write_manifest
 
@@ -201,10 +205,11 @@ def test_a_picture_holds_the_images(exported, tmp_path):
         images = images.reshape(5, 4, 6, channels)
         standalone.write_png(tmp_path / "grid.png", images)
         with Image.open(tmp_path / "grid.png") as picture:
-            assert (picture.mode, picture.size) == (mode, (3 * 6, 2 * 4))
-            grid = np.asarray(picture).reshape(8, 18, channels)
-        np.testing.assert_array_equal(grid[:4, 6:12], images[1])
-        np.testing.assert_array_equal(grid[4:, 6:12], images[4])
+            assert picture.mode == mode
+            grid = np.asarray(picture).reshape(*picture.size[::-1], channels)
+        ours = image_grid(images, columns=3, scale=choose_scale(6))[..., :channels]
+        np.testing.assert_array_equal(grid, ours)
+        assert min(grid.shape[:2]) > 64
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(damaged):
@@ -224,6 +229,12 @@ def test_a_flipped_bit_is_found_wherever_it_is(damaged):
             draw(damaged, 1)
         (damaged / name).write_bytes(whole)
     dig_jax.load(damaged)
+
+
+def test_the_pictures_of_sample_py_may_lie_in_its_folder(damaged):
+    standalone.write_png(damaged / "samples.png", np.zeros((1, 8, 8, 1), np.uint8))
+    standalone.read_record(damaged)
+    assert "samples.png" not in read_manifest(damaged)["files"]
 
 
 def test_a_missing_or_short_file_is_found(damaged):
@@ -297,7 +308,10 @@ def test_another_platform_or_solver_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="'euler'"):
         export_run(run, SampleOptions(solver="euler"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    export_run(run, options, tmp_path / "out", platforms=["tpu"])
+    for name in ("", "my licence", "mit\nx: y"):
+        with pytest.raises(InputError, match=r"as in apache-2.0"):
+            export_run(run, options, tmp_path / "out", licence=name)
+    export_run(run, options, tmp_path / "out", platforms=["tpu"], num_pictures=0)
     with pytest.raises(SystemExit, match=r"exported for tpu, but this is cpu"):
         draw(tmp_path / "out", 1)
 
@@ -330,7 +344,11 @@ def test_other_files_are_not_overwritten(run, tmp_path):
 
 
 def test_an_export_replaces_an_earlier_one(run, damaged):
-    export_run(run, SampleOptions(num_steps=1), damaged, platforms=["cpu"])
+    assert (damaged / "examples.png").exists()
+    (damaged / ".gitattributes").touch()  # as in a copy of a hub's repository
+    options = SampleOptions(num_steps=1)
+    export_run(run, options, damaged, platforms=["cpu"], num_pictures=0)
+    assert not (damaged / "examples.png").exists()
     assert read_manifest(damaged)["platforms"] == ["cpu"]
     assert not (damaged / "group_tpu.stablehlo").exists()
     assert dig_jax.load(damaged).config.sample.solver == "euler_maruyama"
@@ -347,7 +365,16 @@ def test_the_card_counts_parameters_and_shows_the_newest_scores(
     new["samples"] = {"solver": EVIL}
     lines = [json.dumps(old), json.dumps(new), '{"half": ', "[]", '{"schema": 99}']
     scores.write_text("\n".join(lines))
-    export_run(run, SampleOptions(num_steps=5), tmp_path / "out", platforms=["cpu"])
+    names = (EVIL, *(f"class {i}" for i in range(1, 10)))
+    changed = run.experiment.changed({"data.class_names": names})
+    export_run(
+        replace(run, experiment=changed),
+        SampleOptions(num_steps=5),
+        tmp_path / "out",
+        platforms=["cpu"],
+        licence="CC-BY-4.0",
+        num_pictures=0,
+    )
     scores.unlink()
     card = (tmp_path / "out" / "README.md").read_text()
     count = sum(v.size for v in load_file(tmp_path / "out" / PARAMETERS).values())
@@ -362,7 +389,24 @@ def test_the_card_counts_parameters_and_shows_the_newest_scores(
     assert "9.0000" not in card
     assert "<script>" not in card
     assert "\x1b" not in card
-    assert card.count("&lt;script&gt;") == 2
+    assert card.count("&lt;script&gt;") == 3
+    assert "![" not in card
+    _, head, card = card.split("---\n", 2)
+    head = yaml.safe_load(head)
+    assert (head["license"], head["library_name"]) == ("cc-by-4.0", "dig_jax")
+    known = standalone.class_names(tmp_path / "out")
+    assert tuple(known) == names
+    assert standalone.read_labels("class 3,0", known) == [3, 0]
+    assert standalone.read_labels(EVIL, known) == [0]
+    with pytest.raises(argparse.ArgumentTypeError, match=r",ten'; .*'class 1'"):
+        standalone.read_labels("class 1,ten", known)
+    whole = (exported / "README.md").read_text()
+    assert "(examples.png)" in whole
+    assert "openreview.net" in whole
+    picture, read = exported / "examples.png", read_manifest(exported)["files"]
+    assert picture.name in read
+    with Image.open(picture) as shown:
+        assert min(shown.size) > 64
     assert "None were recorded" in (exported / "README.md").read_text()
 
 
