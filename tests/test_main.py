@@ -340,6 +340,61 @@ def test_a_workdir_without_a_run_is_refused(refuse, tmp_path):
         assert f"--workdir={tmp_path}" in message
 
 
+@pytest.mark.parametrize("mode", ["train", "sample", "evaluate", "export"])
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_workdir_that_is_a_file_is_refused(refuse, tmp_path, mode, below):
+    file = tmp_path / "file"
+    file.write_text("text")
+    config = TINY if mode == "train" else []
+    message = refuse(*config, f"--mode={mode}", f"--workdir={file / below}")
+    assert f"A folder is needed, got {file / below}: {file} is a file." in message
+    assert file.read_text() == "text"
+
+
+@pytest.mark.parametrize(
+    ("inner", "meant"),
+    [("checkpoints/2", "--step=2 "), ("checkpoints", "."), ("best/2", "--step=best ")],
+)
+@pytest.mark.parametrize("mode", ["train", "sample"])
+def test_a_checkpoint_in_place_of_a_workdir_is_told_what_was_meant(
+    refuse, tmp_path, mode, inner, meant
+):
+    (tmp_path / inner).mkdir(parents=True)
+    (tmp_path / "config.json").write_text("{}")
+    config = TINY if mode == "train" else []
+    message = refuse(*config, f"--mode={mode}", f"--workdir={tmp_path / inner}")
+    assert (
+        f"say --workdir={tmp_path}{meant if meant == '.' else f' {meant}'}" in message
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="of Linux")
+@pytest.mark.parametrize("mode", ["sample", "evaluate"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_drawn(
+    refuse, workdir, mode
+):
+    # Root may write anywhere but into such a file system.
+    place = ("--workdir=" + str(workdir), "--out=/proc/dig_jax")
+    message = refuse(f"--mode={mode}", *place)
+    assert "/proc/dig_jax cannot be written to (" in message
+    assert "--out=DIR" in message
+
+
+def test_a_run_is_evaluated_into_another_folder(run, workdir, tmp_path):
+    code, out, err = run(
+        "--mode=evaluate",
+        f"--workdir={workdir}",
+        f"--out={tmp_path / 'out'}",
+        "--config.evaluation.features=none",
+        "--config.evaluation.metrics=('copies',)",
+    )
+    assert code == EXIT_DONE, err
+    assert f"recorded in {tmp_path / 'out' / 'eval' / 'scores.jsonl'}" in out
+    (record,) = read_records(tmp_path / "out")
+    assert record["samples"]["checkpoint_step"] == LAST
+    assert not (workdir / "eval").exists()
+
+
 def test_a_run_without_a_checkpoint_is_refused(refuse, workdir, tmp_path):
     (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
     for folder in ("", "checkpoints", "checkpoints/2"):

@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 
 from dig_jax.cli.command_line import step_of, workdir_of
 from dig_jax.errors import EXIT_DONE, InputError
-from dig_jax.files.paths import is_remote, open_path, open_workdir
+from dig_jax.files.paths import check_writable, is_remote, open_path, open_workdir
 
 if TYPE_CHECKING:
     from dig_jax.run import Run
+
+OTHER_FOLDER = "Name a folder that can be, for what is written: --out=DIR."
 
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
@@ -54,6 +56,7 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=sample: draw images into samples.npz and samples.png."""
     folder = open_workdir(options.out or workdir_of(options))
+    check_writable(folder, OTHER_FOLDER)
     run = _load(config, options, "sample")
     drawing = run.drawing()
     written = drawing.write(folder, adm=options.adm)
@@ -68,8 +71,10 @@ def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=evaluate: score images that lie there, else draw them."""
     if options.samples:
         return _evaluate_file(config, options)
+    folder = open_workdir(options.out or workdir_of(options))
+    check_writable(folder, OTHER_FOLDER)
     run = _load(config, options, "evaluate")
-    run.evaluate(seeds=options.seeds, silent=False)
+    run.evaluate(seeds=options.seeds, out=folder, silent=False)
     return EXIT_DONE
 
 
