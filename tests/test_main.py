@@ -322,6 +322,39 @@ def test_summary_needs_no_data(run, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(
+    run, tmp_path, data_dir, monkeypatch
+):
+    monkeypatch.setattr(jax, "devices", lambda *_: pytest.fail("looked for devices"))
+    command = [*TINY, f"--config.data.data_dir={data_dir}", *TWO, "--dry_run"]
+    code, out, err = run(*command, f"--workdir={tmp_path / 'run'}")
+    assert (code, err) == (EXIT_DONE, "")
+    assert re.search(
+        r"would train steps 1 to 4 of dig_parallel, .*M parameters, on [\d,]+ images "
+        r"of digits \(8x8x1, 10 classes\), batch size \d+, workdir .*/run\. Nothing",
+        out,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_knows_the_run_that_is_there(run, refuse, workdir, data_dir):
+    here = [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}", "--dry_run"]
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.*")}
+    code, out, _ = run(*TINY, *here, "--config.training.num_steps=6")
+    assert code == EXIT_DONE
+    assert "would train steps 5 to 6 of" in out
+    assert "changed: training.num_steps: 4 -> 6" in out
+    assert "another configuration" in refuse(*TINY, *here, "--config.seed=9")
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*.*")}
+
+
+def test_a_dry_run_finds_that_data_are_missing(run, tmp_path):
+    config = [CIFAR10, f"--config.data.data_dir={tmp_path}", "--dry_run"]
+    code, out, err = run(*config, f"--workdir={tmp_path / 'run'}")
+    assert (code, out) == (EXIT_BAD_INPUT, "")
+    assert "Data set 'cifar10' must be prepared" in err
+
+
 def test_the_module_exits_with_the_code(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "dig_jax.main", "--mode=nope", DIGITS],

@@ -100,6 +100,17 @@ FLAGS = (
         },
     ),
     Flag(
+        "dry_run",
+        "",
+        {
+            ("train", "compare"): "check configuration, data set and workdir, say what "
+            "would be done, and end: nothing is compiled or written, no device is "
+            "looked for, and no other process is waited for"
+        },
+        kind="switch",
+        default=False,
+    ),
+    Flag(
         "out",
         "PATH",
         {

@@ -30,6 +30,8 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.reporting.goodput import Goodput
     from dig_jax.reporting.progress import Progress
 
+    if options.dry_run:
+        return _dry_run(config, options)
     goodput = Goodput()
     workdir, silent = workdir_of(options), False
     if is_distributed():
@@ -51,6 +53,18 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
                 goodput=goodput,
             )
         return run.train(progress)
+
+
+def _dry_run(config: ConfigDict, options: flags.FlagValues) -> int:
+    """Say what a training would do."""
+    from dig_jax.experiment import create_experiment
+    from dig_jax.reporting.profile import parse_profile_steps
+    from dig_jax.training.dry_run import describe_training
+
+    steps = options.profile_steps
+    traced = None if steps is None else parse_profile_steps(steps)
+    print(describe_training(create_experiment(config), workdir_of(options), traced))
+    return EXIT_DONE
 
 
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
@@ -127,12 +141,15 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compare."""
-    from dig_jax.comparison.run import compare
+    from dig_jax.comparison.run import compare, describe_comparison
     from dig_jax.config import choose_variants, read_comparison
 
     comparison = read_comparison(config)
     if options.variants:
         comparison = choose_variants(comparison, options.variants)
+    if options.dry_run:
+        print(describe_comparison(comparison, workdir_of(options)))
+        return EXIT_DONE
     return compare(comparison, workdir_of(options))
 
 

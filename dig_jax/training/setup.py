@@ -65,6 +65,58 @@ class Restored(NamedTuple):
     how: str = ""
 
 
+def check_training(experiment: Experiment) -> ImageSource:
+    """The training images, if all that needs no program can work.
+
+    Raises:
+        InputError: All that cannot.
+    """
+    findings, source = Findings(), None
+    with findings.noting():
+        check_evaluation_options(experiment.evaluation)
+    with findings.noting():
+        source = open_dataset(experiment, "train")
+    if source is not None:
+        experiment = named_after(experiment, source)
+        conditional = experiment.backbone.num_classes > 0
+        scored = experiment.evaluation
+        with findings.noting():
+            if experiment.training.evaluate_every:
+                check_scores(scored, source)
+        with findings.noting():
+            check_keep_best(
+                experiment.training, scored, source, conditional=conditional
+            )
+    with findings.noting():
+        check_sample_options(experiment, experiment.sample)
+    findings.raise_all()
+    assert source is not None
+    return source
+
+
+def check_workdir(
+    experiment: Experiment, workdir: AnyPath, *, write: bool
+) -> list[str]:
+    """What differs from the run in a workdir, if there is one, a line for each key.
+
+    Args:
+        experiment: What is to be trained there.
+        workdir: The run's.
+        write: Whether a config.json that is missing is written again.
+
+    Raises:
+        InputError: It holds a run of another configuration.
+    """
+    changes: list[str] = []
+    saved = find_saved_config(workdir)
+    if saved is not None or (workdir / "config.json").exists():
+        before = restore_run_config(workdir, write=write)
+        changes = check_same_run(before, experiment.config, workdir)
+    if saved is not None:
+        check_same_run(saved.config, experiment.config, workdir)
+    return changes
+
+
 class TrainingSetup:
     """An experiment and its workdir, checked and ready; nothing is written yet.
 
@@ -84,48 +136,13 @@ class TrainingSetup:
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath) -> None:
-        self.source = self._check(experiment)
+        self.source = check_training(experiment)
         self.experiment, self.workdir = named_after(experiment, self.source), workdir
         self.mesh = experiment.mesh
         self.programs = create_programs(self.experiment, self.mesh)
         self.options = self.programs.options
-        self.changes = []
-        saved = find_saved_config(workdir)
-        if saved is not None or (workdir / "config.json").exists():
-            before = restore_run_config(workdir, write=is_first_process())
-            self.changes = check_same_run(before, self.experiment.config, workdir)
-        if saved is not None:
-            check_same_run(saved.config, self.experiment.config, workdir)
+        self.changes = check_workdir(self.experiment, workdir, write=is_first_process())
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
-
-    @staticmethod
-    def _check(experiment: Experiment) -> ImageSource:
-        """The training images, if all that needs no program can work.
-
-        Raises:
-            InputError: All that cannot.
-        """
-        findings, source = Findings(), None
-        with findings.noting():
-            check_evaluation_options(experiment.evaluation)
-        with findings.noting():
-            source = open_dataset(experiment, "train")
-        if source is not None:
-            experiment = named_after(experiment, source)
-            conditional = experiment.backbone.num_classes > 0
-            scored = experiment.evaluation
-            with findings.noting():
-                if experiment.training.evaluate_every:
-                    check_scores(scored, source)
-            with findings.noting():
-                check_keep_best(
-                    experiment.training, scored, source, conditional=conditional
-                )
-        with findings.noting():
-            check_sample_options(experiment, experiment.sample)
-        findings.raise_all()
-        assert source is not None
-        return source
 
     def restore(self, checkpoints: Checkpoints, doing: Activities) -> Restored:
         """The newest state, or the first one; its time is noted and shown."""
