@@ -6,12 +6,14 @@ a config.json writes it. `dig_jax/options/` has the sections' keys;
 reads no configuration.
 """
 
+import contextlib
 import copy
 import inspect
 import json
 import runpy
 import shlex
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -50,7 +52,7 @@ def read_config_file(path: str) -> ConfigDict:
     configs/digits.py that does not exist is the one that dig_jax brings along.
 
     Raises:
-        InputError: No such file, or it does not give a ConfigDict.
+        InputError: No such file, an error in it, or it does not give a ConfigDict.
     """
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
@@ -59,7 +61,8 @@ def read_config_file(path: str) -> ConfigDict:
         raise InputError(
             f"--config needs a Python file with get_config(), FILE.py, got {file!r}."
         )
-    get_config = runpy.run_path(file).get("get_config")
+    with _naming_line(file):
+        get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise InputError(f"{file} has no function get_config().")
     arguments = (variant,) if variant else ()
@@ -70,13 +73,32 @@ def read_config_file(path: str) -> ConfigDict:
             f"get_config() of {file} does not fit --config={path} ({error}): FILE "
             f"passes it nothing, FILE:VARIANT one text."
         ) from None
-    config = get_config(*arguments)
+    with _naming_line(file):
+        config = get_config(*arguments)
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"get_config() of {file} must return an ml_collections.ConfigDict, got "
             f"{type(config).__name__}."
         )
     return config
+
+
+@contextlib.contextmanager
+def _naming_line(file: str) -> Iterator[None]:
+    """Turns what the code of a configuration raises into an InputError of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever users' code raises
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if Path(f.filename) == Path(file)]
+        said = str(error)
+        if isinstance(error, SyntaxError):
+            file, lines, said = error.filename or file, [error.lineno], error.msg
+        place = ", line ".join(map(str, [file, *lines[-1:]]))
+        said = " ".join(f"{type(error).__name__}: {said}".split())
+        raise InputError(f"{place}: {said}") from error
 
 
 def _find_shipped(file: str) -> str:

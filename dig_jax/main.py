@@ -42,9 +42,9 @@ def main(arguments: list[str]) -> int:
         check_versions()
         mode, config, options = parse(arguments, MODES)
         processes = processes_of(options)
-        if processes is not None:
+        if processes is not None and not options.dry_run:
             start_processes(processes)
-        if mode in COMPILING:
+        if mode in COMPILING and not options.dry_run:
             use_compilation_cache(options.compilation_cache)
         code = MODES[mode](config, options)
     except BaseException as error:

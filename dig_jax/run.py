@@ -107,6 +107,7 @@ class Run:
         metrics: Sequence[str] | None = None,
         sample: Mapping[str, Any] | None = None,
         keep: bool = True,
+        out: str | AnyPath | None = None,
         silent: bool = True,
         **options: Any,
     ) -> list[dict[str, Any]]:
@@ -119,6 +120,7 @@ class Run:
             sample: Other attributes of `SampleOptions`, as in {"solver": "ddim"}.
             keep: Whether images and records are kept in the workdir's eval/, so that a
                 killed evaluation goes on; otherwise nothing is written.
+            out: A folder in place of the workdir, as for one that cannot be written.
             silent: Whether nothing is printed.
             **options: Other attributes of `EvaluationOptions`, as in features="none".
 
@@ -128,17 +130,18 @@ class Run:
 
         Raises:
             InputError: An option that does not exist, images that cannot be scored, or
-                another process that evaluates in this workdir.
+                another process that evaluates in this folder.
         """
         count = {} if num_images is None else {"num_images": num_images}
         chosen = {} if metrics is None else {"metrics": tuple(metrics)}
         section = self.experiment.section("evaluation") | chosen | options
         scored = call_with_section("evaluation", EvaluationOptions, section)
         drawn = self._sample_options({**(sample or {}), **count})
+        folder = self.workdir if out is None else open_workdir(out)
         return score_run(
             self.drawing(drawn),
             create_evaluator(self.experiment, scored, silent=silent),
-            self.workdir if keep else None,
+            folder if keep else None,
             seeds=_choose_seeds(seeds, drawn.seed),
             silent=silent,
         )

@@ -3,9 +3,14 @@
 #
 #   export NAME=cifar10 IMAGE=us-docker.pkg.dev/my-project/dig/dig_jax:tpu
 #   CLUSTER=my-cluster DEVICE=v5litepod-16 bash launch/gke.sh xpk \
-#     --config=configs/cifar10.py --workdir=gs://bucket/cifar10
+#     --config=configs/cifar10.py --config.data.data_dir=gs://bucket/data \
+#     --workdir=gs://bucket/cifar10
 #   ACCELERATOR=tpu-v5-lite-podslice TOPOLOGY=4x4 HOSTS=4 bash launch/gke.sh jobset \
-#     --config=configs/cifar10.py --workdir=gs://bucket/cifar10
+#     --config=configs/cifar10.py --config.data.data_dir=gs://bucket/data \
+#     --workdir=gs://bucket/cifar10
+#
+# The data are prepared before, and lie in a bucket. Whether configuration and data can be
+# read: the arguments that follow xpk or jobset, to `python -m dig_jax.main --dry_run`.
 #
 # With --dry_run it prints the command, or the JobSet. All hosts are started again
 # together after 75 (watchdog), 76 (peer failure) and signals (137, 143: a machine that

@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Train on all GPUs of this machine.
 #
-#   bash launch/gpu.sh [--dry_run] --config=configs/cifar10.py --workdir=runs/cifar10
+#   bash launch/gpu.sh [--dry_run] --config=configs/cifar10.py \
+#     --config.data.data_dir=data --workdir=runs/cifar10
+#
+# The data are prepared before (python -m dig_jax.prepare --help). Whether configuration and
+# data can be read: the same arguments to `python -m dig_jax.main --dry_run`.
 #
 # One process drives all GPUs. It is started again after exit codes 75 and 76.
 # PROCESSES: with 2 or more, as many processes with one GPU each, which meet at

@@ -2,8 +2,13 @@
 # Train on a SLURM cluster, a task for each GPU: jax gives each task one.
 #
 #   sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 --time=24:00:00 \
-#     launch/slurm.sh --config=configs/imagenet64.py --workdir=/shared/runs/imagenet64
+#     launch/slurm.sh --config=configs/imagenet64.py --config.data.data_dir=/shared/data \
+#     --workdir=/shared/runs/imagenet64
 #   bash launch/slurm.sh --dry_run --config=... --workdir=...   # what a job would start
+#
+# The data are prepared before, where every node sees them. Before the job is submitted, see
+# whether configuration and data can be read: `.venv/bin/python -m dig_jax.main --dry_run`
+# with the same arguments.
 #
 # Submit from the repository, on a file system that every node sees, with .venv made:
 #   DIG_JAX_EXTRAS=cuda,gcs bash -c 'source launch/environment.sh && make_environment'

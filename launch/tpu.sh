@@ -4,10 +4,14 @@
 #   export TPU_NAME=dig ZONE=us-west4-a PROJECT=my-project ACCELERATOR=v5litepod-16
 #   bash launch/tpu.sh create
 #   bash launch/tpu.sh install      # this repository's HEAD, on every host
-#   bash launch/tpu.sh train --config=configs/imagenet64.py --workdir=gs://bucket/run
+#   bash launch/tpu.sh train --config=configs/imagenet64.py \
+#     --config.data.data_dir=gs://bucket/data --workdir=gs://bucket/run
 #   bash launch/tpu.sh log          # follow the first host's
 #   bash launch/tpu.sh stop         # save, and stop
 #   bash launch/tpu.sh delete
+#
+# The data are prepared before, and lie in a bucket. Whether configuration and data can be
+# read: the arguments of `train` to `python -m dig_jax.main --dry_run`.
 #
 # With --dry_run each prints its commands. Training goes on when this terminal is closed,
 # and is started again on its host after exit codes 75 and 76.

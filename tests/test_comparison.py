@@ -15,7 +15,7 @@ from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import create_plan, match_width
 from dig_jax.comparison.points import read_points
 from dig_jax.comparison.report import comparison_record, format_comparison
-from dig_jax.comparison.run import compare, with_equal_seconds
+from dig_jax.comparison.run import compare, describe_comparison, with_equal_seconds
 from dig_jax.config import read_comparison, read_config_file, vary
 from dig_jax.costs.summary import count_costs
 from dig_jax.errors import EXIT_DONE, InputError
@@ -97,6 +97,16 @@ def test_speeds_that_were_measured_are_not_measured_again(data_dir, tmp_path, ca
     assert list(found) == ["parallel"]
     assert found["parallel"].images_per_second == SPEED.images_per_second
     assert capsys.readouterr().out == ""
+
+
+def test_a_dry_run_of_a_comparison_names_its_variants_and_leaves_nothing(
+    data_dir, tmp_path
+):
+    config = create_config(data_dir, parallel={}, wide={"backbone": {"width": 16}})
+    comparison = read_comparison(config)
+    said = describe_comparison(comparison, tmp_path / "new")
+    assert all(f"{name} (" in said for name in comparison.runs)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path):

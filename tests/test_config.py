@@ -1,6 +1,7 @@
 """Configurations: read, written, compared, checked, and the ones that we ship."""
 
 import copy
+import re
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from dig_jax.config import (
 from dig_jax.errors import InputError
 from dig_jax.evaluation import check_evaluation_options
 from dig_jax.experiment import FREE_KEYS, check_same_run, create_experiment
-from dig_jax.options import SECTIONS
+from dig_jax.options import SECTIONS, OptimizerOptions
 from dig_jax.options.keys import call_with_section
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.training.optimizer import create_optimizer
@@ -161,6 +162,22 @@ def test_a_wrong_key_or_value_is_named_with_what_is_needed(function, section, sa
         call_with_section("some", function, section)
 
 
+@pytest.mark.parametrize("betas", [0.9, (0.9,), (0.9, 0.99, 0.999)])
+def test_another_number_of_values_is_refused_with_how_many_are_needed(betas):
+    with pytest.raises(InputError) as error:
+        call_with_section("optimizer", OptimizerOptions, {"betas": betas})
+    assert str(error.value) == (
+        f"config.optimizer.betas must be 2 values, such as (0.99, 0.999), got "
+        f"{betas!r}. It is: Decay of the first and second moment, in [0, 1)."
+    )
+
+
+@pytest.mark.parametrize("norm", [-1, None, "off"])
+def test_a_wrong_norm_of_gradients_is_told_how_clipping_is_switched_off(norm):
+    with pytest.raises(InputError, match=r"got .*; 0 switches clipping off\.$"):
+        call_with_section("optimizer", OptimizerOptions, {"max_grad_norm": norm})
+
+
 def test_a_keyword_of_ours_is_no_key_of_the_section():
     with pytest.raises(InputError, match=r"Unknown key config\.some\.width"):
         call_with_section("some", make_options, {"width": 1}, width=2)
@@ -189,6 +206,32 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, said):
     path.write_text(content)
     with pytest.raises(InputError, match=said):
         load_config_file(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "said"),
+    [
+        ("width = 3\nwidth = widht\n", 2, "NameError: name 'widht' is not defined"),
+        ("def get_config(:\n", 1, "SyntaxError: "),
+        (
+            "from ml_collections import ConfigDict\ndef get_config():\n"
+            "    config = ConfigDict({}).lock()\n    config.bakbone = 3\n",
+            4,
+            "AttributeError: .*bakbone",
+        ),
+        ("import no_such_module\n", 1, "ModuleNotFoundError: .*no_such_module"),
+    ],
+)
+def test_an_error_in_a_configuration_is_one_line_with_its_place(
+    tmp_path, content, line, said
+):
+    path = tmp_path / "config.py"
+    path.write_text(content)
+    with pytest.raises(InputError) as error:
+        load_config_file(str(path))
+    assert re.fullmatch(
+        re.escape(f"{path}, line {line}: ") + f"{said}.*", str(error.value)
+    )
 
 
 def test_the_text_after_the_colon_goes_to_get_config(tmp_path):

@@ -322,6 +322,39 @@ def test_summary_needs_no_data(run, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(
+    run, tmp_path, data_dir, monkeypatch
+):
+    monkeypatch.setattr(jax, "devices", lambda *_: pytest.fail("looked for devices"))
+    command = [*TINY, f"--config.data.data_dir={data_dir}", *TWO, "--dry_run"]
+    code, out, err = run(*command, f"--workdir={tmp_path / 'run'}")
+    assert (code, err) == (EXIT_DONE, "")
+    assert re.search(
+        r"would train steps 1 to 4 of dig_parallel, .*M parameters, on [\d,]+ images "
+        r"of digits \(8x8x1, 10 classes\), batch size \d+, workdir .*/run\. Nothing",
+        out,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_knows_the_run_that_is_there(run, refuse, workdir, data_dir):
+    here = [f"--config.data.data_dir={data_dir}", f"--workdir={workdir}", "--dry_run"]
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.*")}
+    code, out, _ = run(*TINY, *here, "--config.training.num_steps=6")
+    assert code == EXIT_DONE
+    assert "would train steps 5 to 6 of" in out
+    assert "changed: training.num_steps: 4 -> 6" in out
+    assert "another configuration" in refuse(*TINY, *here, "--config.seed=9")
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*.*")}
+
+
+def test_a_dry_run_finds_that_data_are_missing(run, tmp_path):
+    config = [CIFAR10, f"--config.data.data_dir={tmp_path}", "--dry_run"]
+    code, out, err = run(*config, f"--workdir={tmp_path / 'run'}")
+    assert (code, out) == (EXIT_BAD_INPUT, "")
+    assert "Data set 'cifar10' must be prepared" in err
+
+
 def test_the_module_exits_with_the_code(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "dig_jax.main", "--mode=nope", DIGITS],
@@ -338,6 +371,61 @@ def test_a_workdir_without_a_run_is_refused(refuse, tmp_path):
         message = refuse(f"--mode={mode}", f"--workdir={tmp_path}")
         assert "config.json is missing" in message
         assert f"--workdir={tmp_path}" in message
+
+
+@pytest.mark.parametrize("mode", ["train", "sample", "evaluate", "export"])
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_workdir_that_is_a_file_is_refused(refuse, tmp_path, mode, below):
+    file = tmp_path / "file"
+    file.write_text("text")
+    config = TINY if mode == "train" else []
+    message = refuse(*config, f"--mode={mode}", f"--workdir={file / below}")
+    assert f"A folder is needed, got {file / below}: {file} is a file." in message
+    assert file.read_text() == "text"
+
+
+@pytest.mark.parametrize(
+    ("inner", "meant"),
+    [("checkpoints/2", "--step=2 "), ("checkpoints", "."), ("best/2", "--step=best ")],
+)
+@pytest.mark.parametrize("mode", ["train", "sample"])
+def test_a_checkpoint_in_place_of_a_workdir_is_told_what_was_meant(
+    refuse, tmp_path, mode, inner, meant
+):
+    (tmp_path / inner).mkdir(parents=True)
+    (tmp_path / "config.json").write_text("{}")
+    config = TINY if mode == "train" else []
+    message = refuse(*config, f"--mode={mode}", f"--workdir={tmp_path / inner}")
+    assert (
+        f"say --workdir={tmp_path}{meant if meant == '.' else f' {meant}'}" in message
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="of Linux")
+@pytest.mark.parametrize("mode", ["sample", "evaluate"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_drawn(
+    refuse, workdir, mode
+):
+    # Root may write anywhere but into such a file system.
+    place = ("--workdir=" + str(workdir), "--out=/proc/dig_jax")
+    message = refuse(f"--mode={mode}", *place)
+    assert "/proc/dig_jax cannot be written to (" in message
+    assert "--out=DIR" in message
+
+
+def test_a_run_is_evaluated_into_another_folder(run, workdir, tmp_path):
+    code, out, err = run(
+        "--mode=evaluate",
+        f"--workdir={workdir}",
+        f"--out={tmp_path / 'out'}",
+        "--config.evaluation.features=none",
+        "--config.evaluation.metrics=('copies',)",
+    )
+    assert code == EXIT_DONE, err
+    assert f"recorded in {tmp_path / 'out' / 'eval' / 'scores.jsonl'}" in out
+    (record,) = read_records(tmp_path / "out")
+    assert record["samples"]["checkpoint_step"] == LAST
+    assert not (workdir / "eval").exists()
 
 
 def test_a_run_without_a_checkpoint_is_refused(refuse, workdir, tmp_path):

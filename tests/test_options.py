@@ -77,7 +77,7 @@ def test_marks_hold_what_old_runs_were_kept_by():
     assert FREE_SECTIONS == ("evaluation", "mesh", "sample")
     sample = keys_of(SampleOptions).items()
     ignored = {name for name, key in sample if not key.marks.images}
-    assert ignored == {"num_images", "batch_size"}
+    assert ignored == {"num_images", "batch_size", "decode_batch", "keep_latents"}
 
 
 def test_what_changes_the_network_or_its_data_is_never_free():

@@ -14,6 +14,8 @@ from dig_jax.config import (
 )
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.options import SECTIONS
+from dig_jax.options.keys import keys_of, meaning_of
 from dig_jax.storage.run_config import restore_run_config
 
 VALUE_KINDS = {
@@ -139,10 +141,17 @@ def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
             else:
                 _parse_config_flag(config, f"--config.{key}={value}")
         except (flags.Error, ValueError, TypeError, SyntaxError):
-            raise InputError(
-                f"{name} must be {VALUE_KINDS[old_type]}, got {value!r}."
-            ) from None
+            said = f"{name} must be {VALUE_KINDS[old_type]}, got {value!r}."
+            raise InputError(said + _meaning(key)) from None
     return config
+
+
+def _meaning(key: str) -> str:
+    """What a key is, for messages; "" where its section does not say."""
+    *path, leaf = key.split(".")
+    options = SECTIONS.get(path[-1]) if path else None
+    known = keys_of(options).get(leaf) if options is not None else None
+    return meaning_of(known)
 
 
 def _find_key(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:

@@ -100,12 +100,23 @@ FLAGS = (
         },
     ),
     Flag(
+        "dry_run",
+        "",
+        {
+            ("train", "compare"): "check configuration, data set and workdir, say what "
+            "would be done, and end: nothing is compiled or written, no device is "
+            "looked for, and no other process is waited for"
+        },
+        kind="switch",
+        default=False,
+    ),
+    Flag(
         "out",
         "PATH",
         {
             ("sample",): "a folder to write to instead of the workdir",
-            ("evaluate",): "with --samples, a folder for the scores instead of the "
-            "workdir",
+            ("evaluate",): "a folder for the scores, and the images that are drawn for "
+            "them, instead of the workdir",
             ("export",): "a folder to write to instead of WORKDIR/export",
             ("stats",): "FILE.npz to write instead of beside the data set",
             ("summary",): "of a file of tables (configs/paper_tables.py): a file to "
@@ -120,7 +131,9 @@ FLAGS = (
                 "sample",
                 "evaluate",
                 "export",
-            ): "this checkpoint instead of the newest"
+            ): "instead of the newest checkpoint that of step N, or the best one, "
+            "which training.keep_best chose; WORKDIR/checkpoints/ has a folder for "
+            "each step that is kept"
         },
         default=None,
     ),

@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 
 from dig_jax.cli.command_line import step_of, workdir_of
 from dig_jax.errors import EXIT_DONE, InputError
-from dig_jax.files.paths import is_remote, open_path, open_workdir
+from dig_jax.files.paths import check_writable, is_remote, open_path, open_workdir
 
 if TYPE_CHECKING:
     from dig_jax.run import Run
+
+OTHER_FOLDER = "Name a folder that can be, for what is written: --out=DIR."
 
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
@@ -31,6 +33,8 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     if options.init_from:
         with config.unlocked():
             config.training.init_from = options.init_from
+    if options.dry_run:
+        return _dry_run(config, options)
     goodput = Goodput()
     workdir, silent = workdir_of(options), False
     if is_distributed():
@@ -54,9 +58,22 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
         return run.train(progress)
 
 
+def _dry_run(config: ConfigDict, options: flags.FlagValues) -> int:
+    """Say what a training would do."""
+    from dig_jax.experiment import create_experiment
+    from dig_jax.reporting.profile import parse_profile_steps
+    from dig_jax.training.dry_run import describe_training
+
+    steps = options.profile_steps
+    traced = None if steps is None else parse_profile_steps(steps)
+    print(describe_training(create_experiment(config), workdir_of(options), traced))
+    return EXIT_DONE
+
+
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=sample: draw images into samples.npz and samples.png."""
     folder = open_workdir(options.out or workdir_of(options))
+    check_writable(folder, OTHER_FOLDER)
     run = _load(config, options, "sample")
     drawing = run.drawing()
     written = drawing.write(folder, adm=options.adm, png=options.png)
@@ -71,8 +88,10 @@ def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=evaluate: score images that lie there, else draw them."""
     if options.samples:
         return _evaluate_file(config, options)
+    folder = open_workdir(options.out or workdir_of(options))
+    check_writable(folder, OTHER_FOLDER)
     run = _load(config, options, "evaluate")
-    run.evaluate(seeds=options.seeds, silent=False)
+    run.evaluate(seeds=options.seeds, out=folder, silent=False)
     return EXIT_DONE
 
 
@@ -127,12 +146,15 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compare."""
-    from dig_jax.comparison.run import compare
+    from dig_jax.comparison.run import compare, describe_comparison
     from dig_jax.config import choose_variants, read_comparison
 
     comparison = read_comparison(config)
     if options.variants:
         comparison = choose_variants(comparison, options.variants)
+    if options.dry_run:
+        print(describe_comparison(comparison, workdir_of(options)))
+        return EXIT_DONE
     return compare(comparison, workdir_of(options))
 
 

@@ -29,7 +29,7 @@ from dig_jax.evaluation.score_run import score_drawn
 from dig_jax.experiment import Experiment, complete_config
 from dig_jax.experiment.images import open_dataset
 from dig_jax.files.checked_json import read_sound, write_checked
-from dig_jax.files.paths import AnyPath, make_folder
+from dig_jax.files.paths import AnyPath, check_writable, make_folder
 from dig_jax.interfaces import Params
 from dig_jax.reporting.progress import Progress
 from dig_jax.run import Run, load
@@ -79,6 +79,28 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
         print(f"{told}: {_last_score(folder, plan.options.quality)}", flush=True)
     print(f"Compared: {workdir}/compare.md, compare.json, *.png")
     return EXIT_DONE
+
+
+def describe_comparison(comparison: Comparison, workdir: AnyPath) -> str:
+    """A line that says what a comparison would do; nothing is compiled or written.
+
+    Raises:
+        InputError: All variants that would not run; or another comparison's workdir.
+    """
+    plan = create_plan(comparison)
+    _check_same_plan(comparison, workdir)
+    check_writable(workdir, "Use another --workdir.")
+    names = ", ".join(
+        f"{variant.name} ({variant.params / 1e6:.2f}M parameters)"
+        for variant in plan.variants
+    )
+    seeds = ", ".join(map(str, plan.options.seeds))
+    steps = plan.reference.experiment.training.num_steps
+    return (
+        f"Dry run: would train and evaluate {names}, each with seeds {seeds}, "
+        f"{plan.reference.name} for {steps:,} steps, into {workdir}. Nothing was "
+        f"compiled or written."
+    )
 
 
 def _train(experiment: Experiment, folder: AnyPath, told: str) -> int | None:

@@ -228,12 +228,12 @@ def _find_keys(npz: NpzFile, split: str) -> _Keys:
 
 def _check_images(header: Header) -> None:
     shape = header.shape + (1,) * (len(header.shape) == 3)
+    if 0 in shape:
+        raise ValueError("there are no images")
     if header.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3):
         raise ValueError(
             "images must be uint8 [image, row, col, rgb] with 1 or 3 channels"
         )
-    if 0 in shape:
-        raise ValueError("there are no images")
 
 
 def _check_labels(num_images: int, header: Header) -> None:

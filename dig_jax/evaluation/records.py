@@ -1,7 +1,7 @@
 """Scores as they are kept and shown: eval/scores.jsonl, and tables."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -77,12 +77,19 @@ def _read_score(name: str, entry: Mapping[str, Any]) -> Score:
 
 def is_better(score: Score, value: float) -> bool:
     """Whether a score beats another one of the same name."""
+    return score.value > value if direction(score) == "up" else score.value < value
+
+
+def direction(score: Score) -> Literal["up", "down"] | None:
+    """Which way a score is better; None where one may not choose by it."""
     metric = feature_families().get(score.family)
     if metric is not None:
         greater = metric.greater_is_better
+    elif score.family in GREATER_IS_BETTER:
+        greater = GREATER_IS_BETTER[score.family]
     else:
-        greater = GREATER_IS_BETTER.get(score.family, False)
-    return score.value > value if greater else score.value < value
+        return None
+    return "up" if greater else "down"
 
 
 def mean_record(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

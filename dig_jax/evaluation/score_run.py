@@ -11,7 +11,7 @@ from dig_jax.evaluation.features import OnProgress
 from dig_jax.evaluation.options import check_evaluation_options
 from dig_jax.evaluation.records import append_record, format_record, mean_record
 from dig_jax.experiment import Experiment
-from dig_jax.files.paths import AnyPath
+from dig_jax.files.paths import AnyPath, make_folder
 from dig_jax.files.workdir_lock import EVALUATE, only_run
 from dig_jax.interfaces import LabelledImages
 from dig_jax.options import EvaluationOptions
@@ -68,6 +68,7 @@ def score_run(
     records = []
     with contextlib.ExitStack() as opened:
         if workdir is not None:
+            make_folder(workdir)
             opened.enter_context(only_run(workdir, EVALUATE))
         evaluator.check(drawing.sampler.options.num_images)
         for seed in seeds:

@@ -34,10 +34,10 @@ def open_dataset(experiment: Experiment, split: str) -> ImageSource:
     source = call_with_section("data", constructor, section, split=split)
     findings = Findings()
     with findings.noting():
-        _check_shape(source, backbone)
-    with findings.noting():
-        if isinstance(source, LatentSource):
+        if isinstance(source, LatentSource):  # `create_latents` knows their shape
             _check_latents(options, source)
+        else:
+            _check_shape(source, backbone)
     with findings.noting():
         _check_classes(source, backbone)
     with findings.noting():

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TypeAlias
 
 from etils import epath
@@ -21,6 +22,8 @@ AnyPath: TypeAlias = Path | epath.Path
 """A local path, or one in a bucket as in gs://bucket/run."""
 
 BUCKET_SCHEME = "gs"
+CHECKPOINT_FOLDERS = ("checkpoints", "best")
+"""Of a run: they hold a folder for each step."""
 
 
 def open_path(path: str | os.PathLike[str]) -> AnyPath:
@@ -53,9 +56,11 @@ def open_workdir(path: str | os.PathLike[str]) -> AnyPath:
     """The folder of a run; see `open_path`.
 
     Raises:
-        InputError: Its bucket does not exist or cannot be reached, too.
+        InputError: Its bucket does not exist or cannot be reached, too; or it is a
+            file, or one of a run's checkpoints.
     """
     workdir = open_path(path)
+    _check_folder(workdir)
     if is_remote(workdir):
         # Asked first: gcsfs would try to make a bucket of a misspelt name.
         bucket = epath.Path("/".join(str(workdir).split("/")[:3]))
@@ -63,6 +68,45 @@ def open_workdir(path: str | os.PathLike[str]) -> AnyPath:
             if not bucket.exists():
                 raise FileNotFoundError(f"there is no {bucket}, or you may not see it")
     return workdir
+
+
+def _check_folder(workdir: AnyPath) -> None:
+    """Raise InputError for a path that is no folder of a run, whatever is there."""
+    if not is_remote(workdir):
+        file = next((p for p in (workdir, *workdir.parents) if p.is_file()), None)
+        if file is not None:
+            raise InputError(f"A folder is needed, got {workdir}: {file} is a file.")
+    inner = workdir.parent if workdir.name.isdecimal() else workdir
+    if inner.name not in CHECKPOINT_FOLDERS:
+        return
+    run = inner.parent
+    if not (run / "config.json").is_file():
+        return
+    step = "best" if inner.name == "best" else workdir.name
+    flag = f" {quote(f'--step={step}')}" if inner != workdir or step == "best" else ""
+    kind = "a checkpoint" if flag else "a folder of checkpoints"
+    meant = f"--workdir={quote(str(run))}{flag}"
+    modes = " (of --mode=sample, evaluate or export)" if flag else ""
+    raise InputError(f"{workdir} is {kind} of the run in {run}: say {meant}{modes}.")
+
+
+def check_writable(folder: AnyPath, advice: str) -> None:
+    """Raise InputError unless files can be made in a local folder, or it be made.
+
+    Args:
+        folder: A bucket's rights show when it is written to: it is passed over.
+        advice: What to do instead, a sentence.
+    """
+    if is_remote(folder):
+        return
+    there = next(p for p in (Path(folder), *Path(folder).parents) if p.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".dig_jax_"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written to ({error.strerror}). {advice}"
+        ) from None
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

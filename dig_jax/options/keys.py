@@ -22,6 +22,7 @@ from typing import (
     TypeAlias,
     TypeVar,
     get_args,
+    get_origin,
 )
 
 import pydantic
@@ -219,7 +220,7 @@ def call_with_section(
             return _adapter(function).validate_python({**section, **more})
         return pydantic.validate_call(function)(**section, **more)
     except pydantic.ValidationError as error:
-        raise InputError(_describe(name, error)) from None
+        raise InputError(_describe(name, error, section, keys_of(function))) from None
 
 
 @cache
@@ -237,17 +238,47 @@ def check_known(name: str, section: Mapping[str, Any], keys: Collection[str]) ->
             )
 
 
-def _describe(name: str, error: pydantic.ValidationError) -> str:
+def _describe(
+    name: str,
+    error: pydantic.ValidationError,
+    section: Mapping[str, Any],
+    keys: Mapping[str, Key],
+) -> str:
     problems = []
     for problem in error.errors(include_url=False):
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, InputError):  # raised by the constructor itself
             problems.append(str(cause))
             continue
-        key = ".".join(str(part) for part in problem["loc"])
-        if "missing" in problem["type"]:
+        leaf, *inner = problem["loc"]
+        key, known = ".".join(map(str, problem["loc"])), keys.get(str(leaf))
+        count = _count_values(known)
+        if count and problem["type"] in ("missing", "too_long", "tuple_type"):
+            such = f", such as {known.default!r}" if known and known.has_default else ""
+            problems.append(
+                f"config.{name}.{leaf} must be {count} values{such}, got "
+                f"{section[str(leaf)]!r}.{meaning_of(known)}"
+            )
+        elif "missing" in problem["type"] and inner:
+            given = section.get(str(leaf))
+            problems.append(f"config.{name}.{leaf} needs more values, got {given!r}.")
+        elif "missing" in problem["type"]:
             problems.append(f"config.{name}.{key} is missing.")
         else:
             message = problem["msg"].replace("Input should be", "must be", 1)
-            problems.append(f"config.{name}.{key} {message}, got {problem['input']!r}.")
-    return " ".join(problems)
+            problems.append(
+                f"config.{name}.{key} {message}, got {problem['input']!r}."
+                f"{meaning_of(known)}"
+            )
+    return " ".join(dict.fromkeys(problems))
+
+
+def _count_values(key: Key | None) -> int:
+    """How many values a key has, where they are several and always as many; else 0."""
+    kinds = get_args(key.type) if key and get_origin(key.type) is tuple else ()
+    return 0 if ... in kinds else len(kinds)
+
+
+def meaning_of(key: Key | None) -> str:
+    """What a key is, as a sentence that ends a message; "" where nobody says it."""
+    return f" It is: {key.meaning}" if key is not None and key.meaning else ""

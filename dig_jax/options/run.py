@@ -184,7 +184,7 @@ class OptimizerOptions:
         (0.99, 0.999), "Decay of the first and second moment, in [0, 1)."
     )
     max_grad_norm: NonNegativeFloat = learning(
-        0.0, "Clip the gradient to this global norm; 0 for no clipping."
+        0.0, "Clip the gradient to this global norm; 0 switches clipping off."
     )
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
-"""What metrics.jsonl holds, drawn: loss.png, diversity.png and scores.png."""
+"""What metrics.jsonl holds, drawn: loss.png and diversity.png."""
 
-import contextlib
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,12 +18,11 @@ from dig_jax.reporting.figures import (
 from dig_jax.reporting.metric_writer import (
     DIVERSITY,
     NOISE_LEVEL_LOSS,
-    SCORE,
     read_metrics,
 )
 
-_BLUE, _LIGHT_BLUE = "#1f5f99", "#b5cfe6"
-_MARKED = {"linewidth": 1.8, "marker": "o", "markersize": 4}
+BLUE, _LIGHT_BLUE = "#1f5f99", "#b5cfe6"
+MARKED = {"linewidth": 1.8, "marker": "o", "markersize": 4}
 _FEW = 60
 """A curve of fewer points is drawn as it is: smoothing would average nothing."""
 _MAX_STEPS = 6
@@ -34,13 +32,6 @@ Curve: TypeAlias = Float[np.ndarray, "point step_and_value"]
 Row: TypeAlias = tuple[int, Float[np.ndarray, "number"]]
 
 
-def plot_curves(workdir: str | AnyPath) -> None:
-    """Draws all of them, but for those of which nothing is logged yet."""
-    for plot in (plot_loss, plot_diversity, plot_scores):
-        with contextlib.suppress(InputError):
-            plot(workdir)
-
-
 def plot_loss(workdir: str | AnyPath) -> AnyPath:
     """Draws loss.png: loss, loss by noise level and gradient norm, where written.
 
@@ -48,10 +39,10 @@ def plot_loss(workdir: str | AnyPath) -> AnyPath:
         InputError: No line of metrics.jsonl has a finite loss.
     """
     metrics = read_metrics(workdir)
-    loss, grad_norm = _curve(metrics, "loss"), _curve(metrics, "grad_norm")
+    loss, grad_norm = read_curve(metrics, "loss"), read_curve(metrics, "grad_norm")
     by_noise_level = _rows(metrics, NOISE_LEVEL_LOSS)
     if len(loss) == 0:
-        raise _nothing_to_plot(workdir, "a finite `loss`", len(metrics))
+        raise nothing_to_plot(workdir, "a finite `loss`", len(metrics))
     panels = 1 + (len(by_noise_level) > 0) + (len(grad_norm) > 0)
     figure, axes = create_figure(panels)
     remaining = iter(axes)
@@ -72,12 +63,12 @@ def plot_diversity(workdir: str | AnyPath) -> AnyPath:
     metrics = read_metrics(workdir)
     rows = _rows(metrics, DIVERSITY)
     if not rows:
-        raise _nothing_to_plot(workdir, f"`{DIVERSITY}00`", len(metrics))
+        raise nothing_to_plot(workdir, f"`{DIVERSITY}00`", len(metrics))
     count = min(len(rows), _MAX_STEPS)
     shown = [rows[int(i)] for i in np.linspace(0, len(rows) - 1, count).round()]
     figure, (ax,) = create_figure(1)
     for (step, values), color in zip(shown, _shades(count), strict=True):
-        ax.plot(values, **_MARKED, color=color, label=f"step {step:,}")
+        ax.plot(values, **MARKED, color=color, label=f"step {step:,}")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8)
     label_axes(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
@@ -85,34 +76,16 @@ def plot_diversity(workdir: str | AnyPath) -> AnyPath:
     return save_figure(figure, open_path(workdir) / "diversity.png")
 
 
-def plot_scores(workdir: str | AnyPath) -> AnyPath:
-    """Draws scores.png: each score of the evaluations during training, over steps.
-
-    Raises:
-        InputError: No line of metrics.jsonl has a score.
-    """
-    metrics = read_metrics(workdir)
-    names = sorted(
-        {name for line in metrics for name in line if name.startswith(SCORE)}
-    )
-    if not names:
-        raise _nothing_to_plot(workdir, f"`{SCORE}...`", len(metrics))
-    figure, axes = create_figure(len(names))
-    for ax, name in zip(axes, names, strict=True):
-        step, value = _curve(metrics, name).T
-        ax.plot(step, value, **_MARKED, color=_BLUE)
-        label_axes(ax, "Step", name.removeprefix(SCORE))
-    return save_figure(figure, open_path(workdir) / "scores.png")
-
-
-def _nothing_to_plot(workdir: str | AnyPath, what: str, num_lines: int) -> InputError:
+def nothing_to_plot(workdir: str | AnyPath, what: str, num_lines: int) -> InputError:
+    """What is told where no line has what a plot needs."""
     return InputError(
         f"A plot needs a line with {what} in {open_path(workdir)}/metrics.jsonl, got "
         f"{num_lines} lines and none with it."
     )
 
 
-def _curve(metrics: list[dict[str, Any]], name: str) -> Curve:
+def read_curve(metrics: list[dict[str, Any]], name: str) -> Curve:
+    """The steps and values of a name; lines without it are left out."""
     points = [(m["step"], m[name]) for m in metrics if m.get(name) is not None]
     return np.array(points, np.float64).reshape(-1, 2)
 
@@ -142,10 +115,10 @@ def _plot_curve(ax, curve: Curve, label: str) -> None:
     step, value = curve.T
     smooth = _smooth(value)
     if len(value) < _FEW:
-        ax.plot(step, value, **_MARKED, color=_BLUE)
+        ax.plot(step, value, **MARKED, color=BLUE)
     else:
         ax.plot(step, value, color=_LIGHT_BLUE, linewidth=0.8, label="logged")
-        ax.plot(step, smooth, color=_BLUE, linewidth=1.8, label="smoothed")
+        ax.plot(step, smooth, color=BLUE, linewidth=1.8, label="smoothed")
         ax.legend(frameon=False)
     if value.min() > 0 and smooth.max() > 5 * smooth.min():
         scale_log(ax)
@@ -162,7 +135,7 @@ def _plot_noise_levels(ax, rows: list[Row]) -> None:
         first, last = part[0][0], part[-1][0]
         steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
         time = (np.arange(len(mean)) + 0.5) / NUM_NOISE_LEVELS
-        ax.plot(time, mean, **_MARKED, color=color, label=steps)
+        ax.plot(time, mean, **MARKED, color=color, label=steps)
     known = np.concatenate([mean[np.isfinite(mean)] for mean in means])
     if len(known) and known.min() > 0 and known.max() > 5 * known.min():
         scale_log(ax)
@@ -185,8 +158,8 @@ def _shades(count: int) -> list[Any]:
     """Colours from light to dark blue; the dark one alone for a single curve."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    shades = LinearSegmentedColormap.from_list("", [_LIGHT_BLUE, _BLUE, "#0b2540"])
-    return [shades(x) for x in np.linspace(0, 1, count)] if count > 1 else [_BLUE]
+    shades = LinearSegmentedColormap.from_list("", [_LIGHT_BLUE, BLUE, "#0b2540"])
+    return [shades(x) for x in np.linspace(0, 1, count)] if count > 1 else [BLUE]
 
 
 def _smooth(value: Float[np.ndarray, "point"]) -> Float[np.ndarray, "point"]:

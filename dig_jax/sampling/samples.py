@@ -152,7 +152,9 @@ def _read_provenance(npz: NpzFile) -> dict[str, Any]:
 
 def _check_image_header(header: Header) -> None:
     shape = header.shape
-    if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
+    if 0 in shape:
+        raise ValueError("there are no images")
+    if len(shape) != 4 or shape[3] not in (1, 3):
         raise ValueError(
             "samples are images [image, row, col, rgb] with one channel or three"
         )

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
+from dig_jax.evaluation.curves import plot_curves
 from dig_jax.files.paths import AnyPath
 from dig_jax.reporting.goodput import GoodputFile
 from dig_jax.reporting.images import write_png
 from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, MetricWriter
-from dig_jax.reporting.plots import plot_curves
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.state import TrainState
 from dig_jax.training.held_out import HeldOutLoss

@@ -70,6 +70,61 @@ class Restored(NamedTuple):
     how: str = ""
 
 
+def check_training(experiment: Experiment) -> tuple[ImageSource, ImageSource | None]:
+    """Training and held-out images, if all that needs no program can work.
+
+    Raises:
+        InputError: All that cannot.
+    """
+    findings, source, held_out = Findings(), None, None
+    with findings.noting():
+        check_evaluation_options(experiment.evaluation)
+    with findings.noting():
+        source = open_dataset(experiment, "train")
+    if experiment.training.held_out_every:
+        with findings.noting():
+            held_out = open_dataset(experiment, "test")
+    if source is not None:
+        experiment = named_after(experiment, source)
+        conditional = experiment.backbone.num_classes > 0
+        scored = experiment.evaluation
+        with findings.noting():
+            if experiment.training.evaluate_every:
+                check_scores(scored, source)
+        with findings.noting():
+            check_keep_best(
+                experiment.training, scored, source, conditional=conditional
+            )
+    with findings.noting():
+        check_sample_options(experiment, experiment.sample)
+    findings.raise_all()
+    assert source is not None
+    return source, held_out
+
+
+def check_workdir(
+    experiment: Experiment, workdir: AnyPath, *, write: bool
+) -> list[str]:
+    """What differs from the run in a workdir, if there is one, a line for each key.
+
+    Args:
+        experiment: What is to be trained there.
+        workdir: The run's.
+        write: Whether a config.json that is missing is written again.
+
+    Raises:
+        InputError: It holds a run of another configuration.
+    """
+    changes: list[str] = []
+    saved = find_saved_config(workdir)
+    if saved is not None or (workdir / "config.json").exists():
+        before = restore_run_config(workdir, write=write)
+        changes = check_same_run(before, experiment.config, workdir)
+    if saved is not None:
+        check_same_run(saved.config, experiment.config, workdir)
+    return changes
+
+
 class TrainingSetup:
     """An experiment and its workdir, checked and ready; nothing is written yet.
 
@@ -92,54 +147,16 @@ class TrainingSetup:
     """
 
     def __init__(self, experiment: Experiment, workdir: AnyPath) -> None:
-        self.source, self.held_out = self._check(experiment)
+        self.source, self.held_out = check_training(experiment)
         self.experiment, self.workdir = named_after(experiment, self.source), workdir
         self.mesh = experiment.mesh
         self.programs = create_programs(self.experiment, self.mesh)
         self.options = self.programs.options
-        self.changes = []
-        saved = find_saved_config(workdir)
-        if saved is not None or (workdir / "config.json").exists():
-            before = restore_run_config(workdir, write=is_first_process())
-            self.changes = check_same_run(before, self.experiment.config, workdir)
-        if saved is not None:
-            check_same_run(saved.config, self.experiment.config, workdir)
+        self.changes = check_workdir(self.experiment, workdir, write=is_first_process())
         self.begun_from, self._otherwise = None, ""
-        if saved is None and self.options.init_from:
+        if find_saved_config(workdir) is None and self.options.init_from:
             self._otherwise = check_beginning(self.experiment)
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
-
-    @staticmethod
-    def _check(experiment: Experiment) -> tuple[ImageSource, ImageSource | None]:
-        """Training and held-out images, if all that needs no program can work.
-
-        Raises:
-            InputError: All that cannot.
-        """
-        findings, source, held_out = Findings(), None, None
-        with findings.noting():
-            check_evaluation_options(experiment.evaluation)
-        with findings.noting():
-            source = open_dataset(experiment, "train")
-        if experiment.training.held_out_every:
-            with findings.noting():
-                held_out = open_dataset(experiment, "test")
-        if source is not None:
-            experiment = named_after(experiment, source)
-            conditional = experiment.backbone.num_classes > 0
-            scored = experiment.evaluation
-            with findings.noting():
-                if experiment.training.evaluate_every:
-                    check_scores(scored, source)
-            with findings.noting():
-                check_keep_best(
-                    experiment.training, scored, source, conditional=conditional
-                )
-        with findings.noting():
-            check_sample_options(experiment, experiment.sample)
-        findings.raise_all()
-        assert source is not None
-        return source, held_out
 
     def restore(self, checkpoints: Checkpoints, doing: Activities) -> Restored:
         """The newest state, or the first one; its time is noted and shown."""

@@ -4,13 +4,19 @@ import io
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dig_jax.config import load_config_file, with_sections
 from dig_jax.data import create_dataset
 from dig_jax.data.loader import load_batches, read_all
 from dig_jax.errors import InputError
+from dig_jax.experiment import create_experiment
+from dig_jax.experiment.images import open_dataset
+
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"
 
 
 @pytest.fixture
@@ -165,6 +171,7 @@ def test_batches_come_from_it(tmp_path, arrays):
         ),
         ({"images": np.zeros((9, 6), np.uint8)}, r"\(9, 6\)"),
         ({"images": np.zeros((0, 5, 6, 3), np.uint8)}, "there are no images"),
+        ({"images": np.array([])}, "there are no images"),
         ({"labels": np.zeros(8, int)}, "labels must be 9 whole numbers"),
         ({"labels": np.zeros(9)}, "got labels float64"),
         ({"labels": np.arange(9) - 1}, "must not be negative"),
@@ -230,3 +237,12 @@ def test_what_is_no_npz_is_refused(tmp_path, arrays):
     (tmp_path / "train.npz").write_bytes(content.getvalue()[:400])
     with pytest.raises(InputError, match=r"no \.npz that can be read"):
         create(tmp_path)
+
+
+def test_classes_of_images_without_labels_are_refused_in_words(tmp_path):
+    path = save(tmp_path / "train.npz", images=np.zeros((4, 8, 8, 1), np.uint8))
+    data = {"name": "npz", "data_dir": str(path), "image_size": 8, "channels": 1}
+    config = with_sections(load_config_file(str(DIGITS)), data=data)
+    wanted = r"must be 0 \(unconditional\): 'npz' has no classes; got 10\."
+    with pytest.raises(InputError, match=wanted):
+        open_dataset(create_experiment(config), "train")

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dig_jax.options.keys import call_with_section
 from official_archives import write_files, write_zip
 
 from dig_jax.data import DATASETS
 from dig_jax.data.loader import read_all
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from dig_jax.options.keys import call_with_section
 from dig_jax.prepare import idx
 from dig_jax.prepare.command import main
 from dig_jax.prepare.idx import KNOWN_SETS, ROLES, open_idx

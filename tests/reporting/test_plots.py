@@ -5,8 +5,13 @@ import pytest
 from PIL import Image
 
 from dig_jax.errors import InputError
+from dig_jax.evaluation import curves
+from dig_jax.evaluation.curves import TITLES, plot_scores
+from dig_jax.evaluation.records import SCHEMA, append_record
+from dig_jax.metrics import METRICS, feature_families
+from dig_jax.metrics.scores import Score
 from dig_jax.reporting.metric_writer import MetricWriter
-from dig_jax.reporting.plots import plot_diversity, plot_loss, plot_scores
+from dig_jax.reporting.plots import plot_diversity, plot_loss
 
 
 def write_lines(workdir, *lines):
@@ -90,3 +95,40 @@ def test_a_run_without_scores_has_no_plot_of_them(tmp_path):
     write_lines(tmp_path, {"loss": 1.0})
     with pytest.raises(InputError, match=r"`score/\.\.\.`.*got 1 lines"):
         plot_scores(tmp_path)
+
+
+def test_a_score_says_what_it_is_which_way_is_better_and_what_real_images_reach(
+    tmp_path, monkeypatch
+):
+    scores = [
+        Score("fd", 3.0, 1000, domain="digits", real=0.5, num_real=297),
+        Score("precision", 0.5, 1000, domain="digits"),
+        Score("copied_share", 0.1, 1000, of="pixels", real=0.4, num_real=297),
+    ]
+    entries = {score.name: score.to_json() for score in scores}
+    training = {"schema": SCHEMA, "samples": {"parameters_digest": ""}}
+    append_record(tmp_path, training | {"scores": entries})
+    later = {"copied_share": {"value": 0.2, "num_images": 9, "real": 0.9}}
+    evaluated = {"schema": SCHEMA, "samples": {"parameters_digest": "0f"}}
+    append_record(tmp_path, evaluated | {"scores": later})
+    write_lines(tmp_path, {f"score/{score.name}": score.value for score in scores})
+    kept = []
+
+    def keep(figure, path):
+        kept.append(figure)
+        return path
+
+    monkeypatch.setattr(curves, "save_figure", keep)
+    plot_scores(tmp_path)
+    copies, distance, precision = kept[0].axes
+    told = "Fréchet distance of features\n1,000 images, classifier of digits"
+    assert distance.get_title("left") == f"{told}   ↓ lower is better"
+    assert "↑ higher is better" in precision.get_title("left")
+    assert "better" not in copies.get_title("left")  # real images have copies, too
+    lines = {ax: [line.get_ydata()[0] for line in ax.lines[1:]] for ax in kept[0].axes}
+    assert lines == {distance: [0.5], precision: [], copies: [0.4]}
+    assert distance.texts[0].get_text() == "297 real test images"
+
+
+def test_every_family_of_scores_has_a_title():
+    assert {*TITLES} == {*feature_families(), *METRICS} - {"copies"} | {"copied_share"}

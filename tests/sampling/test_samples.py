@@ -94,7 +94,8 @@ def test_an_adm_batch_is_rgb_and_is_read_back(images, tmp_path):
             np.zeros((3, 4, 4, 2), np.uint8),
             r"one channel or three, got arr_0 uint8 \(3, 4, 4, 2\)",
         ),
-        (np.zeros((0, 4, 4, 3), np.uint8), r"got arr_0 uint8 \(0, 4, 4, 3\)"),
+        (np.zeros((0, 4, 4, 3), np.uint8), r"no images, got arr_0 uint8 \(0, 4"),
+        (np.array([]), r"there are no images, got arr_0 float64 \(0,\)"),
         (
             np.zeros((4, 4, 3), np.uint8),
             r"\[image, row, col, rgb\].*got arr_0 uint8 \(4, 4, 3\)",

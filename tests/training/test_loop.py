@@ -101,7 +101,8 @@ def test_run_writes_what_it_promises(finished):
         for n in range(9, last, 10)
     ]
     found = [row["learning_rate"] for row in rows]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # float32 rounds the cosine to 1e-7 of the peak.
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
     diversity = [r for r in read_metrics(finished) if "feature_diversity/block_00" in r]
     assert [row["step"] for row in diversity] == [1, 100, 200]
     assert len([key for key in diversity[0] if key.startswith("feature")]) == 3
