@@ -25,14 +25,13 @@ OTHER_FOLDER = "Name a folder that can be, for what is written: --out=DIR."
 
 def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=train."""
-    from dig_jax.config import check_section
+    from dig_jax.config import check_section, with_values
     from dig_jax.devices.processes import is_distributed
     from dig_jax.reporting.goodput import Goodput
     from dig_jax.reporting.progress import Progress
 
     if options.init_from:
-        with config.unlocked():
-            config.training.init_from = options.init_from
+        config = with_values(config, {"training.init_from": options.init_from})
     if options.dry_run:
         return _dry_run(config, options)
     goodput = Goodput()

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dig_jax.data.decode import is_image
 from dig_jax.errors import InputError
 from dig_jax.prepare.archives import FileSet, is_hidden, normalize_name, open_files
-from dig_jax.prepare.decode import is_image
 from dig_jax.prepare.splits import FilesSplit, RawDataset
 
 # What is an image by its name; other files are looked into.

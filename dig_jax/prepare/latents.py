@@ -151,7 +151,7 @@ def prepare_latents(
         scale=scale,
         moments=moments,  # pyright: ignore[reportArgumentType] (checked by the parser)
         pixels=str(folder.resolve()),
-        name=first.name,
+        name=_entry_of(folder),
         pixels_transform=first.transform,
         fingerprints={name: split.fingerprint for name, split in splits.items()},
         may_flip=first.may_flip,
@@ -209,18 +209,22 @@ def _version_folder(source: Path) -> Path:
 
 
 def _open_splits(folder: Path) -> dict[str, TFDSSource]:
-    from dig_jax.data import DATASETS
-
-    builder = open_prepared(folder)
-    called = folder.parent.name.removeprefix("dig_")
-    fitting = [n for n in DATASETS if called == n or called.startswith(f"{n}_")]
-    name = max(fitting, key=len, default=called)
+    builder, name = open_prepared(folder), _entry_of(folder)
     if name == "latents":
         raise InputError(f"--source must hold images, got the latents in {folder}.")
     return {
         split: TFDSSource(name, builder, split=split, may_flip=name not in UPRIGHT)
         for split in sorted(builder.info.splits, key=lambda s: (s != "train", s))
     }
+
+
+def _entry_of(folder: Path) -> str:
+    """The entry of DATASETS that a prepared folder is read as."""
+    from dig_jax.data import DATASETS
+
+    called = folder.parent.name.removeprefix("dig_")
+    fitting = [n for n in DATASETS if called == n or called.startswith(f"{n}_")]
+    return max(fitting, key=len, default=called)
 
 
 def _latent_shape(source: TFDSSource, autoencoder: Autoencoder) -> tuple[int, int, int]:

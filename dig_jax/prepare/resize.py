@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from dig_jax.prepare.decode import BadImageError
+from dig_jax.data.decode import BadImageError
 
 Pixels = UInt8[np.ndarray, "row col rgb"]
 Size: TypeAlias = int | tuple[int, int]

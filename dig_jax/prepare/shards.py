@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dig_jax.data.decode import BadImageError, decode_image
 from dig_jax.errors import InputError
-from dig_jax.prepare.decode import BadImageError, decode_image
 from dig_jax.prepare.resize import TRANSFORMS
 from dig_jax.prepare.splits import RawImage
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from dig_jax.data.decode import BadImageError, decode_image, is_image
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, make_folder
 from dig_jax.interfaces import LabelledImages, UInt8Images
-from dig_jax.prepare.decode import BadImageError, decode_image, is_image
 from dig_jax.reporting.images import write_png
 from dig_jax.sampling.samples import MAX_BYTES, NO_LABELS
 

@@ -84,7 +84,12 @@ def folder(tmp_path_factory):
         name.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.transpose(1, 2, 0).astype(np.uint8)).save(name)
     prepare = f"folder --source={folder}/pictures --data_dir={folder}/data"
-    flags = [f"--image_size={SIDE}", "--transform=none", "--num_workers=0"]
+    flags = [
+        f"--image_size={SIDE}",
+        "--transform=none",
+        "--num_workers=0",
+        "--test_share=0",
+    ]
     assert prepare_main([*prepare.split(), *flags]) == EXIT_DONE
     write_random_autoencoder(folder / "one.safetensors", 1)
     for moments in ("float32", "float16"):

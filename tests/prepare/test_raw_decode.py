@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dig_jax.prepare.decode import BadImageError, decode_image
+from dig_jax.data.decode import BadImageError, decode_image
 
 
 def save(image, form="PNG", **options):

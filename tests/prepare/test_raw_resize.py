@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dig_jax.prepare.decode import BadImageError
+from dig_jax.data.decode import BadImageError
 from dig_jax.prepare.resize import CELEBA_TRANSFORMS, TRANSFORMS
 
 SQUARES = ("adm_center_crop", "area", "box")
