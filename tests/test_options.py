@@ -42,13 +42,23 @@ from dig_jax.training.environment import describe_environment
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DIGITS = str(CONFIGS / "digits.py")
-NETWORKS = [
-    f"{path}:{variant}" if variant else str(path)
-    for path in sorted(CONFIGS.glob("*.py"))
-    if path.name != "folder.py"  # it needs data to be complete
-    if "backbone" in read_config_file(str(path))
-    for variant in runpy.run_path(str(path)).get("VARIANTS", [""])
-]
+
+
+def networks():
+    """The shipped configurations, each with one variant of every backbone it has."""
+    for path in sorted(CONFIGS.glob("*.py")):
+        if path.name == "folder.py":  # it needs data to be complete
+            continue
+        if "backbone" not in read_config_file(str(path)):
+            continue
+        found = {}
+        for variant in runpy.run_path(str(path)).get("VARIANTS", [""]):
+            name = f"{path}:{variant}" if variant else str(path)
+            found.setdefault(read_config_file(name).backbone.name, name)
+        yield from found.values()
+
+
+NETWORKS = list(networks())
 TINY = {
     "backbone.width": 16,
     "backbone.depth": 2,
