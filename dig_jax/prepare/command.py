@@ -52,6 +52,7 @@ from typing import Any
 
 from dig_jax.data.prepared import prepared_path
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, InputError
+from dig_jax.files.shown import LINE_END, printable
 from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
 from dig_jax.prepare.idx import KNOWN_SETS
 from dig_jax.prepare.preparation import prepare_shown
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif (options := _parse(arguments)) is not None:
             _prepare(options)
     except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {printable(error, keep=LINE_END)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
@@ -115,7 +116,8 @@ def _prepare(options: argparse.Namespace) -> None:
             f"{made.path} was prepared before, under the name {called}, which its "
             f"scores carry. Leave --name out, or delete it first."
         )
-    print(summarize(name, raw._replace(name=called), rule, made, sheet))
+    said = summarize(name, raw._replace(name=called), rule, made, sheet)
+    print(printable(said, keep=LINE_END))
     print(
         next_command(rule, called, options.data_dir)
         if name == "folder"
@@ -160,7 +162,7 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
     if options.source:
         if name == "folder" and options.data_dir:
             _check_apart(Path(options.source), Path(options.data_dir))
-        print(f"Reading what is in {options.source} ...", flush=True)
+        print(f"Reading what is in {printable(options.source)} ...", flush=True)
         return SOURCES[name].open(Path(options.source).expanduser(), **_given(options))
     if not SOURCES[name].tfds_name:
         raise InputError(f"{name} needs --source, the images to prepare.")

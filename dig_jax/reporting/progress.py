@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, SupportsFloat
 
 from dig_jax.devices.compilation_cache import from_cache_since, lookups
+from dig_jax.files.shown import LINE_END, printable
 from dig_jax.reporting.streams import LastingStream, Nowhere, TextStream
 
 if TYPE_CHECKING:
@@ -146,8 +147,12 @@ class Progress:
         self._step = step
 
     def message(self, text: str) -> None:
-        """Prints a line on stdout, above the bar where there is one."""
-        self._write_above(self._message_stream, text)
+        """Prints a line on stdout, above the bar where there is one.
+
+        What is no visible character is spelled out: names of files and classes are
+        anybody's.
+        """
+        self._write_above(self._message_stream, printable(text, keep=LINE_END))
 
     def _write_above(self, stream: LastingStream, text: str) -> None:
         # Only a terminal that shows the bar has to make room for the line.

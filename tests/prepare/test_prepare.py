@@ -152,6 +152,20 @@ def test_a_folder_of_ones_own(tmp_path, rng, capsys):
     assert "label name (train + test images): 0 cat (2 + 1), 1 dog (2 + 1)" in told
 
 
+def test_names_of_strangers_are_shown_spelled_out(tmp_path, rng, capsys):
+    """A class folder may be called by what would clear the screen."""
+    files = {
+        f"{name}/{i}.png": encode(image)
+        for name in ("a\x1b[2J", "b")
+        for i, image in enumerate(random_images(rng, 2, 12, 12))
+    }
+    source = write_zip(tmp_path / "images.zip", files)
+    assert run("folder", source, tmp_path, "--image_size=12") == EXIT_DONE
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert r"a\x1b[2J" in output
+
+
 def test_what_was_done_to_images_is_told(tmp_path, rng, capsys):
     images = random_images(rng, 4, 20, 30)
     files = {f"{i}.png": encode(image) for i, image in enumerate(images[:3])}

@@ -62,6 +62,13 @@ def test_a_plain_line_says_step_loss_rate_and_time_left():
     )
 
 
+def test_a_message_is_lines_without_terminal_escapes():
+    stream = io.StringIO()
+    with Progress(10, stream=stream) as progress:
+        progress.message("a class \x1b[2J of\nanybody's")
+    assert stream.getvalue() == "a class \\x1b[2J of\nanybody's\n"
+
+
 def test_plain_lines_are_five_seconds_apart_beside_the_first_and_last():
     lines = run_plain(range(1, 102), 101, seconds=0.5)
     steps = [int(re.findall(r"(\d+)/101", line)[0]) for line in lines]
