@@ -45,21 +45,22 @@ TRANSFORMER = SHARED | dict(
 UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False)
 DIT = TRANSFORMER | dict(name="dit")
 
-# Widths make the multiply-accumulates of all variants of a size alike, to 5%.
+# Widths make the multiply-accumulates of all variants of a size alike, to 5%; heads have
+# multiples of 8 channels, as cuDNN's attention takes them.
 GPU = dict(depth=8, dtype="mixed")
 SMALL = dict(depth=4, dtype="float32")
 VARIANTS = {
     "parallel": PARALLEL | GPU | dict(width=184, patch_sizes=(2, 4)),
     "parallel_2": PARALLEL | GPU | dict(width=200, patch_sizes=(2,)),
     "mix": MIX | GPU | dict(width=184, patch_sizes=(2, 4)),
-    "uvit": UVIT | GPU | dict(width=184),
-    "dit": DIT | GPU | dict(width=208),
+    "uvit": UVIT | GPU | dict(width=192, mlp_ratio=3.5),
+    "dit": DIT | GPU | dict(width=224, mlp_ratio=3.2),
     "relational": RELATIONAL | GPU | dict(width=200, patch_sizes=(2, 4)),
     "parallel:small": PARALLEL | SMALL | dict(width=48, patch_sizes=(2, 4)),
     "parallel_2:small": PARALLEL | SMALL | dict(width=52, patch_sizes=(2,)),
     "mix:small": MIX | SMALL | dict(width=48, patch_sizes=(2, 4)),
-    "uvit:small": UVIT | SMALL | dict(width=48),
-    "dit:small": DIT | SMALL | dict(width=56),
+    "uvit:small": UVIT | SMALL | dict(width=48, num_heads=3),
+    "dit:small": DIT | SMALL | dict(width=56, num_heads=7),
     "relational:small": RELATIONAL | SMALL | dict(width=56, patch_sizes=(2, 4)),
 }
 VARIANTS["small"] = VARIANTS["parallel:small"]
