@@ -7,7 +7,7 @@
         --config.data.data_dir=data --workdir=runs/fashion_mnist_uvit_small
 
 `bash launch/fashion_mnist.sh` does all of it. DiG-parallel {2, 4}, 196 + 49 patches, or
-after a colon one of VARIANTS. By `--mode=summary` an image takes 776 to 820 million
+after a colon one of VARIANTS. By `--mode=summary` an image takes 781 to 822 million
 multiply-accumulates (attention's own products not counted), 29 to 31 million in a small
 variant; training takes 2.4e16 and 6.9e13 of them. How long that is, and what it
 reaches, was not measured yet.
@@ -45,8 +45,8 @@ TRANSFORMER = SHARED | dict(
 UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False)
 DIT = TRANSFORMER | dict(name="dit")
 
-# Widths make the multiply-accumulates of all variants of a size alike, to 5%; heads have
-# multiples of 8 channels, as cuDNN's attention takes them.
+# Widths make the multiply-accumulates of all variants of a size alike, to 5%; heads
+# have multiples of 8 channels, as cuDNN's attention takes them.
 GPU = dict(depth=8, dtype="mixed")
 SMALL = dict(depth=4, dtype="float32")
 VARIANTS = {
