@@ -199,7 +199,7 @@ def test_a_mistake_gets_one_line(refuse, arguments, said):
         ("mesh.data=0", r"mesh\.data must be -1"),
         ("mesh.data=99", r"mesh\.data must be -1 .*got 99"),
         ("data.random_flip=true", r"random_flip must be False for 'digits'"),
-        ("data.name=mnist", r"'mnist'\. Available: .*cifar10, .*digits"),
+        ("data.name=minst", r"'minst'\. Available: .*cifar10, .*digits"),
         ("data.image_size=16", r"8x8x1.*got image_size=16"),
         ("data.image_size=(8,16)", r"8x8x1.*got image_size=\(8, 16\)"),
         ("backbone.num_classes=7", r"num_classes must be 0 .* or 10.*got 7"),
