@@ -34,16 +34,35 @@ RELATIONAL = SHARED | dict(
     name="dig_relational",
     neighbors=8,
     relations="typed",
+    noise_weights=False,
+    channel_gate=False,
+    hubs=0,
     conditioning="modulation",
+    branches=2,
+    zero_gates=True,
+    attention_size=0,
+    attention_width=0.25,
+    num_heads=4,
+    outer_size=0,
+    outer_width=0.5,
+    outer_depth=1,
+    long_skips=False,
     mlp_ratio=4.0,
+    mlp="gelu",
+    norm="layer",
     aggregation="auto",
     node_multiple=1,
 )
 TRANSFORMER = SHARED | dict(
-    patch_size=2, num_heads=4, mlp_ratio=4.0, attention="auto", token_multiple=1
+    patch_size=2,
+    num_heads=4,
+    mlp_ratio=4.0,
+    attention="auto",
+    time="continuous",
+    token_multiple=1,
 )
 UVIT = TRANSFORMER | dict(name="uvit", qkv_bias=False)
-DIT = TRANSFORMER | dict(name="dit")
+DIT = TRANSFORMER | dict(name="dit", learned_variance=False)
 
 # Widths make the multiply-accumulates of all variants of a size alike, to 5%; heads
 # have multiples of 8 channels, as cuDNN's attention takes them.
