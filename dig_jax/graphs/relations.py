@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import jraph
 import numpy as np
@@ -97,6 +97,7 @@ class RelationalGraph:
         return cls.create(graph, relation, names)
 
     @classmethod
+    @lru_cache(maxsize=64)  # each block of a network asks for its grid's
     def of_grid(cls, grid: GridGraph) -> "RelationalGraph":
         """A grid's edges, and an edge from each node to itself, by what they mean.
 

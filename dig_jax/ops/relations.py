@@ -22,7 +22,7 @@ from dig_jax.errors import InputError
 from dig_jax.graphs import GridGraph, RelationalGraph
 from dig_jax.graphs.relations import COMPASS
 from dig_jax.ops.node_product import column, node_product
-from dig_jax.ops.stencil import pool_sum, repeat_patches
+from dig_jax.ops.stencil import pool_sum, repeat_patches, shift_grid
 
 Rows: TypeAlias = Float[Array, "rows width"]
 Weights: TypeAlias = Float[Array, "*batch relation width"]
@@ -190,7 +190,7 @@ def _shifted_sum(
     On a CPU column by column, so that an image is shifted along its rows once for the
     offsets of a column: half of the time of shifts in both directions for each.
     """
-    shift = _shift_by_parts if target_platform() == "cpu" else _shift_by_padding
+    shift = shift_grid if target_platform() == "cpu" else _shift_by_padding
     total = jnp.zeros((), jnp.float32)
     for col in sorted({col for _, col in weights}):
         along = shift(image, col, 2)
@@ -206,16 +206,3 @@ def _shift_by_padding(image: Grid, step: int, axis: int) -> Grid:
     around = [(0, 0, 0)] * 4
     around[axis] = (-step, step, 0)
     return jax.lax.pad(image, jnp.zeros((), image.dtype), around)
-
-
-def _shift_by_parts(image: Grid, step: int, axis: int) -> Grid:
-    """The same for a step of at most one, which XLA for CPUs makes faster code of."""
-    if step == 0:
-        return image
-    size = image.shape[axis]
-    nothing = jnp.zeros_like(jax.lax.slice_in_dim(image, 0, 1, axis=axis))
-    if step > 0:
-        rest = jax.lax.slice_in_dim(image, 1, size, axis=axis)
-        return jnp.concatenate([rest, nothing], axis)
-    rest = jax.lax.slice_in_dim(image, 0, size - 1, axis=axis)
-    return jnp.concatenate([nothing, rest], axis)

@@ -157,14 +157,23 @@ def _shift_sum(
     grid: Float[Array, "batch row col width"], axis: int
 ) -> Float[Array, "batch row col width"]:
     """Sum of the two neighbours along an axis; nothing lies beyond the border."""
+    return shift_grid(grid, -1, axis) + shift_grid(grid, 1, axis)
+
+
+def shift_grid(
+    grid: Float[Array, "batch row col width"], step: int, axis: int
+) -> Float[Array, "batch row col width"]:
+    """grid[v + step] along an axis, for a step of -1, 0 or 1; zeros at the border."""
+    if step == 0:
+        return grid
     size = grid.shape[axis]
     nothing = jnp.zeros_like(jax.lax.slice_in_dim(grid, 0, 1, axis=axis))
-    before = jax.lax.slice_in_dim(grid, 0, size - 1, axis=axis)
-    after = jax.lax.slice_in_dim(grid, 1, size, axis=axis)
     # Not slices of a padded array: XLA:CPU would write that to memory first.
-    return jnp.concatenate([nothing, before], axis) + jnp.concatenate(
-        [after, nothing], axis
-    )
+    if step > 0:
+        after = jax.lax.slice_in_dim(grid, 1, size, axis=axis)
+        return jnp.concatenate([after, nothing], axis)
+    before = jax.lax.slice_in_dim(grid, 0, size - 1, axis=axis)
+    return jnp.concatenate([nothing, before], axis)
 
 
 def _add_across(
