@@ -4,7 +4,7 @@ import sys
 import traceback
 
 from dig_jax.cli.command_line import parse
-from dig_jax.cli.flag_table import help_text
+from dig_jax.cli.help_text import help_text
 from dig_jax.cli.modes import COMPILING, MODES
 from dig_jax.devices.compilation_cache import use_compilation_cache
 from dig_jax.devices.compiling import is_left_behind

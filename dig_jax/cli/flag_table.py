@@ -1,18 +1,10 @@
-"""Every flag of the command line, once: its kind, default, modes and help.
+"""Every flag of the command line, once: its kind, default, modes and help."""
 
-`--help` is printed from it.
-"""
-
-import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 from absl import flags
 
-Kind: TypeAlias = Literal["text", "whole", "switch", "choice"]
-
-WIDTH, INDENT = 88, 28
+from dig_jax.cli.flag import Flag
 
 MODE_HELP = {
     "train": "train, or go on where the workdir's run stopped (the default)",
@@ -29,41 +21,6 @@ MODE_HELP = {
     "compile": "compile the training step for chips that are not there: does it fit, "
     "what is sent, what bounds it",
 }
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag, or one that is read apart (of kind None).
-
-    Attributes:
-        name: Without dashes.
-        value: What stands after the equals sign in the help; "" for a switch.
-        help: For each set of modes that it means the same in.
-        kind: Of its value.
-        default: Its value if it is not given.
-        least: The smallest whole number.
-        choices: Of kind "choice".
-        several: Whether it is of runs of several processes.
-    """
-
-    name: str
-    value: str
-    help: dict[tuple[str, ...], str]
-    kind: Kind | None = "text"
-    default: str | int | bool | None = ""
-    least: int | None = None
-    choices: tuple[str, ...] = ()
-    several: bool = False
-
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """The modes that read it; () for all."""
-        return tuple(mode for modes in self.help for mode in modes)
-
-    @property
-    def usage(self) -> str:
-        """As users write it."""
-        return f"--{self.name}" + (f"={self.value}" if self.value else "")
 
 
 ALL = ()
@@ -283,14 +240,6 @@ FLAGS = (
     ),
 )
 
-COMMAND = "python -m dig_jax.main --config=FILE --workdir=DIR [--mode=MODE] [options]"
-ALIASES = "(`python -m dig_jax` and, once installed, `dig_jax` are the same.)"
-EXIT_CODES = (
-    "Exit codes: 0 done (or saved after SIGTERM), 75 no progress, 76 another process "
-    "of the run was lost (start all again after either), 77 not finite, 78 bad "
-    "configuration or input, 130 saved after Ctrl-C."
-)
-
 
 def define_flags() -> flags.FlagValues:
     """The flags that a command line is parsed by."""
@@ -309,41 +258,3 @@ def define_flags() -> flags.FlagValues:
                     name, default, "", lower_bound=flag.least, flag_values=options
                 )
     return options
-
-
-def help_text() -> str:
-    """What --help prints."""
-    parts = [
-        "Train, sample and look at image-diffusion backbones.",
-        f"    {COMMAND}\n{ALIASES}",
-        "\n".join(["Modes:", *(_entry(n, t, 12) for n, t in MODE_HELP.items())]),
-        "\n".join(["Options:", *_flag_entries(f for f in FLAGS if not f.several)]),
-        "\n".join(
-            [
-                "Several processes (train), which share a workdir and end together:",
-                *_flag_entries(f for f in FLAGS if f.several),
-            ]
-        ),
-        textwrap.fill(EXIT_CODES, WIDTH, break_on_hyphens=False),
-    ]
-    return "\n\n".join(parts)
-
-
-def _flag_entries(shown: Iterable[Flag]) -> list[str]:
-    return [
-        _entry(flag.usage, f"{', '.join(modes)}: {text}" if modes else text, INDENT)
-        for flag in shown
-        for modes, text in flag.help.items()
-    ]
-
-
-def _entry(usage: str, text: str, indent: int) -> str:
-    """Usage and text side by side; a usage that is too long pushes its text aside."""
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=f"  {usage}  ".ljust(indent),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -1,0 +1,55 @@
+"""What `--help` prints: the table of flags, as people read it."""
+
+import textwrap
+from collections.abc import Iterable
+
+from dig_jax.cli.flag import Flag
+from dig_jax.cli.flag_table import FLAGS, MODE_HELP
+
+WIDTH, INDENT = 88, 28
+
+COMMAND = "python -m dig_jax.main --config=FILE --workdir=DIR [--mode=MODE] [options]"
+ALIASES = "(`python -m dig_jax` and, once installed, `dig_jax` are the same.)"
+EXIT_CODES = (
+    "Exit codes: 0 done (or saved after SIGTERM), 75 no progress, 76 another process "
+    "of the run was lost (start all again after either), 77 not finite, 78 bad "
+    "configuration or input, 130 saved after Ctrl-C."
+)
+
+
+def help_text() -> str:
+    """What --help prints."""
+    parts = [
+        "Train, sample and look at image-diffusion backbones.",
+        f"    {COMMAND}\n{ALIASES}",
+        "\n".join(["Modes:", *(_entry(n, t, 12) for n, t in MODE_HELP.items())]),
+        "\n".join(["Options:", *_flag_entries(f for f in FLAGS if not f.several)]),
+        "\n".join(
+            [
+                "Several processes (train), which share a workdir and end together:",
+                *_flag_entries(f for f in FLAGS if f.several),
+            ]
+        ),
+        textwrap.fill(EXIT_CODES, WIDTH, break_on_hyphens=False),
+    ]
+    return "\n\n".join(parts)
+
+
+def _flag_entries(shown: Iterable[Flag]) -> list[str]:
+    return [
+        _entry(flag.usage, f"{', '.join(modes)}: {text}" if modes else text, INDENT)
+        for flag in shown
+        for modes, text in flag.help.items()
+    ]
+
+
+def _entry(usage: str, text: str, indent: int) -> str:
+    """Usage and text side by side; a usage that is too long pushes its text aside."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"  {usage}  ".ljust(indent),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
