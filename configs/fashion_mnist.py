@@ -10,7 +10,7 @@
 after a colon one of VARIANTS. By `--mode=summary` an image takes 781 to 822 million
 multiply-accumulates (attention's own products not counted), 29 to 31 million in a small
 variant; training takes 2.4e16 and 6.9e13 of them. How long that is, and what it
-reaches, was not measured yet.
+reaches, was not measured yet. `:pretrained` is the network that comes with the package.
 """
 
 from ml_collections import ConfigDict
@@ -83,13 +83,25 @@ VARIANTS = {
     "relational:small": RELATIONAL | SMALL | dict(width=56, patch_sizes=(2, 4)),
 }
 VARIANTS["small"] = VARIANTS["parallel:small"]
+# `pretrained:fashion_mnist`: relations, and attention between patches of 4 pixels.
+VARIANTS["pretrained"] = (
+    RELATIONAL
+    | SMALL
+    | dict(
+        width=64,
+        patch_sizes=(2, 4),
+        attention_size=4,
+        attention_width=0.5,
+        dtype="mixed",
+    )
+)
 
 
 def get_config(variant: str = "parallel") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.backbone = choose_variant(VARIANTS, variant)
-    small = variant.endswith("small")
+    small = variant.endswith("small") or variant == "pretrained"
     config.sde = dict(name="vp_linear", beta_min=0.1, beta_max=20.0)
     config.objective = dict(prediction="v", loss_space="v", times="stratified")
     config.optimizer = dict(
@@ -137,4 +149,12 @@ def get_config(variant: str = "parallel") -> ConfigDict:
         features="classifier",
     )
     config.mesh = dict(data=-1, fsdp=None)
+    if variant == "pretrained":  # scored once, when it is trained
+        config.training.update(
+            num_steps=7000,
+            sample_every=1000,
+            held_out_every=1000,
+            evaluate_every=0,
+            keep_best="",
+        )
     return config
