@@ -4,6 +4,7 @@ DIG_JAX_TEST_DEVICE=cuda lets a GPU through, beside the CPU: for the tests marke
 which check no types (production does not either) and need no more than dig_jax does.
 """
 
+import gc
 import inspect
 import os
 import subprocess
@@ -33,6 +34,9 @@ if not DEVICE:
     jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
 
 absl_logging.set_verbosity(absl_logging.WARNING)
+# Traces are millions of small objects that live on: to look through them as often as
+# Python does by default takes a twentieth of the suite's time.
+gc.set_threshold(50_000, 50, 50)
 
 
 def is_worker(config: pytest.Config) -> bool:
