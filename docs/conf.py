@@ -22,6 +22,8 @@ extensions = [
 
 html_theme = "sphinx_book_theme"
 html_title = "dig_jax"
+html_favicon = "_static/graph.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
