@@ -17,8 +17,8 @@ else
 fi
 cd "$ROOT"
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
-if [[ -e dig_jax/cli/configuration_reference.py ]]; then
-  "$PYTHON" -m dig_jax.cli.configuration_reference > docs/configuration.md
+if [[ -e dig_jax/cli/reference.py ]]; then
+  "$PYTHON" -m dig_jax reference > docs/configuration.md
 fi
 "$PYTHON" -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees "$@" \
   docs build/docs
