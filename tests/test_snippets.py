@@ -4,6 +4,7 @@ import ast
 import builtins
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import jax
@@ -19,9 +20,14 @@ from dig_jax.solvers import create_times, sample
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+JOURNAL = sorted((ROOT / "docs" / "notes").glob("*.md"))
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 # But own_images.md, whose commands tests/test_own_images.py runs: they need its data.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += [page for page in DOCS if page.name != "own_images.md"]
+# Pages whose lines of Python are run, from the first to the last.
+RUN = ["evaluation", "first_pictures", "graph", "relational"]
+FEWER = {"1000": "40", "digits1k": "digits40"}  # images, and the scores' names
 MODULES = {
     "dig_jax.prepare": "dig_jax/prepare/command.py",
     "dig_jax.interop.convert": "dig_jax/interop/convert.py",
@@ -109,15 +115,66 @@ def test_python_snippets_import_what_they_use(page):
         assert used <= known, f"{page.name}: {used - known}"
 
 
-def test_the_readme_draws(trained_runs, without_optimizations, tmp_path, monkeypatch):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "digits").symlink_to(trained_runs.workdir())
+@pytest.fixture
+def beside_a_run(trained_runs, without_optimizations, tmp_path, monkeypatch):
+    """The working folder has a run in runs/digits."""
+    shutil.copytree(trained_runs.workdir(), tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
+
+
+def test_the_readme_draws(beside_a_run):
     (block,) = blocks(ROOT / "README.md", "python")
     done = {}
     until = block.partition("\n*")[0]  # an evaluation has tests of its own
     exec(compile(until, "README.md", "exec"), done)
     assert (done["images"].shape, done["images"].dtype) == ((16, 8, 8, 1), np.uint8)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_every_line_of_python_runs(name, beside_a_run):
+    page, done = ROOT / "docs" / f"{name}.md", {}
+    for block in blocks(page, "python"):
+        for number, fewer in FEWER.items():
+            block = block.replace(number, fewer)
+        exec(compile(block, page.name, "exec"), done)
+    if name == "graph":
+        assert (done["added"].sum(), done["added"].max()) == (8, 1)
+        assert done["out"].nodes.shape == (16, 4)
+        assert np.array_equal(done["back"].adjacency(), done["cylinder"].adjacency())
+
+
+def headings(page):
+    """The anchors of a page, as code hosts and the site make them of its headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES[:2], ROOT / "CHANGELOG.md", *DOCS, *JOURNAL, *REFERENCE],
+    ids=lambda page: page.name,
+)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        there = page.parent / name if name else page
+        assert there.is_file(), target
+        assert not anchor or anchor in headings(there), target
+
+
+def test_every_page_is_in_a_table_of_contents():
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    tables = "".join(re.findall(r"^```{toctree}\n(.*?)^```$", text, re.M | re.S))
+    listed = set(re.findall(r"\w+(?=\??>?$)", tables, re.MULTILINE))
+    assert {page.stem for page in DOCS} - {"index"} <= listed
+
+
+def test_the_reference_has_every_public_name():
+    text = "".join(page.read_text(encoding="utf-8") for page in REFERENCE)
+    shown = set(re.findall(r"\bdig_jax\.(\w+)", text))
+    assert {*dig_jax.__all__} - {"__version__"} <= shown
 
 
 @pytest.fixture(scope="module")

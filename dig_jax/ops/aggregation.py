@@ -11,7 +11,7 @@ have no parameters, sum in float32 whatever the type of h, and agree to rounding
 checkpoint runs with any of them.
 
 `h` is two-dimensional because batch dimensions in matrix products are slow (see
-docs/benchmarks.md); it is reshaped to [batch, node, width] only here.
+docs/notes/benchmarks.md); it is reshaped to [batch, node, width] only here.
 """
 
 from collections.abc import Callable
@@ -148,7 +148,7 @@ def create_aggregate(
 
 
 def choose_aggregation(platform: str, graph: Graph | GridGraph) -> str:
-    """What `auto` means: see "Which aggregation" in docs/benchmarks.md."""
+    """What `auto` means: see "Which aggregation" in docs/notes/benchmarks.md."""
     is_grid = isinstance(graph, GridGraph)
     most = MOST_DENSE_NODES.get(platform, MostNodes())
     limit = most.apart if is_grid and not graph.across else most.other

@@ -2,8 +2,8 @@
 
 Reverse mode runs the transpose of what forward mode runs. The one that JAX derives is
 right, but for products and stencils the CPU's compiler makes several times slower code
-of it than of one that is written out (docs/benchmarks.md, "What the CPU's compiler
-makes of it").
+of it than of one that is written out ("What the CPU's compiler makes of it" in
+docs/notes/benchmarks.md).
 """
 
 from collections.abc import Callable, Sequence

@@ -182,7 +182,7 @@ def test_each_platform_has_the_program_that_its_machines_make(run, exported):
         products = re.findall(r"dot_general.*", program.mlir_module())
         return any(f"tensor<{adjacency}xf32>" in product for product in products)
 
-    # By "Which aggregation" in docs/benchmarks.md.
+    # By "Which aggregation" in docs/notes/benchmarks.md.
     assert multiplies_by_adjacency("group_tpu.stablehlo")
     assert not multiplies_by_adjacency("group_cuda.stablehlo")
     assert not multiplies_by_adjacency("group_cpu.stablehlo")
