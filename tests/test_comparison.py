@@ -20,7 +20,7 @@ from dig_jax.comparison.plan import create_plan, match_width
 from dig_jax.comparison.points import read_points
 from dig_jax.comparison.report import comparison_record
 from dig_jax.comparison.run import compare, describe_comparison, with_equal_seconds
-from dig_jax.config import read_comparison, read_config_file, vary
+from dig_jax.config import read_comparison, read_config_file, vary, with_values
 from dig_jax.costs.summary import count_costs
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.experiment import create_experiment
@@ -286,6 +286,18 @@ def test_the_chosen_width_costs_nearest_to_the_reference(name, monkeypatch):
         matched = match_width(variant, target, options)
         chosen = matched.backbone_options.keywords["width"]
         assert chosen == min(costs, key=lambda width: abs(costs[width] - target))
+
+
+@pytest.mark.parametrize("size", ["gpu", "small"])
+def test_transformers_on_fashion_mnist_cost_what_dig_does(size):
+    """To 4%, with attention's products, as the configuration says."""
+    config = read_config_file(str(CONFIGS / f"compare_fashion_mnist.py:{size}"))
+    runs, macs = read_comparison(config).runs, {}
+    for name in ("parallel", "dit", "uvit"):
+        few = with_values(runs[name], {"backbone.unroll": 1})  # quick to trace
+        costs = count_costs(create_experiment(few).backbone)
+        macs[name] = costs.macs + costs.attention_macs
+    assert macs == pytest.approx(dict.fromkeys(macs, macs["parallel"]), rel=0.04)
 
 
 def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir):
