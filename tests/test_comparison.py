@@ -113,6 +113,37 @@ def test_speeds_that_were_measured_are_not_measured_again(data_dir, tmp_path, ca
     assert capsys.readouterr().out == ""
 
 
+def test_a_variant_that_comes_later_leaves_the_speeds_of_the_others(
+    data_dir, tmp_path, monkeypatch
+):
+    """Their numbers of steps rest on them."""
+    timed = []
+
+    class Timed:
+        peak_bytes, compile_seconds = None, 1.0
+
+        def __init__(self, variant, workdir):
+            timed.append(variant.name)
+
+        def images_per_second(self):
+            return 100.0 * len(timed)
+
+    monkeypatch.setattr(measure, "_TimedStep", Timed)
+    wide = {"backbone": {"width": 16}}
+    variants = {"parallel": {}}
+    for added in ({}, {"wide": wide}):
+        config = create_config(data_dir, **variants, **added)
+        plan = create_plan(read_comparison(config))
+        speeds = measure.measure_speeds(plan, tmp_path, print)
+    assert timed == ["parallel", "wide"]
+    rates = {name: speed.images_per_second for name, speed in speeds.items()}
+    assert rates == {"parallel": 100.0, "wide": 200.0}
+    # Another network of that name counts anew.
+    config = create_config(data_dir, parallel={}, wide={"backbone": {"width": 24}})
+    measure.measure_speeds(create_plan(read_comparison(config)), tmp_path, print)
+    assert timed == ["parallel", "wide", "wide"]
+
+
 def test_a_dry_run_of_a_comparison_names_its_variants_and_leaves_nothing(
     data_dir, tmp_path
 ):
