@@ -3,24 +3,32 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from dig_jax.comparison import measure
+from dig_jax.comparison import measure, plots, report
+from dig_jax.comparison import plan as comparison_plan
 from dig_jax.comparison import run as comparison_run
+from dig_jax.comparison.held_out import HeldOutLosses
+from dig_jax.comparison.markdown import format_comparison
 from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import create_plan, match_width
 from dig_jax.comparison.points import read_points
-from dig_jax.comparison.report import comparison_record, format_comparison
+from dig_jax.comparison.report import comparison_record
 from dig_jax.comparison.run import compare, describe_comparison, with_equal_seconds
-from dig_jax.config import read_comparison, read_config_file, vary
+from dig_jax.config import read_comparison, read_config_file, vary, with_values
 from dig_jax.costs.summary import count_costs
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.experiment import create_experiment
+from dig_jax.files.checked_json import write_checked
+from dig_jax.interfaces import LabelledImages
 from dig_jax.options.compare import CompareOptions
+from dig_jax.run import load
+from dig_jax.training import log as training_log
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SPEED = Speed(100.0, (90.0, 110.0), 2**20, 1.0)
@@ -57,6 +65,12 @@ def no_stopwatch():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison_run, "measure_speeds", measure)
         yield
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """They take seconds; `compared` has them."""
+    monkeypatch.setattr(report, "plot_comparison", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +113,37 @@ def test_speeds_that_were_measured_are_not_measured_again(data_dir, tmp_path, ca
     assert capsys.readouterr().out == ""
 
 
+def test_a_variant_that_comes_later_leaves_the_speeds_of_the_others(
+    data_dir, tmp_path, monkeypatch
+):
+    """Their numbers of steps rest on them."""
+    timed = []
+
+    class Timed:
+        peak_bytes, compile_seconds = None, 1.0
+
+        def __init__(self, variant, workdir):
+            timed.append(variant.name)
+
+        def images_per_second(self):
+            return 100.0 * len(timed)
+
+    monkeypatch.setattr(measure, "_TimedStep", Timed)
+    wide = {"backbone": {"width": 16}}
+    variants = {"parallel": {}}
+    for added in ({}, {"wide": wide}):
+        config = create_config(data_dir, **variants, **added)
+        plan = create_plan(read_comparison(config))
+        speeds = measure.measure_speeds(plan, tmp_path, print)
+    assert timed == ["parallel", "wide"]
+    rates = {name: speed.images_per_second for name, speed in speeds.items()}
+    assert rates == {"parallel": 100.0, "wide": 200.0}
+    # Another network of that name counts anew.
+    config = create_config(data_dir, parallel={}, wide={"backbone": {"width": 24}})
+    measure.measure_speeds(create_plan(read_comparison(config)), tmp_path, print)
+    assert timed == ["parallel", "wide", "wide"]
+
+
 def test_a_dry_run_of_a_comparison_names_its_variants_and_leaves_nothing(
     data_dir, tmp_path
 ):
@@ -109,7 +154,7 @@ def test_a_dry_run_of_a_comparison_names_its_variants_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path):
+def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path, no_plots):
     config, workdir = compared
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     first = points_of(tmp_path, "parallel-0")
@@ -129,7 +174,7 @@ def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path):
         assert again["4"]["frechet_pixels"] == before["4"]["frechet_pixels"]
 
 
-def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path):
+def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path, no_plots):
     config, workdir = compared
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     config = copy.deepcopy(config)
@@ -143,37 +188,147 @@ def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path):
     assert points_of(tmp_path, "parallel-0") != points_of(tmp_path, "parallel-1")
     record = json.loads((tmp_path / "compare.json").read_text())
     assert [run["seed"] for run in record["variants"][0]["runs"]] == [0, 1]
+    assert record["verdict"] == []  # there is nobody else
 
 
 def test_tables_and_plots_are_written(compared):
     _, workdir = compared
     text = (workdir / "compare.md").read_text()
     assert all(f"| {name} |" in text for name in ("parallel", "twin", "other"))
+    assert "No verdict yet" in text  # of one seed
     for name in ("quality", "noise_levels", "diversity", "samples"):
         assert (workdir / f"{name}.png").stat().st_size > 1000
+        assert f"]({name}.png)" in text
+    record = json.loads((workdir / "compare.json").read_text())
+    assert sorted(record["ranking"]) == ["other", "parallel", "twin"]
+    assert record["learning_rates"] == []
+    assert record["scores"]["frechet_pixels"]["better"] == "down"
+    runs = [run for variant in record["variants"] for run in variant["runs"]]
+    assert all(run["training_seconds"] > 0 for run in runs)
 
 
-@pytest.mark.parametrize("budget", ["macs", "parameters"])
+def test_a_row_of_real_images_has_the_labels_of_the_drawn_ones():
+    shape = (4, 2, 2, 1)
+    real = LabelledImages(
+        np.arange(16, dtype=np.uint8).reshape(shape), np.array([1, 0, 1, 2], np.int32)
+    )
+    found = plots._like(np.array([0, 1, 1, 1, 2]), real, shape[1:])
+    expected = [real.images[i] for i in (1, 0, 2)] + [np.full(shape[1:], 255)]
+    np.testing.assert_array_equal(found, [*expected, real.images[3]])
+
+
+@pytest.fixture(scope="module")
+def searched(data_dir, tmp_path_factory):
+    """A comparison that chose among three rates, one of which no loss survives."""
+    workdir = tmp_path_factory.mktemp("searched")
+    config = create_config(data_dir)
+    config.base.optimizer.warmup_steps = 0
+    config.compare.update(learning_rates=(1e30, 1e-5, 1e-2), search_share=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "plot_comparison", lambda *_: None)
+        patch.setattr(training_log, "MAX_BAD_STEPS", 1)
+        assert compare(read_comparison(config), workdir) == EXIT_DONE
+    return config, workdir
+
+
+def test_each_variant_is_trained_with_the_rate_of_the_least_loss(searched):
+    _, workdir = searched
+    record = json.loads((workdir / "compare.json").read_text())
+    tried = {row["learning_rate"]: row for row in record["learning_rates"]}
+    assert set(tried) == {1e-5, 1e-2, 1e30}
+    assert {(row["seed"], row["num_steps"]) for row in tried.values()} == {(1000, 2)}
+    assert tried[1e30]["held_out_loss"] is None
+    losses = {rate: tried[rate]["held_out_loss"] for rate in (1e-5, 1e-2)}
+    (chosen,) = (rate for rate, row in tried.items() if row["chosen"])
+    assert losses[chosen] == min(losses.values())
+    (variant,) = record["variants"]
+    assert variant["learning_rate"] == chosen
+    trained = load(workdir / "runs" / "parallel-0")
+    assert trained.config.optimizer.learning_rate == chosen
+    # The losses are those of the runs that lie there.
+    measured = HeldOutLosses(trained.experiment)
+    for rate, loss in losses.items():
+        run = load(workdir / "search" / f"parallel-{rate!r}")
+        assert (run.step, run.config.seed) == (2, 1000)
+        found = measured(run.params)["eps"]
+        assert loss == pytest.approx(sum(found) / len(found), rel=1e-6)
+    assert "| diverged |" in (workdir / "compare.md").read_text()
+
+
+def test_a_search_goes_on_where_it_stopped(searched, tmp_path, no_plots, capsys):
+    config, workdir = searched
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "learning_rates.json"
+    written = json.loads(path.read_text())
+    kept = [row for row in written["tried"] if row["learning_rate"] != 1e-5]
+    write_checked(path, {"tried": kept})  # the run itself is done
+    run = tmp_path / "search" / "parallel-1e-05" / "metrics.jsonl"
+    trained = run.stat().st_mtime_ns
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    said = capsys.readouterr().out
+    assert "learning rate 1e-05: held-out loss" in said
+    assert said.count("held-out loss") == 1  # the others were not tried again
+    assert run.stat().st_mtime_ns == trained
+    again = json.loads(path.read_text())["tried"]
+    assert sorted(map(str, again)) == sorted(map(str, written["tried"]))
+    other = copy.deepcopy(config)
+    other.compare.learning_rates = (1e-5, 1e-2)
+    with pytest.raises(InputError, match=r"holds another comparison"):
+        compare(read_comparison(other), tmp_path)
+
+
+def test_rates_that_are_never_reached_are_refused(data_dir, tmp_path):
+    config = create_config(data_dir)
+    config.compare.learning_rates = (1e-3, 1e-2)
+    with pytest.raises(InputError, match=r"1 steps, .*more than .*warmup_steps=200"):
+        compare(read_comparison(config), tmp_path)
+    assert not (tmp_path / "search").exists()
+
+
 @pytest.mark.parametrize("name", ["dig_mix", "uvit", "dit"])
-def test_the_chosen_width_costs_nearest_to_the_reference(budget, name):
+def test_the_chosen_width_costs_nearest_to_the_reference(name, monkeypatch):
     config = read_config_file(str(CONFIGS / "compare_digits.py"))
-    options = CompareOptions(reference="parallel", budget=budget, width_multiple=8)
     section = {"name": name, "num_classes": 10, "depth": 2}
     if name != "dig_mix":
         section["num_heads"] = 4
-    variant = vary(config.base, "other", {"backbone": {**section, "width": 32}})
+    variant = create_experiment(
+        vary(config.base, "other", {"backbone": {**section, "width": 32}})
+    )
+    counted = {}
 
-    def cost(width):
-        changed = vary(variant, "other", {"backbone": {"width": width}})
-        costs = count_costs(create_experiment(changed).backbone)
-        macs = costs.macs + costs.attention_macs
-        return costs.params if budget == "parameters" else macs
+    def count(experiment):  # each takes a second
+        width = experiment.backbone_options.keywords["width"]
+        if width not in counted:
+            counted[width] = count_costs(experiment.backbone)
+        return counted[width]
 
-    target = 0.4 * cost(48) + 0.6 * cost(56)  # nearer to the latter
-    matched = match_width(create_experiment(variant), target, options)
-    chosen = matched.backbone_options.keywords["width"]
-    costs = {width: abs(cost(width) - target) for width in range(24, 89, 8)}
-    assert chosen == min(costs, key=lambda width: costs[width])
+    monkeypatch.setattr(comparison_plan, "_count", count)
+    for width in range(24, 89, 8):
+        count(variant.changed({"backbone.width": width}))
+    for budget in ("macs", "parameters"):
+        costs = {
+            width: found.params
+            if budget == "parameters"
+            else found.macs + found.attention_macs
+            for width, found in counted.items()
+        }
+        target = 0.4 * costs[48] + 0.6 * costs[56]  # nearer to the latter
+        options = CompareOptions(reference="parallel", budget=budget, width_multiple=8)
+        matched = match_width(variant, target, options)
+        chosen = matched.backbone_options.keywords["width"]
+        assert chosen == min(costs, key=lambda width: abs(costs[width] - target))
+
+
+@pytest.mark.parametrize("size", ["gpu", "small"])
+def test_transformers_on_fashion_mnist_cost_what_dig_does(size):
+    """To 4%, with attention's products, as the configuration says."""
+    config = read_config_file(str(CONFIGS / f"compare_fashion_mnist.py:{size}"))
+    runs, macs = read_comparison(config).runs, {}
+    for name in ("parallel", "dit", "uvit"):
+        few = with_values(runs[name], {"backbone.unroll": 1})  # quick to trace
+        costs = count_costs(create_experiment(few).backbone)
+        macs[name] = costs.macs + costs.attention_macs
+    assert macs == pytest.approx(dict.fromkeys(macs, macs["parallel"]), rel=0.04)
 
 
 def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir):
@@ -189,6 +344,13 @@ def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir):
     assert steps == {"parallel": 1000, "slow": 400}
     widths = {v.experiment.section("backbone")["width"] for v in plan.variants}
     assert widths == {8}  # time is equal, so widths are as given
+    # Two minutes of batches of 8, at 100 and at 40 images a second.
+    plan = plan._replace(options=replace(plan.options, minutes=2.0))
+    steps = [
+        v.experiment.training.num_steps
+        for v in with_equal_seconds(plan, speeds).variants
+    ]
+    assert steps == [1500, 600]
 
 
 def test_the_table_holds_means_deviations_and_paired_differences(
@@ -212,11 +374,16 @@ def test_the_table_holds_means_deviations_and_paired_differences(
     text = format_comparison(comparison_record(plan, speeds, tmp_path))
     wide, difference = values["wide"], values["wide"] - values["parallel"]
     error = np.std(difference, ddof=1) / np.sqrt(3)
-    assert (
-        f"| wide | 3 | {wide.mean():.4f} ± {np.std(wide, ddof=1):.4f} "
-        f"| {difference.mean():+.4f} ± {error:.4f} |"
-    ) in text
-    assert "| real test images |  | 0.5000 |" in text
+    place = 1 if wide.mean() < values["parallel"].mean() else 2
+    cells = ["1.0000 ± 0.0000", "0.5000 ± 0.0000"]
+    cells += [f"{wide.mean():.4f} ± {np.std(wide, ddof=1):.4f}"]
+    (row,) = (line for line in text.splitlines() if f"| {place} | wide |" in line)
+    assert [cell.strip(" *") for cell in row.split("|")[4:7]] == cells
+    pair = f"| {difference.mean():+.4f} ± {error:.4f} | "
+    assert pair in next(
+        line for line in text.splitlines() if line.startswith("| wide | parallel |")
+    )
+    assert "| real test images |  |  |  | 0.5000 |" in text
 
 
 @pytest.mark.parametrize(
@@ -225,6 +392,22 @@ def test_the_table_holds_means_deviations_and_paired_differences(
         (lambda c: c.compare.update(reference="nobody"), r"'nobody'. Variants: para"),
         (lambda c: c.compare.update(seeds=(1, 1)), r"different whole numbers"),
         (lambda c: c.compare.update(seeds=()), r"different whole numbers"),
+        (lambda c: c.compare.update(minutes=-1.0), r"minutes must be .*got -1"),
+        (lambda c: c.compare.update(learning_rates=(1e-3,)), r"two or more different"),
+        (
+            lambda c: c.compare.update(learning_rates=(1e-3, 0.0)),
+            r"learning_rates must be .* above 0, .*got \(0\.001, 0\.0\)",
+        ),
+        (lambda c: c.compare.update(learning_rates=(0.1, 0.1)), r"different numbers"),
+        (
+            lambda c: c.compare.update(learning_rates=(0.1, float("nan"))),
+            r"different numbers",
+        ),
+        (
+            lambda c: c.compare.update(learning_rates=(0.1, 0.2), search_seed=0),
+            r"search_seed must be none of compare\.seeds \(0,\), .*got 0",
+        ),
+        (lambda c: c.compare.update(search_share=1.5), r"search_share must be .*1\.5"),
         (lambda c: c.compare.update(budget="flops"), r"'macs', .*got 'flops'"),
         (lambda c: c.compare.update(num_points=9), r"'parallel': 4 steps cannot"),
         (lambda c: c.compare.update(kind="x"), r"config\.compare\.kind\. Available"),
@@ -270,7 +453,7 @@ def test_a_score_that_is_not_taken_cannot_be_plotted(compared, tmp_path):
 
 
 def test_a_run_without_a_sound_end_goes_on_from_its_last_good_checkpoint(
-    compared, tmp_path
+    compared, tmp_path, no_plots
 ):
     """Killed in its last save; and a flipped digit among its scores."""
     config, workdir = compared

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from dig_jax import main as command_line
+from dig_jax.comparison.markdown import format_comparison
+from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import create_plan
-from dig_jax.comparison.report import comparison_record, format_comparison
-from dig_jax.comparison.run import Speed
+from dig_jax.comparison.report import comparison_record
 from dig_jax.config import (
     config_to_json,
     load_config_file,

@@ -46,14 +46,17 @@ def measure_speeds(
     """Measure every variant's training step, or read what was measured before.
 
     The variants take turns, forwards and backwards, so that a drift of the machine's
-    speed falls on all alike. Kept in speed.json: budgets in seconds rest on it.
+    speed falls on all alike. Kept in speed.json: budgets in seconds rest on it, so
+    that a variant which comes later leaves the others' as they are.
     """
     path = workdir / "speed.json"
     identity = identity_of(plan)
-    if path.is_file() and (kept := _read_speeds(path, identity, say)) is not None:
+    kept = _read_speeds(path, identity, say) if path.is_file() else {}
+    pending = [variant for variant in plan.variants if variant.name not in kept]
+    if not pending:
         return kept
     steps = {}
-    for variant in plan.variants:
+    for variant in pending:
         say(f"measuring  {variant.name}: compiling")
         steps[variant.name] = _TimedStep(variant, workdir)
     rates: dict[str, list[float]] = {name: [] for name in steps}
@@ -70,6 +73,7 @@ def measure_speeds(
         )
         for name, step in steps.items()
     }
+    speeds = {v.name: (kept | speeds)[v.name] for v in plan.variants}
     record = {
         "identity": identity,
         "speeds": {name: speed._asdict() for name, speed in speeds.items()},
@@ -80,18 +84,24 @@ def measure_speeds(
 
 def _read_speeds(
     path: AnyPath, identity: dict[str, Any], say: Callable[[str], None]
-) -> dict[str, Speed] | None:
-    """Speeds that were measured of the same; None if damaged, which is said."""
+) -> dict[str, Speed]:
+    """Speeds that were measured of the same; none if damaged, which is said."""
     what = "does not hold measured speeds"
     try:
         saved = read_sound(path, what, "They are measured again.")
         with readable(path, what, "They are measured again."):
-            if _completed(saved["identity"]) != identity:
-                return None
-            return {name: Speed(**speed) for name, speed in saved["speeds"].items()}
+            before = _completed(saved["identity"])
+            networks, known = identity["backbones"], before.pop("backbones")
+            if before != {k: v for k, v in identity.items() if k != "backbones"}:
+                return {}
+            return {
+                name: Speed(**speed)
+                for name, speed in saved["speeds"].items()
+                if name in networks and known[name] == networks[name]
+            }
     except InputError as error:
         say(printable(error))
-        return None
+        return {}
 
 
 class _TimedStep:

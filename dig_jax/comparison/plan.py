@@ -85,7 +85,6 @@ def create_plan(
         InputError: All that would not run.
     """
     options, findings = comparison.options, Findings("Variant")
-    _check_seeds(options)
     comparison = fit_comparison(comparison)
     experiments = {}
     for name, config in comparison.runs.items():
@@ -182,14 +181,6 @@ def _at_points(experiment: Experiment, num_points: int) -> Experiment:
             "training.sample_every": 0,
         }
     )
-
-
-def _check_seeds(options: CompareOptions) -> None:
-    seeds = options.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise InputError(
-            f"compare.seeds must be different whole numbers from 0 on, got {seeds}."
-        )
 
 
 def _create_variant(

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
+from dig_jax.comparison.verdict import rank
 from dig_jax.evaluation import real_of
 from dig_jax.files.npz import any_header, open_npz
 from dig_jax.files.paths import AnyPath, written_whole
+from dig_jax.interfaces import LabelledImages
 from dig_jax.reporting.figures import label_axes, mark_whole_numbers, scale_log
 from dig_jax.reporting.images import choose_scale, image_grid
 from dig_jax.sampling.samples import read_samples
@@ -17,8 +19,16 @@ _MARKERS = "osD^v<>PX*hd"
 _IMAGES_A_ROW = 20
 
 
-def plot_comparison(record: dict[str, Any], workdir: AnyPath) -> None:
-    """Write quality.png, noise_levels.png, diversity.png and samples.png."""
+def plot_comparison(
+    record: dict[str, Any], workdir: AnyPath, real: LabelledImages | None = None
+) -> None:
+    """Write quality.png, noise_levels.png, diversity.png and samples.png.
+
+    Args:
+        record: The comparison's.
+        workdir: Where its runs are, and the plots will be.
+        real: Test images, for a row below the drawn ones.
+    """
     variants = [variant for variant in record["variants"] if variant["runs"]]
     if not variants:
         return
@@ -38,7 +48,7 @@ def plot_comparison(record: dict[str, Any], workdir: AnyPath) -> None:
     _plot_quality(record, variants, style, workdir / "quality.png")
     _plot_noise_levels(record, variants, style, workdir / "noise_levels.png")
     _plot_diversity(variants, style, workdir / "diversity.png")
-    _plot_samples(record, variants, workdir)
+    _plot_samples(rank(record), workdir, real)
 
 
 def _plot_quality(
@@ -124,7 +134,12 @@ def _plot_noise_levels(
 
 
 def _plot_diversity(variants: list[dict], style: dict, path: AnyPath) -> None:
-    """Feature diversity after each block at the end of training (DiG, Fig. 4)."""
+    """Feature diversity after each block at the end of training (DiG, Fig. 4).
+
+    Nothing is written where it was not measured.
+    """
+    if not any(run["feature_diversity"] for v in variants for run in v["runs"]):
+        return
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -138,26 +153,32 @@ def _plot_diversity(variants: list[dict], style: dict, path: AnyPath) -> None:
     label_axes(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
     ax.set_ylim(bottom=0)
     mark_whole_numbers(ax)
-    if ax.lines:
-        _legend(figure, ax)
+    _legend(figure, ax)
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, dpi=130)
 
 
 def _plot_samples(
-    record: dict[str, Any], variants: list[dict], workdir: AnyPath
+    variants: list[dict], workdir: AnyPath, real: LabelledImages | None
 ) -> None:
-    """The first images of each variant, of the first seed, from the same noise."""
+    """The first images of each variant, of the first seed, from the same noise.
+
+    The best one is above, and below them all are real images of the same labels.
+    """
     from matplotlib.figure import Figure
 
-    names, rows, columns_of = [], [], []
+    names, rows, columns_of, drawn = [], [], [], None
     for variant in variants:
         seed = variant["runs"][0]["seed"]
         path = workdir / "runs" / f"{variant['name']}-{seed}" / "samples.npz"
         if path.is_file():
+            drawn = read_samples(path)[0]
             names.append(variant["name"])
-            rows.append(read_samples(path)[0].images[:_IMAGES_A_ROW])
+            rows.append(drawn.images[:_IMAGES_A_ROW])
             columns_of.append(_names_of_labels(path)[:_IMAGES_A_ROW])
+    if drawn is not None and real is not None:
+        names.append("real test images")
+        rows.append(_like(drawn.labels[:_IMAGES_A_ROW], real, drawn.images.shape[1:]))
     if not rows:
         return
     columns = len(rows[0])
@@ -178,6 +199,20 @@ def _plot_samples(
     ax.spines[:].set_visible(False)
     with written_whole(workdir / "samples.png") as unfinished:
         figure.savefig(unfinished, dpi=130, bbox_inches="tight")
+
+
+def _like(
+    labels: np.ndarray, real: LabelledImages, shape: tuple[int, ...]
+) -> np.ndarray:
+    """A real image for each label, [image, row, col, rgb], none twice; else white."""
+    images = np.full((len(labels), *shape), 255, np.uint8)
+    left = list(range(len(real.images)))
+    for column, label in enumerate(labels):
+        found = next((i for i in left if real.labels[i] == label), None)
+        if found is not None and real.images.shape[1:] == shape:
+            left.remove(found)
+            images[column] = real.images[found]
+    return images
 
 
 def _names_of_labels(path: AnyPath) -> list[str]:

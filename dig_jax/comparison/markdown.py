@@ -1,0 +1,194 @@
+"""compare.md: the verdict first, then what it rests on, each column explained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dig_jax.comparison.sections import (
+    cost_section,
+    noise_section,
+    progress_table,
+    quality_section,
+    rates_section,
+)
+from dig_jax.comparison.tables import ARROWS, Bold, bullets, listed, table
+from dig_jax.comparison.verdict import (
+    HELD_OUT_LOSS,
+    by_seed,
+    direction_of,
+    false_alarms,
+    judges,
+    rank,
+    value_of,
+)
+from dig_jax.files.shown import in_markdown
+
+PICTURES = {
+    "samples": "The first images of each variant, from the same noise, and real ones",
+    "quality": "The score over images, multiply-accumulates and seconds",
+    "noise_levels": "Held-out loss by noise level, over the reference's",
+    "diversity": "Feature diversity after each block",
+}
+"""What the plots show, NAME.png each."""
+_SHOWN = {HELD_OUT_LOSS: "held-out loss"}
+
+
+def format_comparison(record: dict[str, Any], pictures: Sequence[str] = ()) -> str:
+    """The record as Markdown.
+
+    Args:
+        record: As `comparison_record` makes it.
+        pictures: Names of PICTURES that lie beside the page.
+    """
+    data = record["data"]
+    shown = {name: f"![{PICTURES[name]}]({name}.png)" for name in pictures}
+    sections = [
+        f"# Comparison on {data.get('title') or data['name']}, "
+        f"{data['image_size']} pixels",
+        "## Verdict",
+        *_verdict(record),
+        "## How it was made",
+        _made(record),
+        "## At the end of training",
+        shown.get("samples", ""),
+        *quality_section(record),
+        f"## {in_markdown(record['quality'])} along training",
+        shown.get("quality", ""),
+        progress_table(record),
+        "## Held-out loss by noise level",
+        shown.get("noise_levels", ""),
+        *noise_section(record),
+        *rates_section(record),
+        "## Cost",
+        *cost_section(record),
+        "## What differs from the reference",
+        _differences(record),
+    ]
+    if "diversity" in shown:
+        sections += ["## Feature diversity", shown["diversity"]]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _verdict(record: dict[str, Any]) -> list[str]:
+    """A sentence for each judge, every pair that was judged, and the rule."""
+    found = record["verdict"]
+    if not found:
+        return [
+            "No verdict yet: two variants are judged by the differences between runs "
+            "of one seed, for two seeds or more. The tables below say what one run of "
+            "each came to."
+        ]
+    told = [_sentence(record, score) for score in judges(record)]
+    cells = {(v["variant"], v["against"], v["score"]): v for v in found}
+    pairs = dict.fromkeys((v["variant"], v["against"]) for v in found)
+    scores = dict.fromkeys(v["score"] for v in found)
+    head = ["variant", "against"]
+    for score in scores:
+        arrow = ARROWS[direction_of(record, score)]
+        head += [f"difference in {_SHOWN.get(score, score)}{arrow}", "says", "chance"]
+    rows = []
+    for pair in pairs:
+        row = list(pair)
+        for score in scores:
+            row += _pair_cells(cells.get((*pair, score)))
+        rows.append(row)
+    numbers = sorted({v["num_seeds"] for v in found})
+    alarms = ", ".join(
+        f"{false_alarms(n):.0%} of pairs with {n} seeds" for n in numbers
+    )
+    return [
+        "\n".join(filter(None, told)),
+        table(head, rows, left=2),
+        bullets(
+            {
+                "difference": "the variant's value less the other's with the same "
+                "seed, mean over the seeds ± its standard error.",
+                "says": "ahead or behind where the difference exceeds two of its "
+                "standard errors, else a tie: these runs do not tell the two apart. "
+                f"Of networks that are alike the rule takes {alarms} for different.",
+                "chance": "how often a difference of so many standard errors, or more, "
+                "would come where there is none (Student's t). Among many pairs, some "
+                "small ones come by chance.",
+            }
+        ),
+    ]
+
+
+def _sentence(record: dict[str, Any], score: str) -> str:
+    """Who is first by a judge, and whom it is ahead of."""
+    ranked = rank(record, score)
+    if len(ranked) < 2 or direction_of(record, score) is None:
+        return ""
+    first, *others = (variant["name"] for variant in ranked)
+    said = {
+        v["variant"]: v["says"]
+        for v in record["verdict"]
+        if v["score"] == score and v["against"] == first
+    }
+    behind, tied, unknown = (
+        [name for name in others if said.get(name) in which]
+        for which in (("behind",), ("tie", "ahead"), (None,))
+    )
+    mean = np.mean(list(by_seed(ranked[0], value_of(score)).values()))
+    parts = [
+        f"ahead of {listed(behind)}" if behind else "",
+        f"a tie with {listed(tied)}" if tied else "",
+        f"not judged against {listed(unknown)}" if unknown else "",
+    ]
+    name = (
+        f"{_SHOWN.get(score, in_markdown(score))}{ARROWS[direction_of(record, score)]}"
+    )
+    return (
+        f"- By {name} **{in_markdown(first)}** is first ({mean:.4f}), "
+        f"{'; '.join(filter(None, parts))}."
+    )
+
+
+def _pair_cells(verdict: dict[str, Any] | None) -> list[str]:
+    if verdict is None:
+        return ["", "", ""]
+    says = verdict["says"]
+    return [
+        f"{verdict['difference']:+.4f} ± {verdict['standard_error']:.4f}",
+        Bold(says) if says == "ahead" else says,
+        f"{verdict['chance']:.1%}",
+    ]
+
+
+def _made(record: dict[str, Any]) -> str:
+    sample, minutes = record["sample"], record["minutes"]
+    equal = {
+        "macs": "multiply-accumulates an image (by the choice of the width)",
+        "parameters": "parameters (by the choice of the width)",
+        "seconds": "seconds of training (by the number of steps)",
+        "none": "the number of steps (widths are as given: see Cost)",
+    }[record["budget"]]
+    if minutes:
+        by_width = f"{equal} and " if record["budget"] in ("macs", "parameters") else ""
+        equal = f"{by_width}{minutes:g} minutes of training (by the number of steps)"
+    optimizer = "optimizer"
+    if record["learning_rates"]:
+        optimizer += " (but for the learning rate, which was looked for alike)"
+    return (
+        f"Equal for all: {equal}; data, order of batches, times, noise, {optimizer} "
+        f"and averaging of parameters. Reference: {in_markdown(record['reference'])}. "
+        f"Seeds: {', '.join(map(str, record['seeds']))}; a variant's row says how many "
+        f"have been run. Batches of {record['batch_size']}. Samples: "
+        f"{sample['num_images']} images by {sample['solver']} in "
+        f"{sample['num_steps']} steps. Measured on {record['device']}, jax "
+        f"{record['jax']}."
+    )
+
+
+def _differences(record: dict[str, Any]) -> str:
+    lines = []
+    for variant in record["variants"]:
+        if variant["name"] != record["reference"]:
+            told = [
+                in_markdown(f"{key} {value!r}")
+                for key, value in variant["differs"].items()
+            ]
+            name = in_markdown(variant["name"])
+            lines.append(f"- {name}: {', '.join(told) or 'nothing'}")
+    return "\n".join(lines)

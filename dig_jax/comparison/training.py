@@ -1,0 +1,55 @@
+"""The training of one run of a comparison, to its end or until it is stopped."""
+
+from dig_jax.comparison.plan import evaluation_steps
+from dig_jax.comparison.points import read_points
+from dig_jax.experiment import Experiment
+from dig_jax.files.paths import AnyPath
+from dig_jax.reporting.progress import Progress
+from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.training.loop import TrainingRun
+
+
+def train_to_end(experiment: Experiment, folder: AnyPath, told: str) -> int | None:
+    """Train a run to its end; its exit code if it was stopped before.
+
+    Raises:
+        NonFiniteError: It diverged.
+    """
+    run = TrainingRun(experiment, folder)
+    if _is_trained(run, folder):
+        return None
+    with _RunProgress(run.options.num_steps, description=told) as progress:
+        code = run.train(progress)
+    return None if _is_trained(run, folder) else code
+
+
+def _is_trained(run: TrainingRun, folder: AnyPath) -> bool:
+    """Whether the last checkpoint, and each that is not scored yet, can be read.
+
+    One that cannot is deleted with those after it: training goes on from before it.
+    """
+    directory, last = folder / "checkpoints", run.options.num_steps
+    if not directory.is_dir():
+        return False
+    like, scored = run.setup.programs.abstract_state, read_points(folder)
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        done = checkpoints.latest_step() or 0
+        damaged = [
+            step
+            for step in evaluation_steps(run.setup.experiment)
+            if step <= done
+            and (step == last or str(step) not in scored)
+            and not checkpoints.is_sound(step, like)
+        ]
+    if damaged:
+        keep = run.options.keep_checkpoints
+        with Checkpoints(directory, keep=keep) as checkpoints:
+            checkpoints.delete_from(min(damaged))
+    return done >= last and not damaged
+
+
+class _RunProgress(Progress):
+    """Progress of one run among many: what it says of its own files is left out."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
