@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dig_jax.diffusion import create_sde
 from dig_jax.errors import InputError
 from dig_jax.main import main
-from dig_jax.options import DataOptions
+from dig_jax.options import DataOptions, SampleOptions
 from dig_jax.run import load
 from dig_jax.sampling import sampler
-from dig_jax.sampling.inpainting import read_known
+from dig_jax.sampling.inpainting import KnownPixels, known_record, read_known
 from dig_jax.sampling.samples import read_samples
 
 GREY = DataOptions(name="digits", image_size=8, channels=1)
@@ -170,6 +171,21 @@ def test_the_command_line_draws_the_same(run, image, tmp_path, capsys):
     ):
         assert main(wrong) == 78
         assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_record_says_how_the_unknown_pixels_were_drawn(image):
+    options = SampleOptions(
+        num_steps=5, inpaint="repaint", inpaint_jump=2, inpaint_resamplings=3
+    )
+    sde, drawn = create_sde("vp_linear"), MASK[..., None]
+    record = known_record(KnownPixels(image, drawn), options, sde)
+    assert {"inpaint", "inpaint_jump", "inpaint_resamplings"} < set(record)
+    # Five steps, and two stretches of two steps taken twice more.
+    assert record["function_evaluations"] == 5 + 2 * 2 * 2
+    same = KnownPixels(np.where(drawn, 0, image), drawn)
+    other = KnownPixels(image, ~drawn)
+    assert known_record(same, options, sde) == record
+    assert known_record(other, options, sde) != record
 
 
 def test_new_images_record_nothing_of_it(run):
