@@ -18,6 +18,12 @@ from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.options.keys import call_with_section
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.drawing import Drawing
+from dig_jax.sampling.inpainting import (
+    KnownPixels,
+    Picture,
+    check_inpainting,
+    read_known,
+)
 from dig_jax.sampling.kept import KeptSamplers, draw_shown
 from dig_jax.sampling.label_rules import LabelRule
 from dig_jax.sampling.sampler import Guide, Sampler
@@ -99,6 +105,38 @@ class Run:
         }
         return draw_shown(self.sampler(self._sample_options(options)), self.params)
 
+    def inpaint(
+        self,
+        image: Picture,
+        mask: Picture,
+        num_images: int = 1,
+        *,
+        labels: LabelRule = "balanced",
+        seed: int = 0,
+        **options: Any,
+    ) -> UInt8Images:
+        """Draw an image's unknown pixels, [num_images, row, col, rgb]; keep the others.
+
+        Args:
+            image: uint8 [row, col, rgb], for grey also [row, col], or a file.
+            mask: [row, col], or a file: white (True, or 128 and more) where to draw,
+                black where the image is kept as it is.
+            num_images: How many completions.
+            labels: As of `sample`: "balanced" draws for each class in turn.
+            seed: The same seed gives the same images.
+            **options: Other attributes of `SampleOptions`, as in inpaint="repaint"; the
+                run's own by default.
+
+        Raises:
+            InputError: An image or a mask that does not fit, an option or a label that
+                does not exist, a solver that cannot, or a run on latents.
+        """
+        known = read_known(image, mask, self.experiment.data)
+        labels = labels if isinstance(labels, str | int) else tuple(labels)
+        options |= {"num_images": num_images, "labels": labels, "seed": seed}
+        sampler = self.sampler(self._sample_options(options), known)
+        return draw_shown(sampler, self.params)
+
     def evaluate(
         self,
         num_images: int | None = None,
@@ -155,17 +193,21 @@ class Run:
         }
         return call_with_section("sample", SampleOptions, section)
 
-    def drawing(self, options: SampleOptions | None = None) -> Drawing:
+    def drawing(
+        self, options: SampleOptions | None = None, known: KnownPixels | None = None
+    ) -> Drawing:
         """What draws this run's images and says all that they depend on."""
         return Drawing(
             self.experiment,
-            self.sampler(options),
+            self.sampler(options, known),
             self.params,
             self.step,
             self.parameters_digest,
         )
 
-    def sampler(self, options: SampleOptions | None = None) -> Sampler:
+    def sampler(
+        self, options: SampleOptions | None = None, known: KnownPixels | None = None
+    ) -> Sampler:
         """What draws this run's images; the options are the run's own by default.
 
         Samplers of one program, which other seeds, labels and numbers of images up to
@@ -174,6 +216,8 @@ class Run:
         if options is None:
             options = self.experiment.sample
         check_sample_options(self.experiment, options)
+        if known is not None:
+            check_inpainting(options, self.experiment.sde)
         if options.sigma_rel != self.sigma_rel:
             raise InputError(
                 f"This run was loaded with sigma_rel={self.sigma_rel}, and cannot draw "
@@ -184,7 +228,7 @@ class Run:
             guide = load_guide(self.experiment, options) if options.guide else None
             return Sampler(self.experiment, options, self.mesh, guide)
 
-        return self._samplers.find_or_make(options, self.mesh, make)
+        return self._samplers.find_or_make(options, self.mesh, make, known)
 
 
 def load(

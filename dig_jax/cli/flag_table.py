@@ -127,6 +127,22 @@ FLAGS = (
         default=False,
     ),
     Flag(
+        "known",
+        "IMAGE",
+        {
+            ("sample",): "draw the unknown pixels of this picture, of the data set's "
+            "size, again and again (inpainting); the others are kept as they are"
+        },
+    ),
+    Flag(
+        "mask",
+        "MASK",
+        {
+            ("sample",): "which those are, a picture of the same size: white where to "
+            "draw, black where the image is kept"
+        },
+    ),
+    Flag(
         "license",
         "NAME",
         {

@@ -71,10 +71,13 @@ def _dry_run(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=sample: draw images into samples.npz and samples.png."""
+    from dig_jax.cli.known import known_of
+
+    known = known_of(config, options)
     folder = open_workdir(options.out or workdir_of(options))
     check_writable(folder, OTHER_FOLDER)
     run = _load(config, options, "sample")
-    drawing = run.drawing()
+    drawing = run.drawing(known=known)
     written = drawing.write(folder, adm=options.adm, png=options.png)
     print(
         f"Drew {drawing.sampler.options.num_images} images with the averaged "

@@ -121,7 +121,9 @@ def _recipe(
     is compiled.
     """
     rng = LazyRng.create(scope.rngs["params"], scope.rng_counters["params"])
-    return Recipe(rng.rng, rng.suffix, draw, arguments)
+    # Flax's own norms give their shapes as lists, which name no program.
+    frozen = (tuple(a) if isinstance(a, list) else a for a in arguments)
+    return Recipe(rng.rng, rng.suffix, draw, tuple(frozen))
 
 
 class _Leaf(NamedTuple):

@@ -90,6 +90,23 @@ class SampleOptions:
         "Relative width of the average of the parameters, made after training from a "
         "run's post-hoc EMA; None for the average that the run kept.",
     )
+    # Of inpainted images alone, whose record names them: others are what they were.
+    inpaint: Literal["moments", "repaint"] = harmless(
+        "moments",
+        "How unknown pixels are drawn (--known and --mask, or run.inpaint): by the "
+        "denoiser given the known ones, from its first two moments (moments; with "
+        "every solver), or by putting the known ones into each step, with jumps back "
+        "(repaint; ancestral, ddim, euler_maruyama and ode_euler).",
+    )
+    inpaint_iterations: PositiveInt = harmless(
+        4, "Of moments: derivatives of the network in each evaluation of it."
+    )
+    inpaint_jump: PositiveInt = harmless(
+        10, "Of repaint: how many steps a jump goes back."
+    )
+    inpaint_resamplings: PositiveInt = harmless(
+        10, "Of repaint: how often each stretch of a jump is drawn; 1 for no jumps."
+    )
     num_images: ImageCount = harmless(
         100, "How many to draw; fewer are the first of more."
     )

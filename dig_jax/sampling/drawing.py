@@ -91,7 +91,7 @@ class Drawing(NamedTuple):
             self.step,
             guide=self.sampler.guide,
             parameters_digest=self.parameters_digest,
-            pixels=self.sampler.to_pixels.record,
+            pixels={**self.sampler.to_pixels.record, **self.sampler.known_record},
         )
 
     def draw(self, on_progress: Callable[[int], None] | None = None) -> Drawn:

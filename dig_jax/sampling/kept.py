@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.options import SampleOptions
 from dig_jax.reporting.progress import Progress
+from dig_jax.sampling.inpainting import KnownPixels
 from dig_jax.sampling.sampler import Sampler, program_of
 
 MOST_KEPT = 8
@@ -17,10 +18,14 @@ class KeptSamplers:
     """The samplers of one network that were asked for last."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[SampleOptions, Sampler] = OrderedDict()
+        self._kept: OrderedDict[tuple[SampleOptions, bool], Sampler] = OrderedDict()
 
     def find_or_make(
-        self, options: SampleOptions, mesh: Mesh, make: Callable[[], Sampler]
+        self,
+        options: SampleOptions,
+        mesh: Mesh,
+        make: Callable[[], Sampler],
+        known: KnownPixels | None = None,
     ) -> Sampler:
         """A sampler with these options, compiled if one of its program was.
 
@@ -28,14 +33,15 @@ class KeptSamplers:
             options: How images are drawn, checked.
             mesh: The devices that they are drawn on.
             make: Makes it where none is kept.
+            known: Pixels that its images shall have; None for new images.
         """
-        program = program_of(options, mesh)
+        program = program_of(options, mesh), known is not None
         if program not in self._kept:
-            self._kept[program] = make()
+            self._kept[program] = make().with_known(known)
         self._kept.move_to_end(program)
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
-        return self._kept[program].with_options(options)
+        return self._kept[program].with_options(options).with_known(known)
 
 
 def draw_shown(sampler: Sampler, params: Params) -> UInt8Images:

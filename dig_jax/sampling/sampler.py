@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from dig_jax.sampling.choices import (
 )
 from dig_jax.sampling.decoding import Pixels, create_to_pixels
 from dig_jax.sampling.grid import class_names
+from dig_jax.sampling.inpainting import KnownPixels, given_known, known_record
 from dig_jax.sampling.label_rules import choose_labels
 from dig_jax.solvers import sample
 
@@ -91,6 +92,7 @@ class Sampler:
     Attributes:
         to_pixels: What makes pixels of what the solver ends with: rounding, or where
             images are latents the autoencoder.
+        known: Pixels that all images shall have; None for new images.
         keep_latents: Called with the number of each batch's first image and what the
             solver ends with, before its pixels are handed out; None for nobody.
     """
@@ -108,13 +110,14 @@ class Sampler:
         self._group = group_size(mesh.devices.flat[0].platform)
         self.batch_size = batch_size_of(options, mesh)
         self.to_pixels = create_to_pixels(experiment.data, mesh, options.decode_batch)
+        self.known: KnownPixels | None = None
         self.keep_latents: Callable[[int, np.ndarray], None] | None = None
         spread = PartitionSpec(BATCH_AXES)
         self._draw_batch = jax.jit(
             jax.shard_map(
                 self.draw_groups,
                 mesh=mesh,
-                in_specs=(PartitionSpec(), PartitionSpec(), spread, spread),
+                in_specs=(*[PartitionSpec()] * 2, spread, spread, PartitionSpec()),
                 out_specs=spread,
                 check_vma=False,
             )
@@ -148,6 +151,21 @@ class Sampler:
             other._label_counts = other._count_labels()
         return other
 
+    def with_known(self, known: KnownPixels | None) -> "Sampler":
+        """The same for other known pixels; it compiles once for all that have some."""
+        other = copy.copy(self)
+        if (known is None) != (self.known is None):
+            other._programs = []
+        other.known = known
+        return other
+
+    @property
+    def known_record(self) -> dict[str, Any]:
+        """What a record of the images must say of known pixels; {} without any."""
+        if self.known is None:
+            return {}
+        return known_record(self.known, self.options, self._experiment.sde)
+
     @property
     def labels(self) -> Int[np.ndarray, "batch"] | None:
         """The label of each image that `draw` gives."""
@@ -179,7 +197,9 @@ class Sampler:
         """Compile now; otherwise the first `draw` does."""
         if not self._programs:
             batch = self._batch(0, self.labels)
-            lowered = self._draw_batch.lower(params, self._guide_params, *batch)
+            lowered = self._draw_batch.lower(
+                params, self._guide_params, *batch, self.known
+            )
             self._programs.append(compile_lowered(lowered))
 
     def draw(
@@ -215,7 +235,7 @@ class Sampler:
         for first in range(start, total, self.batch_size):
             # The devices draw this batch while the host takes up the one before.
             batch = self._batch(first, labels)
-            images = draw_batch(params, self._guide_params, *batch)
+            images = draw_batch(params, self._guide_params, *batch, self.known)
             if waiting is not None:
                 yield self._finish(*waiting)
             waiting = first, images, min(total - first, self.batch_size)
@@ -226,6 +246,8 @@ class Sampler:
         """The pixels of a batch's first images; their latents are kept if wanted."""
         drawn = to_host(images)[:count]
         pixels = self.to_pixels(drawn)
+        if self.known is not None:
+            pixels = self.known.put_into(pixels)
         if self.keep_latents is not None:
             self.keep_latents(first, drawn)
         return pixels
@@ -246,6 +268,7 @@ class Sampler:
         guide_params: Params | None,
         keys: Key[Array, "batch"],
         labels: Int[Array, "batch"] | None,
+        known: KnownPixels | None = None,
         *,
         group: int | None = None,
     ) -> Images:
@@ -256,6 +279,7 @@ class Sampler:
             guide_params: Of the guide, if there is one.
             keys: One for each image, from `image_keys`.
             labels: One for each image.
+            known: Pixels that all of them shall have; None for new images.
             group: Images in a group; those of the mesh's platform by default.
         """
         group = group or self._group
@@ -268,8 +292,11 @@ class Sampler:
         ) -> Images:
             group_keys, group_labels = one
             denoise = self._make_denoiser(params, guide_params, group_labels)
-            shape = experiment.backbone.image_shape
-            return sample(denoise, solver, times, group_keys, shape, sde=experiment.sde)
+            shape, sde = experiment.backbone.image_shape, experiment.sde
+            way = denoise, solver, times
+            if known is not None:
+                way = given_known(options, sde, known, *way)
+            return sample(*way, group_keys, shape, sde=sde)
 
         groups = jax.tree.map(
             lambda a: a.reshape(-1, group, *a.shape[1:]), (keys, labels)

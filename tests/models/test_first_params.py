@@ -1,5 +1,6 @@
 """Parameters made leaf by leaf are those that Flax makes in one program."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +63,24 @@ def test_parameters_are_flaxs_own(network, flax_init):
     key = jax.random.key(7)
     wanted = flax_init(network)(key)
     found = create(network).init(key)
+    assert_same_but_for_rounding(found, wanted)
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+
+
+class OfFlax(nn.Module):
+    """Layers that are not ours, as those of a user's network."""
+
+    @nn.compact
+    def __call__(self, x, t, label, return_features=False):
+        h = nn.LayerNorm()(nn.Dense(8)(x)) + nn.Embed(3, 8)(label)[:, None, None]
+        return nn.Conv(x.shape[-1], (3, 3))(h)
+
+
+def test_layers_of_flax_have_their_own_first_parameters():
+    key, x = jax.random.key(7), jnp.zeros((1, 4, 4, 1))
+    given = x, jnp.zeros(1), jnp.zeros(1, jnp.int32)
+    wanted = jax.jit(lambda key: OfFlax().init(key, *given)["params"])(key)
+    found = as_backbone.as_backbone(OfFlax(), (4, 4, 1), num_classes=3).init(key)
     assert_same_but_for_rounding(found, wanted)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
 
