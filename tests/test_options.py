@@ -84,7 +84,7 @@ def test_marks_hold_what_old_runs_were_kept_by():
     named = {*(f"backbone.{key}" for key in in_backbones), "training.microbatch"}
     assert set(COMPUTING_KEYS) == named | new
     assert len(COMPUTING_KEYS) == len(named | new)
-    assert FREE_SECTIONS == ("evaluation", "mesh", "sample")
+    assert FREE_SECTIONS == ("evaluation", "logging", "mesh", "sample")
     sample = keys_of(SampleOptions).items()
     ignored = {name for name, key in sample if not key.marks.images}
     assert ignored == {"num_images", "batch_size", "decode_batch", "keep_latents"}
