@@ -24,6 +24,7 @@ from dig_jax.errors import InputError
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.files.reading import parse_object
+from dig_jax.files.shipped import shipped_configs
 from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
 from dig_jax.options.compare import CompareOptions
 from dig_jax.options.keys import call_with_section
@@ -107,11 +108,7 @@ def _find_shipped(file: str) -> str:
     Raises:
         InputError: There is none.
     """
-    package = Path(__file__).parent
-    # In the package where it was installed, beside it in a checkout.
-    folders = (package / "configs", package.parent / "configs")
-    shipped = next((folder for folder in folders if folder.is_dir()), folders[0])
-    found = {f"configs/{path.name}": path for path in sorted(shipped.glob("*.py"))}
+    found = shipped_configs()
     if file not in found:
         raise InputError(
             f"--config needs a Python file with get_config(), got {file!r}, which does "
