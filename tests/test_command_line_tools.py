@@ -239,7 +239,8 @@ class Terminal:
 def scripts(tmp_path_factory):
     """A folder with the scripts, and with one to be completed."""
     folder = tmp_path_factory.mktemp("completed")
-    (folder / "folder" / "inside").mkdir(parents=True)
+    (folder / "folder").mkdir()
+    (folder / "folder" / "inside").touch()
     for shell in SCRIPTS:
         (folder / shell).write_text(completion([shell]))
     return folder
