@@ -216,7 +216,7 @@ def wandb_rows(folder):
     rows, ids = [], []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         for data in read_log(file):
-            record = wandb_internal_pb2.Record()
+            record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
             record.ParseFromString(data)
             if record.HasField("run"):
                 ids.append(record.run.run_id)
