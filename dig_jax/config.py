@@ -24,7 +24,8 @@ from dig_jax.errors import InputError
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.files.reading import parse_object
-from dig_jax.options import SECTIONS
+from dig_jax.files.shipped import shipped_configs
+from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
 from dig_jax.options.compare import CompareOptions
 from dig_jax.options.keys import call_with_section
 
@@ -107,11 +108,7 @@ def _find_shipped(file: str) -> str:
     Raises:
         InputError: There is none.
     """
-    package = Path(__file__).parent
-    # In the package where it was installed, beside it in a checkout.
-    folders = (package / "configs", package.parent / "configs")
-    shipped = next((folder for folder in folders if folder.is_dir()), folders[0])
-    found = {f"configs/{path.name}": path for path in sorted(shipped.glob("*.py"))}
+    found = shipped_configs()
     if file not in found:
         raise InputError(
             f"--config needs a Python file with get_config(), got {file!r}, which does "
@@ -178,29 +175,30 @@ def config_of(values: Mapping[str, Any]) -> ConfigDict:
 
 
 def check_sections(config: ConfigDict, origin: str) -> ConfigDict:
-    """Raise InputError unless there are exactly the known sections and a seed."""
-    needed = {*SECTIONS, "seed"}
+    """A configuration with all its sections, those of OPTIONAL_SECTIONS perhaps empty.
+
+    Raises:
+        InputError: Other sections, or no seed.
+    """
+    left_out = {name: {} for name in {*OPTIONAL_SECTIONS} - {*config}}
+    needed = {*SECTIONS, "seed"} - {*left_out}
     unknown, missing = set(config) - needed, needed - set(config)
     if unknown or missing:
+        found = (("lacks", missing), ("has unknown", unknown))
+        said = [f"{what} {', '.join(sorted(names))}" for what, names in found if names]
         raise InputError(
             f"A configuration has the sections {', '.join(SECTIONS)} and a seed; "
-            f"{origin} "
-            + "; ".join(
-                f"{what} {', '.join(sorted(names))}"
-                for what, names in (("lacks", missing), ("has unknown", unknown))
-                if names
-            )
-            + "."
+            f"{origin} {'; '.join(said)}."
         )
     for name in SECTIONS:
-        if not isinstance(config[name], ConfigDict):
+        if not isinstance(config.get(name, ConfigDict()), ConfigDict):
             raise InputError(
                 f"Section {name} of {origin} must have keys, got "
                 f"{type(config[name]).__name__}."
             )
     if type(config.seed) is not int or config.seed < 0:
         raise InputError(f"seed must be a whole number from 0 on, got {config.seed!r}.")
-    return config
+    return with_sections(config, **left_out) if left_out else config
 
 
 def config_differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
@@ -295,7 +293,7 @@ def vary(base: ConfigDict, name: str, sections: Mapping[str, Any]) -> ConfigDict
                 f"Variant {name!r} has an unknown section {section!r}. Available: "
                 f"{', '.join(SECTIONS)}."
             )
-        merged = {} if "name" in values else config[section].to_dict()
+        merged = {} if "name" in values else dict(config.get(section, {}))
         config[section] = ConfigDict({**merged, **values})
     return config
 

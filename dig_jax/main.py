@@ -4,6 +4,7 @@ import sys
 import traceback
 
 from dig_jax.cli.command_line import parse
+from dig_jax.cli.commands import answer
 from dig_jax.cli.help_text import help_text
 from dig_jax.cli.modes import COMPILING, MODES
 from dig_jax.devices.compilation_cache import use_compilation_cache
@@ -40,6 +41,9 @@ def main(arguments: list[str]) -> int:
         return EXIT_DONE
     try:
         check_versions()
+        if (answered := answer(arguments)) is not None:
+            print(answered)
+            return EXIT_DONE
         mode, config, options = parse(arguments, MODES)
         processes = processes_of(options)
         if processes is not None and not options.dry_run:

@@ -282,14 +282,7 @@ def load(
             )
         made = solve_posthoc_ema(workdir, abstract, sigma_rel, step)
         return Run(experiment, made.params, made.step, mesh, sigma_rel, workdir)
-    folder = workdir / "checkpoints"
-    if step == "best":
-        folder, step = workdir / BEST, None
-        if not folder.is_dir():
-            raise InputError(
-                f"{workdir} has no best checkpoint: train with training.keep_best and "
-                "training.evaluate_every, or name a step."
-            )
+    folder, step = _choose_checkpoint(workdir, step)
     with Checkpoints(folder, read_only=True) as checkpoints:
         meta = checkpoints.read_meta(step)
         if isinstance(meta.get("config"), dict):
@@ -297,6 +290,24 @@ def load(
         params, found, meta = checkpoints.restore_ema(abstract, step)
     begun = meta.get("init_from")
     return Run(experiment, params, found, mesh, workdir=workdir, init_from=begun)
+
+
+def _choose_checkpoint(
+    workdir: AnyPath, step: int | Literal["best"] | None
+) -> tuple[AnyPath, int | None]:
+    """The folder of a run's checkpoints, or of the best one, and the step in it.
+
+    Raises:
+        InputError: The best one is asked for, and there is none.
+    """
+    if step != "best":
+        return workdir / "checkpoints", step
+    if not (workdir / BEST).is_dir():
+        raise InputError(
+            f"{workdir} has no best checkpoint: train with training.keep_best and "
+            "training.evaluate_every, or name a step."
+        )
+    return workdir / BEST, None
 
 
 def _choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:

@@ -17,9 +17,6 @@ else
 fi
 cd "$ROOT"
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
-if [[ -e dig_jax/cli/reference.py ]]; then
-  "$PYTHON" -m dig_jax reference > docs/configuration.md
-fi
 "$PYTHON" -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees "$@" \
   docs build/docs
 echo "The site is in $ROOT/build/docs: open index.html."

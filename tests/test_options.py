@@ -1,6 +1,5 @@
 """Keys of the sections: their marks, and that a key left out is its default."""
 
-import inspect
 import json
 import re
 import runpy
@@ -85,7 +84,7 @@ def test_marks_hold_what_old_runs_were_kept_by():
     named = {*(f"backbone.{key}" for key in in_backbones), "training.microbatch"}
     assert set(COMPUTING_KEYS) == named | new
     assert len(COMPUTING_KEYS) == len(named | new)
-    assert FREE_SECTIONS == ("evaluation", "mesh", "sample")
+    assert FREE_SECTIONS == ("evaluation", "logging", "mesh", "sample")
     sample = keys_of(SampleOptions).items()
     ignored = {name for name, key in sample if not key.marks.images}
     known = {name for name in ignored if name.startswith("inpaint")}
@@ -119,10 +118,8 @@ def test_a_key_has_the_same_marks_under_every_name(section):
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_has_a_meaning(section):
-    constructors = TABLES.get(section, {}).values()
-    documented = "".join(inspect.getdoc(c) or "" for c in constructors)
     for name, key in section_keys(section).items():
-        assert key.meaning or re.search(rf"^ *{name}: ", documented, re.M), name
+        assert key.meaning, name
 
 
 def bare_config(data_dir):

@@ -14,6 +14,7 @@ import pytest
 
 import dig_jax
 from dig_jax.cli.command_line import parse
+from dig_jax.cli.commands import answer
 from dig_jax.cli.modes import MODES
 from dig_jax.config import load_config_file, save_run_config
 from dig_jax.solvers import create_times, sample
@@ -57,6 +58,10 @@ def commands():
 @pytest.mark.parametrize("words", [*commands()])
 def test_a_command_is_one_that_works(words, tmp_path, monkeypatch):
     match words:
+        case ["dig_jax", command, what, ">", _]:
+            assert answer([command, what])
+        case ["mkdir", "-p", _]:
+            pass
         case ["python", "-m", "dig_jax.main" | "dig_jax", *flags]:
             monkeypatch.chdir(tmp_path)  # configurations come along
             run = [f.partition("=")[2] for f in flags if f.startswith("--workdir=")]
@@ -64,7 +69,7 @@ def test_a_command_is_one_that_works(words, tmp_path, monkeypatch):
                 digits = load_config_file("configs/digits.py")
                 Path(run[0]).mkdir(parents=True)
                 save_run_config(digits, run[0])
-            parse(flags, MODES)
+            assert answer(flags) or parse(flags, MODES)
         case ["python", "-m", module, *flags]:
             path = ROOT / MODULES[module]
             other = path.parent / f"{flags[0]}.py"

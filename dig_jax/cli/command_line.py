@@ -14,7 +14,7 @@ from dig_jax.config import (
 )
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
-from dig_jax.options import SECTIONS
+from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
 from dig_jax.options.keys import keys_of, meaning_of
 from dig_jax.storage.run_config import restore_run_config
 
@@ -159,6 +159,9 @@ def _find_key(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
     *path, leaf = key.split(".")
     section, said = config, "config"
     for part in path:
+        if part in OPTIONAL_SECTIONS and "seed" in section and part not in section:
+            with section.unlocked():
+                section[part] = ConfigDict()
         if part not in section:
             raise InputError(
                 f"Unknown section in --config.{key}. Available in {said}: "

@@ -46,6 +46,15 @@ FLAGS = (
         },
         kind=None,
     ),
+    Flag(
+        "explain",
+        "SECTION.KEY",
+        {
+            ALL: "say what a key is: type, default, meaning, choices, and what another "
+            "value changes; --explain=SECTION lists the keys of a section"
+        },
+        kind=None,
+    ),
     Flag("mode", "MODE", {ALL: "one of the above"}, default="train"),
     Flag(
         "workdir",

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable
 
+from dig_jax.cli.commands import COMMAND_HELP
 from dig_jax.cli.flag import Flag
 from dig_jax.cli.flag_table import FLAGS, MODE_HELP
 
@@ -23,6 +24,12 @@ def help_text() -> str:
         "Train, sample and look at image-diffusion backbones.",
         f"    {COMMAND}\n{ALIASES}",
         "\n".join(["Modes:", *(_entry(n, t, 12) for n, t in MODE_HELP.items())]),
+        "\n".join(
+            [
+                "Instead of a mode, after `dig_jax` or `python -m dig_jax`:",
+                *(_entry(name, text, INDENT) for name, text in COMMAND_HELP.items()),
+            ]
+        ),
         "\n".join(["Options:", *_flag_entries(f for f in FLAGS if not f.several)]),
         "\n".join(
             [

@@ -28,6 +28,7 @@ from dig_jax.options import (
     SECTIONS,
     DataOptions,
     EvaluationOptions,
+    LoggingOptions,
     MeshOptions,
     NamedOptions,
     Objective,
@@ -81,6 +82,7 @@ class Experiment:
     training: TrainingOptions
     sample: SampleOptions
     evaluation: EvaluationOptions
+    logging: LoggingOptions
     mesh_options: MeshOptions
     backbone: Backbone = field(compare=False)
     sde: SDE = field(compare=False)
@@ -129,7 +131,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     Raises:
         InputError: Anything in the configuration that does not work.
     """
-    check_sections(config, "the configuration")
+    config = check_sections(config, "the configuration")
     data = _create_data_options(config.data.to_dict())
     objective: Objective = check_section(config, "objective")
     sde_options = check_named_section(config, "sde")
@@ -151,6 +153,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         training=check_section(config, "training"),
         sample=check_section(config, "sample"),
         evaluation=check_section(config, "evaluation"),
+        logging=check_section(config, "logging"),
         mesh_options=check_section(config, "mesh"),
         backbone=backbone,
         sde=sde,
@@ -240,7 +243,9 @@ def complete_config(config: ConfigDict) -> ConfigDict:
     it began, and is told of one that has gone.
     """
     written = config.to_dict()
-    completed = {name: complete_section(name, written[name]) for name in SECTIONS}
+    completed = {
+        name: complete_section(name, written.get(name, {})) for name in SECTIONS
+    }
     return ConfigDict({**written, **completed})
 
 

@@ -1,5 +1,6 @@
 """From a Flax module to a `Backbone`: modules end here, pure functions begin."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -44,49 +45,65 @@ def as_backbone(
             "objective.label_dropout must be 0."
         )
 
+    calls = _Calls(network, num_classes, by_scale, learned_variance)
+
     def inputs() -> tuple:
         label = jnp.zeros(1, jnp.int32) if num_classes else None
         return jnp.zeros((1, *image_shape)), jnp.zeros(1), label
 
-    def outputs(
-        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
-    ) -> Any:
-        _check_label(label, num_classes)
-        return network.apply({"params": params}, x, t, label)
-
-    def with_variance(
-        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        channels = x.shape[-1]
-        output = outputs(params, x, t, label)
-        return output[..., :channels], output[..., channels:]
-
-    def apply(
-        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
-    ) -> jax.Array:
-        if learned_variance:
-            return with_variance(params, x, t, label)[0]
-        output = outputs(params, x, t, label)
-        return output[-1] if by_scale else output
-
-    def features(
-        params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
-    ) -> jax.Array:
-        _check_label(label, num_classes)
-        return network.apply({"params": params}, x, t, label, return_features=True)  # type: ignore[return-value]
-
     return Backbone(
         make_init(network, inputs),
-        apply,
-        features,
+        calls.apply,
+        calls.features,
         image_shape,
         num_classes,
         graph,
         null_label,
         attention,
-        by_scale=outputs if by_scale else None,
-        with_variance=with_variance if learned_variance else None,
+        by_scale=calls.outputs if by_scale else None,
+        with_variance=calls.with_variance if learned_variance else None,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Calls:
+    """A module's outputs as functions of its parameters, image, time and label."""
+
+    network: nn.Module
+    num_classes: int
+    by_scale: bool
+    learned_variance: bool
+
+    def apply(
+        self, params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
+    ) -> jax.Array:
+        """The prediction of the image's own shape."""
+        if self.learned_variance:
+            return self.with_variance(params, x, t, label)[0]
+        output = self.outputs(params, x, t, label)
+        return output[-1] if self.by_scale else output
+
+    def with_variance(
+        self, params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The prediction, and the channels of variance behind it."""
+        channels = x.shape[-1]
+        output = self.outputs(params, x, t, label)
+        return output[..., :channels], output[..., channels:]
+
+    def outputs(
+        self, params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
+    ) -> Any:
+        """All that the module predicts."""
+        _check_label(label, self.num_classes)
+        return self.network.apply({"params": params}, x, t, label)
+
+    def features(
+        self, params: Params, x: jax.Array, t: jax.Array, label: jax.Array | None
+    ) -> jax.Array:
+        """The features of each block."""
+        _check_label(label, self.num_classes)
+        return self.network.apply({"params": params}, x, t, label, return_features=True)  # type: ignore[return-value]
 
 
 def _check_label(label: jax.Array | None, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""The nine sections of a configuration, each with all its keys.
+"""The ten sections of a configuration, each with all its keys.
 
 Each key has its type, default and meaning, and by the word that makes it its marks (see
 `dig_jax/options/keys.py`): whether a run may go on with another value, and whether that
@@ -19,6 +19,7 @@ from dig_jax.options.run import (
     CoarseTargets,
     DataOptions,
     GradientDType,
+    LoggingOptions,
     LossSpace,
     MeshOptions,
     NamedOptions,
@@ -35,6 +36,7 @@ __all__ = [
     "MAX_BATCH",
     "MAX_COUNT",
     "MAX_SIDE",
+    "OPTIONAL_SECTIONS",
     "SECTIONS",
     "BatchSize",
     "CoarseTargets",
@@ -43,6 +45,7 @@ __all__ = [
     "GradientDType",
     "ImageCount",
     "ImageSize",
+    "LoggingOptions",
     "LossSpace",
     "MeshOptions",
     "NamedOptions",
@@ -61,6 +64,7 @@ SECTIONS: dict[str, type] = {
     "backbone": NamedOptions,
     "data": DataOptions,
     "evaluation": EvaluationOptions,
+    "logging": LoggingOptions,
     "mesh": MeshOptions,
     "objective": Objective,
     "optimizer": OptimizerOptions,
@@ -69,6 +73,9 @@ SECTIONS: dict[str, type] = {
     "training": TrainingOptions,
 }
 """The sections of a run's configuration; beside them stands its seed."""
+
+OPTIONAL_SECTIONS = ("logging",)
+"""Those that may be left out, with all their keys at their defaults."""
 
 FREE_SECTIONS = tuple(
     section

@@ -11,6 +11,7 @@ Rounding[NonNegativeInt] = 0`.
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache, partial
@@ -73,7 +74,7 @@ class Key(NamedTuple):
     Attributes:
         type: Its type, as annotated.
         default: `dataclasses.MISSING` where it must be given.
-        meaning: "" where a constructor's docstring has it.
+        meaning: As its field says, or the constructor's docstring.
         marks: What another value changes.
     """
 
@@ -96,11 +97,12 @@ def keys_of(constructor: Callable[..., Any]) -> dict[str, Key]:
             for f in fields(constructor)
             if "marks" in f.metadata
         }
+    meanings = documented(constructor)
     return {
         name: Key(
             Any if keyword.annotation is keyword.empty else keyword.annotation,
             MISSING if keyword.default is keyword.empty else keyword.default,
-            "",
+            meanings.get(name, ""),
             next(
                 (a for a in get_args(keyword.annotation) if isinstance(a, Marks)),
                 NETWORK,
@@ -108,6 +110,15 @@ def keys_of(constructor: Callable[..., Any]) -> dict[str, Key]:
         )
         for name, keyword in _parameters(constructor).items()
     }
+
+
+def documented(described: Callable[..., Any]) -> dict[str, str]:
+    """What a docstring says of each keyword, under Args: or Attributes:."""
+    doc = inspect.getdoc(described) or ""
+    block = re.split(r"^(?:Args|Attributes):$", doc, maxsplit=1, flags=re.M)[1:]
+    listed = re.split(r"^\S", "".join(block), maxsplit=1, flags=re.M)[0]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", listed, re.M)
+    return {name: " ".join(said.split()) for name, said in found}
 
 
 def _parameters(constructor: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

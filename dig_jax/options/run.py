@@ -5,7 +5,14 @@ from dataclasses import MISSING, dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from dig_jax.errors import InputError
 from dig_jax.options.keys import harmless, learning, network, rounding_step
@@ -18,6 +25,18 @@ Prediction: TypeAlias = Literal["eps", "x0", "v", "flow", "edm"]
 ScaleWeights: TypeAlias = Literal["area", "finest"]
 TimeSampling: TypeAlias = Literal[
     "uniform", "steps", "stratified", "log_normal", "logit_normal"
+]
+
+
+def _split(value: Any) -> Any:
+    """Text with commas, as a command line has it, as several values."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in map(str.strip, value.split(",")) if part)
+
+
+Writers: TypeAlias = Annotated[
+    tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(_split)
 ]
 
 
@@ -287,3 +306,36 @@ class MeshOptions:
         "network joins (a TPU slice, a GPU host) up to 64 of them, on TPUs up to half "
         "of all; else 1, the state on every device.",
     )
+
+
+@dataclass(frozen=True)
+class LoggingOptions:
+    """Where metrics, scores and sample pictures go beside the run's own workdir."""
+
+    writers: Writers = harmless(
+        (),
+        "tensorboard: events in tensorboard_dir; wandb: Weights & Biases (pip install "
+        "'dig_jax[wandb]'); both: tensorboard,wandb. The workdir has metrics.jsonl and "
+        "TensorBoard events of its own in any case.",
+    )
+    tensorboard_dir: str = harmless(
+        "",
+        "Folder, local or gs://BUCKET/NAME, in which each run that writes there gets a "
+        "folder with the name of its workdir.",
+    )
+    wandb_project: str = harmless("dig_jax", "Project of Weights & Biases.")
+    wandb_entity: str = harmless(
+        "", "User or team that the project belongs to; '' for the account's own."
+    )
+
+    def __post_init__(self) -> None:
+        if "tensorboard" in self.writers and not self.tensorboard_dir:
+            raise InputError(
+                "config.logging.writers has tensorboard, which needs "
+                "config.logging.tensorboard_dir, the folder to write into."
+            )
+        if "wandb" in self.writers and not self.wandb_project:
+            raise InputError(
+                "config.logging.writers has wandb, which needs "
+                "config.logging.wandb_project, got ''."
+            )

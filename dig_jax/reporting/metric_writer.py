@@ -22,6 +22,7 @@ from dig_jax.files.paths import (
     open_path,
     write_whole,
 )
+from dig_jax.reporting.other_writers import OtherWriters
 
 _FILE_NAME = "metrics.jsonl"
 # What the names of series begin with; a number of two digits follows.
@@ -52,14 +53,22 @@ class MetricWriter:
         workdir: Folder of the run, made if need be.
         resume_step: Step of the checkpoint that the run goes on from; lines up to it
             are kept. None for a run from the start: no line is kept.
+        others: Are given all of it too, but texts.
     """
 
-    def __init__(self, workdir: str | AnyPath, *, resume_step: int | None) -> None:
+    def __init__(
+        self,
+        workdir: str | AnyPath,
+        *,
+        resume_step: int | None,
+        others: OtherWriters | None = None,
+    ) -> None:
         from tensorboardX import SummaryWriter
 
         last_step = -1 if resume_step is None else resume_step
         workdir = open_path(workdir)
         make_folder(workdir)
+        self._others = others or OtherWriters({}, print)
         self._mirror, folder = None, Path(workdir)
         if is_remote(workdir):
             self._mirror = Mirror(workdir)
@@ -97,15 +106,17 @@ class MetricWriter:
             self._check_still_there()
             self._lines.write(to_line({"step": step} | values))
             self._lines.flush()
-        for name, value in values.items():
-            if value is not None:
-                self._events.add_scalar(name, value, step)
+        finite = {name: value for name, value in values.items() if value is not None}
+        for name, value in finite.items():
+            self._events.add_scalar(name, value, step)
+        self._others.write(step, finite)
 
     def write_image(
         self, name: str, step: int, image: UInt8[np.ndarray, "row col rgb"]
     ) -> None:
         """Shows an image in TensorBoard."""
         self._events.add_image(name, image, step, dataformats="HWC")
+        self._others.write_image(name, step, image)
 
     def write_text(self, name: str, step: int, text: str) -> None:
         """Shows a text in TensorBoard, line by line as it is."""
@@ -127,17 +138,19 @@ class MetricWriter:
         """Hands everything written so far to the system, or to the bucket."""
         self._lines.flush()
         self._events.flush()
+        self._others.flush()
         if self._mirror is not None:
             self._mirror.try_upload()
 
     def close(self) -> None:
-        """Flushes and closes both files.
+        """Flushes and closes both files, and the other writers.
 
         Raises:
             OSError: The bucket cannot be reached.
         """
         self._lines.close()
         self._events.close()
+        self._others.close()
         if self._mirror is not None:
             self._mirror.close()
 

@@ -1,10 +1,12 @@
 """Heun's method as EDM has it, with its churn (arXiv:2206.00364, Alg. 1 and 2)."""
 
 import math
+from functools import partial
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from dig_jax.interfaces import SDE, Denoiser, Images, Index, Noise, Solver, Time
@@ -38,26 +40,16 @@ def heun(
         churn_noise: Standard deviation of what is added (S_noise).
     """
     growth = min(churn / num_steps, MAX_CHURN)
-
-    def add_noise(
-        x: Images, index: Index, t: Time, noise: Noise
-    ) -> tuple[Images, Time]:
-        """Raise the noise level of x from t to that of the time that is returned."""
-        ratio = _noise_ratio(sde, t)
-        low, high = churn_interval
-        is_inside = (low <= ratio) & (ratio <= high) & (index < num_steps - 1)
-        ratio = jnp.where(is_inside, ratio, 1.0)
-        raised = ratio * (1 + growth)
-        later = sde.time_of_logsnr(-2 * jnp.log(raised))
-        added = churn_noise * jnp.sqrt(jnp.square(raised) - jnp.square(ratio)) * noise()
-        noisier = sde.alpha(later) * (x / sde.alpha(t) + added)
-        return jnp.where(is_inside, noisier, x), jnp.where(is_inside, later, t)
+    add_noise = partial(
+        _add_noise, sde, growth=growth, interval=churn_interval, deviation=churn_noise
+    )
 
     def step(
         denoise: Denoiser, x: Images, index: Index, t: Time, s: Time, noise: Noise
     ) -> tuple[Images, Index]:
+        is_last = index == num_steps - 1
         if growth:
-            x, t = add_noise(x, index, t, noise)
+            x, t = add_noise(x, t, noise, wanted=~is_last)
         x0 = denoise(x, t)
         eps = noise_estimate(sde, x, x0, t)
         euler = sde.alpha(s) * x0 + sde.sigma(s) * eps
@@ -69,7 +61,6 @@ def heun(
             half = jnp.where(sde.alpha(t) > 0, length / 2, 0)
             return euler + half * (end_eps - eps)
 
-        is_last = index == num_steps - 1
         return jax.lax.cond(is_last, lambda: euler, trapezoid), index + 1
 
     return Solver(
@@ -77,6 +68,40 @@ def heun(
         step=step,
         evaluations=(2,) * (num_steps - 1) + (1,),
     )
+
+
+def _add_noise(
+    sde: SDE,
+    x: Images,
+    t: Time,
+    noise: Noise,
+    *,
+    wanted: Bool[Array, ""],
+    growth: float,
+    interval: tuple[float, float],
+    deviation: float,
+) -> tuple[Images, Time]:
+    """Raise the noise level of x from t to that of the time that is returned.
+
+    Args:
+        sde: The forward process.
+        x: Images at time t.
+        t: Their time.
+        noise: Standard normal, in the images' shape.
+        wanted: Whether to do so at all.
+        growth: How much greater sigma / alpha becomes, relative to itself.
+        interval: (least, greatest) sigma / alpha to do so at.
+        deviation: Standard deviation of what is added (S_noise).
+    """
+    ratio = _noise_ratio(sde, t)
+    low, high = interval
+    is_inside = (low <= ratio) & (ratio <= high) & wanted
+    ratio = jnp.where(is_inside, ratio, 1.0)
+    raised = ratio * (1 + growth)
+    later = sde.time_of_logsnr(-2 * jnp.log(raised))
+    added = deviation * jnp.sqrt(jnp.square(raised) - jnp.square(ratio)) * noise()
+    noisier = sde.alpha(later) * (x / sde.alpha(t) + added)
+    return jnp.where(is_inside, noisier, x), jnp.where(is_inside, later, t)
 
 
 def _noise_ratio(sde: SDE, t: Time) -> Time:

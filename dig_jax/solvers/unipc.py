@@ -63,23 +63,8 @@ def unipc(
     def move(
         x: Images, past: History, s: Scalar, index: Int[Array, ""], new: Images | None
     ) -> Images:
-        """From the time of the latest estimate to s; `new`, at s, makes it UniC."""
-        t, *earlier = past.times
-        x0, *estimates = past.estimates
-        start = half_logsnr(sde, t)
-        h = half_logsnr(sde, s) - start
-        nodes = [(half_logsnr(sde, u) - start) / h for u in earlier]
-        if new is None:
-            weights_by_order = predictor_weights(h, nodes, variant)
-        else:
-            weights_by_order = corrector_weights(h, nodes, variant)
-            estimates = [new, *estimates]
-        branch = jnp.where(jnp.isfinite(h), jnp.asarray(orders)[index] - 1, 0)
-        weights = jax.lax.switch(branch, weights_by_order[:order])
-        integral = -jnp.expm1(-h) * x0
-        for weight, estimate in zip(weights, estimates, strict=False):
-            integral += weight * (estimate - x0)
-        return sde.sigma(s) / sde.sigma(t) * x + sde.alpha(s) * integral
+        of_order = jnp.asarray(orders)[index]
+        return _move(sde, x, past, s, of_order, new, variant=variant, most=order)
 
     def step(
         denoise: Denoiser, x: Images, state: State, t: Time, s: Time, noise: Noise
@@ -98,6 +83,47 @@ def unipc(
         step=step,
         evaluations=(1,) * num_steps,
     )
+
+
+def _move(
+    sde: SDE,
+    x: Images,
+    past: History,
+    s: Scalar,
+    order: Int[Array, ""],
+    new: Images | None,
+    *,
+    variant: Variant,
+    most: int,
+) -> Images:
+    """x at the time of the latest estimate moved to s, by a step of an order.
+
+    Args:
+        sde: The forward process.
+        x: Images at the time of the latest estimate.
+        past: The estimates.
+        s: Where to.
+        order: Of this step.
+        new: The estimate at s, which makes the step UniC; None for UniP.
+        variant: B(h).
+        most: The highest order of a step.
+    """
+    t, *earlier = past.times
+    x0, *estimates = past.estimates
+    start = half_logsnr(sde, t)
+    h = half_logsnr(sde, s) - start
+    nodes = [(half_logsnr(sde, u) - start) / h for u in earlier]
+    if new is None:
+        weights_by_order = predictor_weights(h, nodes, variant)
+    else:
+        weights_by_order = corrector_weights(h, nodes, variant)
+        estimates = [new, *estimates]
+    branch = jnp.where(jnp.isfinite(h), order - 1, 0)
+    weights = jax.lax.switch(branch, weights_by_order[:most])
+    integral = -jnp.expm1(-h) * x0
+    for weight, estimate in zip(weights, estimates, strict=False):
+        integral += weight * (estimate - x0)
+    return sde.sigma(s) / sde.sigma(t) * x + sde.alpha(s) * integral
 
 
 def predictor_weights(

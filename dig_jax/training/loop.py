@@ -29,6 +29,7 @@ from dig_jax.training.schedule import schedule
 from dig_jax.training.setup import Restored, TrainingSetup
 from dig_jax.training.stop import AgreedStop, StopSignal
 from dig_jax.training.storage import Storage
+from dig_jax.training.writers import open_writer
 
 
 def train(
@@ -120,7 +121,7 @@ class TrainingRun:
         storage.forget_after(start)
         with (
             self._open_record(start) as record,
-            self._open_writer(start) as writer,
+            self._open_writer(start, progress) as writer,
             explaining_shortage(setup.programs, progress),
         ):
             opened = Opened(self.workdir, storage, record, writer, progress, stop)
@@ -214,13 +215,14 @@ class TrainingRun:
         return record
 
     def _open_writer(
-        self, start: int
+        self, start: int, progress: Progress
     ) -> contextlib.AbstractContextManager[MetricWriter | None]:
         """What the first process writes metrics with."""
         if not is_first_process():
             return contextlib.nullcontext()
-        writer = MetricWriter(self.workdir, resume_step=start or None)
-        written = config_to_json(self.setup.experiment.config)
+        experiment = self.setup.experiment
+        writer = open_writer(experiment, self.workdir, start, progress.message)
+        written = config_to_json(experiment.config)
         writer.write_text("configuration", start, written)
         return writer
 

@@ -8,13 +8,13 @@ import contextlib
 
 from dig_jax.devices.sharding import as_first_process_says, is_first_process
 from dig_jax.reporting.images import write_png
-from dig_jax.reporting.metric_writer import MetricWriter
 from dig_jax.reporting.progress import Progress
 from dig_jax.training.preview import Preview, picture_file, without_guide
 from dig_jax.training.schedule import schedule
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import Restored, TrainingSetup
 from dig_jax.training.storage import Storage
+from dig_jax.training.writers import open_writer
 
 
 def make_up(
@@ -49,7 +49,9 @@ def make_up(
     with contextlib.ExitStack() as opened:
         writer = None
         if is_first_process():
-            writer = opened.enter_context(MetricWriter(workdir, resume_step=step))
+            writer = opened.enter_context(
+                open_writer(experiment, workdir, step, progress.message)
+            )
         if draws:
             preview = Preview(experiment, drawing, options, setup.mesh)
             with progress.compiling("what draws samples"):

@@ -21,6 +21,7 @@ from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import ImageSource
 from dig_jax.options import SECTIONS
 from dig_jax.reporting.graph_drawing import draw_graph
+from dig_jax.reporting.other_writers import check_writers
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.run_config import find_saved_config, restore_run_config
@@ -49,6 +50,7 @@ OF_ONE_MACHINE = (
     "evaluation.cache_dir",
     "evaluation.inception_weights",
     "evaluation.reference",
+    "logging.tensorboard_dir",
     "sample.guide",
 )
 SECONDS_TO_AGREE = 600.0
@@ -79,6 +81,8 @@ def check_training(experiment: Experiment) -> tuple[ImageSource, ImageSource | N
     findings, source, held_out = Findings(), None, None
     with findings.noting():
         check_evaluation_options(experiment.evaluation)
+    with findings.noting():
+        check_writers(experiment.logging)
     with findings.noting():
         source = open_dataset(experiment, "train")
     if experiment.training.held_out_every:
