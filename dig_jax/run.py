@@ -1,7 +1,7 @@
 """A trained run: open its workdir, draw images with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
@@ -18,9 +18,10 @@ from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.options.keys import call_with_section
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.drawing import Drawing
+from dig_jax.sampling.films import Film, Picture, draw_between, draw_film, two_of
 from dig_jax.sampling.inpainting import (
+    GivenImage,
     KnownPixels,
-    Picture,
     check_inpainting,
     read_known,
 )
@@ -98,17 +99,79 @@ class Run:
         Raises:
             InputError: An option or a label that does not exist.
         """
-        options |= {
-            "num_images": num_images,
-            "labels": labels if isinstance(labels, str | int) else tuple(labels),
-            "seed": seed,
-        }
-        return draw_shown(self.sampler(self._sample_options(options)), self.params)
+        chosen = self._drawn_with(num_images, labels, seed, options)
+        return draw_shown(self.sampler(chosen), self.params)
+
+    def show(
+        self,
+        num_images: int = 10,
+        *,
+        labels: LabelRule = "balanced",
+        seed: int = 0,
+        **options: Any,
+    ) -> Picture:
+        """Draw images as `sample` does, for a notebook to show.
+
+        The arguments are those of `sample`.
+        """
+        chosen = self._drawn_with(num_images, labels, seed, options)
+        sampler = self.sampler(chosen)
+        images = draw_shown(sampler, self.params)
+        return Picture(images, sampler.labels, sampler.class_names)
+
+    def film(
+        self,
+        num_images: int = 10,
+        *,
+        labels: LabelRule = "balanced",
+        seed: int = 0,
+        num_frames: int = 24,
+        estimates: bool = False,
+        **options: Any,
+    ) -> Film:
+        """The images of `sample` while they are drawn, for a notebook to show.
+
+        The last frame is what `sample` gives. The arguments are those of `sample` and,
+        for what is shown on the way, of `draw_film`.
+        """
+        sampler = self._one_group(num_images, labels, seed, options)
+        shown = {"num_frames": num_frames, "estimates": estimates}
+        return draw_film(self.experiment, sampler, self.params, **shown)
+
+    def interpolate(
+        self,
+        num_images: int = 9,
+        *,
+        labels: LabelRule | None = None,
+        seeds: int | tuple[int, int] = (0, 1),
+        **options: Any,
+    ) -> Picture:
+        """Images from one noise to another, from one class to another, or both.
+
+        At both ends are the first images of `sample` with that label and seed; what is
+        between them says `draw_between`.
+
+        Args:
+            num_images: How many, both ends included.
+            labels: One label or class name, or two, from and to; the first label by
+                default.
+            seeds: One for the same noise throughout, or two, from and to.
+            **options: Other attributes of `SampleOptions`; the run's own by default.
+
+        Raises:
+            InputError: An option, a label or a seed that does not exist.
+        """
+        if labels is None:
+            labels = 0 if self.experiment.backbone.num_classes else "balanced"
+        ends = labels if labels == "balanced" else two_of("labels", labels)
+        chosen = two_of("seeds", seeds)
+        sampler = self._one_group(num_images, ends, chosen[0], options)
+        return draw_between(self.experiment, sampler, self.params, chosen)
 
     def inpaint(
         self,
-        image: Picture,
-        mask: Picture,
+        image: GivenImage,
+        mask: GivenImage,
         num_images: int = 1,
         *,
         labels: LabelRule = "balanced",
@@ -132,10 +195,8 @@ class Run:
                 does not exist, a solver that cannot, or a run on latents.
         """
         known = read_known(image, mask, self.experiment.data)
-        labels = labels if isinstance(labels, str | int) else tuple(labels)
-        options |= {"num_images": num_images, "labels": labels, "seed": seed}
-        sampler = self.sampler(self._sample_options(options), known)
-        return draw_shown(sampler, self.params)
+        chosen = self._drawn_with(num_images, labels, seed, options)
+        return draw_shown(self.sampler(chosen, known), self.params)
 
     def evaluate(
         self,
@@ -183,6 +244,18 @@ class Run:
             seeds=_choose_seeds(seeds, drawn.seed),
             silent=silent,
         )
+
+    def _drawn_with(
+        self, num_images: int, labels: LabelRule, seed: int, options: Mapping[str, Any]
+    ) -> SampleOptions:
+        """How that many images are drawn."""
+        labels = labels if isinstance(labels, str | int) else tuple(labels)
+        given = {"num_images": num_images, "labels": labels, "seed": seed}
+        return self._sample_options({**options, **given})
+
+    def _one_group(self, *given: Any) -> Sampler:
+        """A sampler whose batches are the smallest: one program for any number."""
+        return self.sampler(replace(self._drawn_with(*given), batch_size=1))
 
     def _sample_options(self, options: Mapping[str, Any]) -> SampleOptions:
         """The run's own, but for some."""

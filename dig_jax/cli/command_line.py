@@ -45,11 +45,12 @@ def parse(
         )
     step_of(options)
     _check_modes(options)
-    of_run = options.mode in ("sample", "export") or (
+    of_run = options.mode in ("sample", "export", "demo") or (
         options.mode == "evaluate" and not options.samples
     )
     if of_run:
-        written = restore_run_config(workdir_of(options), write=True)
+        reads = options.mode == "demo"
+        written = restore_run_config(workdir_of(options), write=not reads)
         config = _override(written, about_config)
     elif file is not None:
         config = read_config_file(file)
@@ -68,7 +69,7 @@ def parse(
             "configs/digits.py."
         )
     config = check_sections(config, "the command line")
-    if options.mode not in ("sample", "export"):  # of runs that are trained
+    if options.mode not in ("sample", "export", "demo"):  # of runs that are trained
         from dig_jax.from_data import fit_to_data  # the imports take a second
 
         config = fit_to_data(config)

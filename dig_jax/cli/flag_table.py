@@ -20,6 +20,8 @@ MODE_HELP = {
     "graph",
     "compile": "compile the training step for chips that are not there: does it fit, "
     "what is sent, what bounds it",
+    "demo": "a page to play with a run, an export or converted weights, in a browser "
+    "on this machine (needs: pip install dig_jax[demo])",
 }
 
 
@@ -97,6 +99,7 @@ FLAGS = (
                 "sample",
                 "evaluate",
                 "export",
+                "demo",
             ): "instead of the newest checkpoint that of step N, or the best one, "
             "which training.keep_best chose; WORKDIR/checkpoints/ has a folder for "
             "each step that is kept"
@@ -206,6 +209,28 @@ FLAGS = (
         {("summary", "compile"): "one JSON object"},
         kind="switch",
         default=False,
+    ),
+    Flag(
+        "beside",
+        "DIR",
+        {("demo",): "a second run or export, to draw from the same noise beside it"},
+    ),
+    Flag(
+        "host",
+        "ADDRESS",
+        {
+            ("demo",): "listen there (default: 127.0.0.1, which no other machine "
+            "reaches; 0.0.0.0 lets in whoever reaches this machine)"
+        },
+        default="127.0.0.1",
+    ),
+    Flag(
+        "port",
+        "N",
+        {("demo",): "listen there (default: 8600; 0 for any that is free)"},
+        kind="whole",
+        default=8600,
+        least=0,
     ),
     Flag(
         "compilation_cache",

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from dig_jax.cli.command_line import step_of, workdir_of
+from dig_jax.cli.demo_mode import demo_mode
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.files.paths import check_writable, is_remote, open_path, open_workdir
 
@@ -213,9 +214,10 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "compare": compare_mode,
     "summary": summary_mode,
     "compile": compile_mode,
+    "demo": demo_mode,
 }
 
-COMPILING = ("train", "sample", "evaluate", "stats", "export", "compare")
+COMPILING = ("train", "sample", "evaluate", "stats", "export", "compare", "demo")
 """The modes that compile for this machine's devices."""
 
 

@@ -20,7 +20,7 @@ from dig_jax.sampling.choices import choose_solver
 from dig_jax.sampling.decoding import LATENT_CHANNELS
 from dig_jax.solvers.repaint import jump_path, remembers_nothing, repaint
 
-Picture: TypeAlias = Shaped[np.ndarray, "..."] | str | os.PathLike[str]
+GivenImage: TypeAlias = Shaped[np.ndarray, "..."] | str | os.PathLike[str]
 """Pixels, or the file that they are in."""
 
 WHITE_FROM = 128
@@ -44,7 +44,7 @@ class KnownPixels(NamedTuple):
         return np.where(self.drawn, images, self.image)
 
 
-def read_known(image: Picture, mask: Picture, data: DataOptions) -> KnownPixels:
+def read_known(image: GivenImage, mask: GivenImage, data: DataOptions) -> KnownPixels:
     """An image and a mask that fit a run's images.
 
     Args:
@@ -159,7 +159,7 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()[:16]
 
 
-def _read_image(image: Picture, channels: int) -> np.ndarray:
+def _read_image(image: GivenImage, channels: int) -> np.ndarray:
     """[row, col, rgb], in the channels that it has."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
@@ -179,7 +179,7 @@ def _read_image(image: Picture, channels: int) -> np.ndarray:
     return pixels[..., :1] if channels == 1 and is_grey else pixels
 
 
-def _read_mask(mask: Picture) -> Bool[np.ndarray, "row col"]:
+def _read_mask(mask: GivenImage) -> Bool[np.ndarray, "row col"]:
     """True where to draw."""
     if not isinstance(mask, np.ndarray):
         pixels, _ = _decode(open_path(mask), "a mask")
@@ -205,7 +205,7 @@ def _decode(path: AnyPath, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.asarray(decoded.image), decoded.notes
 
 
-def _said(pixels: np.ndarray, source: Picture) -> str:
+def _said(pixels: np.ndarray, source: GivenImage) -> str:
     """Size, channels and file of a picture, for messages."""
     rows, cols, *channels = pixels.shape
     said = f"{rows}x{cols}" + (f" with {channels[0]}" if channels else "")

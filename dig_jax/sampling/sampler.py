@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from dig_jax.data.labels import label_counts
 from dig_jax.devices.compiling import compile_lowered
@@ -30,6 +31,7 @@ from dig_jax.interfaces import (
     UInt8Images,
 )
 from dig_jax.options import SampleOptions
+from dig_jax.sampling.between import Between, make_mixed_denoiser
 from dig_jax.sampling.choices import (
     choose_guidance,
     choose_solver,
@@ -40,6 +42,7 @@ from dig_jax.sampling.grid import class_names
 from dig_jax.sampling.inpainting import KnownPixels, given_known, known_record
 from dig_jax.sampling.label_rules import choose_labels
 from dig_jax.solvers import sample
+from dig_jax.solvers.sample import Watch, sample_path
 
 # Images are computed in groups of a fixed size, whatever the batch: how a matrix
 # product rounds depends on its shape, and so would an image on its batch.
@@ -93,6 +96,7 @@ class Sampler:
         to_pixels: What makes pixels of what the solver ends with: rounding, or where
             images are latents the autoencoder.
         known: Pixels that all images shall have; None for new images.
+        paths: Programs of `draw_path`, which all copies share.
         keep_latents: Called with the number of each batch's first image and what the
             solver ends with, before its pixels are handed out; None for nobody.
     """
@@ -112,6 +116,7 @@ class Sampler:
         self.to_pixels = create_to_pixels(experiment.data, mesh, options.decode_batch)
         self.known: KnownPixels | None = None
         self.keep_latents: Callable[[int, np.ndarray], None] | None = None
+        self.mesh, self.paths = mesh, dict[Watch, Callable]()
         spread = PartitionSpec(BATCH_AXES)
         self._draw_batch = jax.jit(
             jax.shard_map(
@@ -271,7 +276,9 @@ class Sampler:
         known: KnownPixels | None = None,
         *,
         group: int | None = None,
-    ) -> Images:
+        between: Between | None = None,
+        watch: Watch | None = None,
+    ) -> Images | Float[Array, "batch frame row col rgb"]:
         """Whole groups of images, one after the other: what a device computes.
 
         Args:
@@ -281,6 +288,8 @@ class Sampler:
             labels: One for each image.
             known: Pixels that all of them shall have; None for new images.
             group: Images in a group; those of the mesh's platform by default.
+            between: What the images lie between, for those that do.
+            watch: Which steps to give, each image's one after the other.
         """
         group = group or self._group
         experiment, options = self._experiment, self.options
@@ -288,18 +297,24 @@ class Sampler:
         times = choose_times(options, experiment.sde)
 
         def draw_group(
-            one: tuple[Key[Array, "group"], Int[Array, "group"] | None],
-        ) -> Images:
-            group_keys, group_labels = one
+            one: tuple[Key[Array, "group"], Int[Array, "group"] | None, Between | None],
+        ) -> Array:
+            group_keys, group_labels, there = one
             denoise = self._make_denoiser(params, guide_params, group_labels)
+            if there is not None and there.labels is not None:
+                other = self._make_denoiser(params, guide_params, there.labels)
+                denoise = make_mixed_denoiser(denoise, other, there.part)
             shape, sde = experiment.backbone.image_shape, experiment.sde
-            way = denoise, solver, times
+            way, mix = (denoise, solver, times), there and there.mix
             if known is not None:
                 way = given_known(options, sde, known, *way)
-            return sample(*way, group_keys, shape, sde=sde)
+            if watch is None:
+                return sample(*way, group_keys, shape, sde=sde, mix=mix)
+            path = sample_path(*way, group_keys, shape, sde=sde, mix=mix, watch=watch)
+            return jnp.moveaxis(path, 0, 1)
 
         groups = jax.tree.map(
-            lambda a: a.reshape(-1, group, *a.shape[1:]), (keys, labels)
+            lambda a: a.reshape(-1, group, *a.shape[1:]), (keys, labels, between)
         )
         images = jax.lax.map(draw_group, groups)
         return images.reshape(-1, *images.shape[2:])
