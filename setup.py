@@ -85,6 +85,8 @@ setup(
             "ipykernel>=7.4,<8",
             "nbclient>=0.11,<0.12",
             "nbformat>=5.11.1,<6",
+            # Drives the system's chromium; it downloads no browser.
+            "playwright>=1.60,<2",
             "pytest>=8.3,<10",
             "pytest-xdist>=3.8,<4",
             "pyyaml>=6.0.3,<7",

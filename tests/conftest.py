@@ -84,6 +84,18 @@ def bucket():
 
 
 @pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium for `browser.visit`; skipped, with a reason, without one.
+
+    Of a module alone: while Playwright runs, nothing else may run an event loop.
+    """
+    from browser import started_browser
+
+    with started_browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """Where data sets are kept, and what is made of them, for a module's tests."""
     return tmp_path_factory.mktemp("data")
