@@ -20,6 +20,8 @@ MODE_HELP = {
     "graph",
     "compile": "compile the training step for chips that are not there: does it fit, "
     "what is sent, what bounds it",
+    "report": "write report.html of the run, comparison or export in the workdir: a "
+    "page that opens anywhere",
 }
 
 

@@ -46,11 +46,20 @@ _ADVICE = "Delete it, if you know that the runs beside it are of this comparison
 LOSS_SPACES = ("eps", "x0")
 
 
-def compare(comparison: Comparison, workdir: AnyPath) -> int:
+def compare(
+    comparison: Comparison,
+    workdir: AnyPath,
+    report: Callable[[AnyPath], object] = lambda workdir: None,
+) -> int:
     """Train and evaluate every variant with every seed; write the tables and plots.
 
     Each run is an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped;
     after each of them `compare.json`, `compare.md` and the plots are written anew.
+
+    Args:
+        comparison: What is compared.
+        workdir: Where.
+        report: Called with the workdir after that; it must not raise.
 
     Returns:
         Exit code: that of a training that was interrupted, else done.
@@ -76,6 +85,7 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
             return code
         evaluators[variant.name].evaluate(seed, folder)
         write_report(plan, speeds, workdir)
+        report(workdir)
         print(f"{told}: {_last_score(folder, plan.options.quality)}", flush=True)
     print(f"Compared: {workdir}/compare.md, compare.json, *.png")
     return EXIT_DONE
