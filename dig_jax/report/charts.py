@@ -116,7 +116,7 @@ class Chart:
         return " ".join(parts)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any) -> float | int | None:
     """To five digits; None for what is none, as JSON has no NaN."""
     if value is None or not math.isfinite(value):
         return None

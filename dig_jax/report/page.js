@@ -57,6 +57,7 @@
     [figure.xaxis, figure.yaxis].flat().forEach((axis) => axisStyle(axis, ink));
     figure.xgrid.grid_line_color = null;
     figure.ygrid.grid_line_color = ink.line;
+    figure.below.forEach((axis) => { if (axis.ticker && axis.ticker.desired_num_ticks) axis.ticker.desired_num_ticks = 5; });
     if (spec.categories.length > 5) figure.xaxis.major_label_orientation = 0.6;
     const glyphs = spec.series.map((one) => {
       const color = colorOf(one, mode);
