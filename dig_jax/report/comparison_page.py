@@ -129,7 +129,7 @@ def _sentence(one: Mapping[str, Any]) -> Markup:
     says = {"ahead": "ahead of", "tie": "a tie with", "behind": "behind"}[one["says"]]
     error = one["standard_error"]
     chance = one.get("chance")
-    tail = "" if chance is None else f", by chance in {chance:.1%} of cases"
+    tail = "" if chance is None else f" (by chance alone in {chance:.1%} of cases)"
     return join(
         [
             element("strong", one["variant"]),
