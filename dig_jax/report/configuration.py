@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dig_jax.config import config_of, load_config_file, shipped_configs
+from dig_jax.config import load_config_file, shipped_configs
 from dig_jax.errors import InputError
 from dig_jax.experiment import complete_config, section_keys
 from dig_jax.options import SECTIONS
-from dig_jax.report.html import Markup, code, join, markup, paragraph, table
+from dig_jax.report.html import Markup, code, join, paragraph, table
 
 OF_A_PLACE = ("data.data_dir", "data.title", "data.class_names")
 """Keys that say where and what data is: they make no configuration another."""
@@ -163,11 +163,6 @@ def _meanings() -> dict[str, str]:
     }
 
 
-def as_config(values: Mapping[str, Any]) -> ConfigDict:
-    """A configuration from a JSON object."""
-    return config_of(values)
-
-
 def describe_data(values: Mapping[str, Any]) -> str:
     """The images of a run in a few words."""
     size = values.get("data.image_size")
@@ -177,8 +172,3 @@ def describe_data(values: Mapping[str, Any]) -> str:
     name = values.get("data.title") or values.get("data.name")
     classes = f"conditional on {count} classes" if count else "without classes"
     return f"{name}, {rows}x{cols}x{channels}, {classes}"
-
-
-def names(markups: list[object]) -> Markup:
-    """Texts with commas between them."""
-    return join(map(markup, markups), ", ")

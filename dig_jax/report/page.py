@@ -45,6 +45,7 @@ class Page:
         tiles: The figures at its head: name, value, and a word beneath.
         sections: Name, title and content of each.
         charts: What the script draws.
+        frames: Pictures that its slider goes through.
         left_out: What is not there, and why.
     """
 
