@@ -41,11 +41,15 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["dig_jax = dig_jax.main:command"]},
     packages=find_packages(include=["dig_jax", "dig_jax.*"]),
-    package_data={"dig_jax.demo": ["page/*"]},
+    package_data={
+        "dig_jax.demo": ["page/*"],
+        "dig_jax.report": ["*.html", "*.css", "*.js"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
         "array_record>=0.8,<1",
+        "bokeh>=3.8,<4",
         "chex>=0.1.90,<0.2",
         "etils[epath]>=1.14,<2",
         "flatbuffers>=24.3.25,<26",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -43,7 +44,7 @@ class Visit:
         outside: Addresses that it asked for elsewhere than where it comes from.
     """
 
-    page: object
+    page: Any
     errors: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 

@@ -18,6 +18,8 @@ from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
 from dig_jax.options.keys import keys_of, meaning_of
 from dig_jax.storage.run_config import restore_run_config
 
+WITHOUT_CONFIG = ("report",)
+"""The modes that take no configuration."""
 VALUE_KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -45,6 +47,14 @@ def parse(
         )
     step_of(options)
     _check_modes(options)
+    if options.mode in WITHOUT_CONFIG:
+        if file is not None or about_config:
+            given = "--config" if file is not None else about_config[0]
+            raise InputError(
+                f"--mode={options.mode} reads what is in the workdir and takes no "
+                f"configuration, got {given}."
+            )
+        return options.mode, ConfigDict(), options
     of_run = options.mode in ("sample", "export", "demo") or (
         options.mode == "evaluate" and not options.samples
     )

@@ -22,6 +22,8 @@ MODE_HELP = {
     "what is sent, what bounds it",
     "demo": "a page to play with a run, an export or converted weights, in a browser "
     "on this machine (needs: pip install dig_jax[demo])",
+    "report": "write report.html of the run, comparison or export in the workdir: a "
+    "page that opens anywhere",
 }
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.cli.command_line import step_of, workdir_of
 from dig_jax.cli.demo_mode import demo_mode
+from dig_jax.cli.report_mode import report_mode, report_of, try_report
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.files.paths import check_writable, is_remote, open_path, open_workdir
 
@@ -54,6 +55,7 @@ def train_mode(config: ConfigDict, options: flags.FlagValues) -> int:
                 workdir,
                 profile_steps=None if steps is None else parse_profile_steps(steps),
                 goodput=goodput,
+                report=report_of,
             )
         return run.train(progress)
 
@@ -139,6 +141,7 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     sample = run.experiment.sample
     licence, num_pictures = options.license, min(16, sample.num_images)
     export_run(run, sample, out, licence=licence, num_pictures=num_pictures)
+    try_report(out)
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
     print(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
@@ -158,7 +161,7 @@ def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     if options.dry_run:
         print(describe_comparison(comparison, workdir_of(options)))
         return EXIT_DONE
-    return compare(comparison, workdir_of(options))
+    return compare(comparison, workdir_of(options), try_report)
 
 
 def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
@@ -215,6 +218,7 @@ MODES: dict[str, Callable[[ConfigDict, flags.FlagValues], int]] = {
     "summary": summary_mode,
     "compile": compile_mode,
     "demo": demo_mode,
+    "report": report_mode,
 }
 
 COMPILING = ("train", "sample", "evaluate", "stats", "export", "compare", "demo")

@@ -39,12 +39,21 @@ _TRAINED = ("runs", "search", LEARNING_RATES)
 _ADVICE = "Delete it, if you know that the runs beside it are of this comparison."
 
 
-def compare(comparison: Comparison, workdir: AnyPath) -> int:
+def compare(
+    comparison: Comparison,
+    workdir: AnyPath,
+    report: Callable[[AnyPath], object] = lambda workdir: None,
+) -> int:
     """Train and evaluate every variant with every seed; write the tables and plots.
 
     Where there are learning rates to choose from, the search comes first. Each run is
     an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped; after each of
     them `compare.json`, `compare.md` and the plots are written anew.
+
+    Args:
+        comparison: What is compared.
+        workdir: Where.
+        report: Called with the workdir after that; it must not raise.
 
     Returns:
         Exit code: that of a training that was interrupted, else done.
@@ -79,6 +88,7 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
             return code
         evaluators[variant.name].evaluate(seed, folder)
         write_report(plan, speeds, workdir, tried, real)
+        report(workdir)
         print(f"{told}: {_last_score(folder, plan.options.quality)}", flush=True)
     print(f"Compared: {workdir}/compare.md, compare.json, *.png")
     return EXIT_DONE

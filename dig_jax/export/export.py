@@ -29,6 +29,7 @@ from dig_jax.export.model_card import UNKNOWN_LICENCE, check_licence, model_card
 from dig_jax.files.paths import AnyPath, make_folder, write_whole
 from dig_jax.interfaces import Images
 from dig_jax.options import SampleOptions
+from dig_jax.reporting import REPORT
 from dig_jax.reporting.images import write_png
 from dig_jax.run import Run
 from dig_jax.sampling.choices import check_sample_options
@@ -194,6 +195,7 @@ def _prepare_folder(out: AnyPath) -> None:
         InputError: There are other things in it.
     """
     ours = {MANIFEST, CONFIG, SAMPLER, PARAMETERS, SCRIPT, CARD, PICTURE, *_OF_HUBS}
+    ours.add(REPORT)
     ours |= {group_file(platform) for platform in PLATFORMS}
     if out.exists() and not out.is_dir():
         raise InputError(f"An export needs a folder, got the file {out}.")
@@ -205,7 +207,7 @@ def _prepare_folder(out: AnyPath) -> None:
             f"{out} holds {', '.join(others[:3])}{' ...' if others[3:] else ''}."
         )
     make_folder(out)
-    for name in (MANIFEST, PICTURE):
+    for name in (MANIFEST, PICTURE, REPORT):
         (out / name).unlink(missing_ok=True)
     for platform in PLATFORMS:
         (out / group_file(platform)).unlink(missing_ok=True)

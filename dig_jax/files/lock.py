@@ -101,3 +101,13 @@ def _take(path: Path, patience_seconds: float) -> tuple[IO[str] | None, str | No
         file.flush()
         opened.pop_all()
         return file, None
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock's file now; False where that cannot be told."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _HELD
+    return False

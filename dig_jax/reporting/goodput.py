@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import logging
 
+from dig_jax.devices.peak_memory import peak_bytes
 from dig_jax.files.json_lines import read_lines, set_damage_aside, to_line
 from dig_jax.files.paths import AnyPath, is_remote, write_whole
 
@@ -145,6 +146,7 @@ class GoodputFile:
             "end": how,
             "wall_seconds": round(sum(seconds.values()), 3),
             "seconds": seconds,
+            "peak_bytes": peak_bytes(),
         }
 
 

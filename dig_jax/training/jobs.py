@@ -12,6 +12,7 @@ from dig_jax.storage.state import TrainState
 from dig_jax.training.held_out import HeldOutLoss
 from dig_jax.training.log import TrainingLog
 from dig_jax.training.preview import Preview, picture_file, without_guide
+from dig_jax.training.report import RunReport
 from dig_jax.training.schedule import Job, schedule
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import TrainingSetup
@@ -29,6 +30,7 @@ class Opened(NamedTuple):
         writer: Of its metrics; None in all processes but the first.
         progress: What is seen of it.
         stop: The signal that ends it.
+        report: Its page.
     """
 
     workdir: AnyPath
@@ -37,6 +39,7 @@ class Opened(NamedTuple):
     writer: MetricWriter | None
     progress: Progress
     stop: StopSignal
+    report: RunReport
 
 
 class Jobs:
@@ -77,7 +80,7 @@ class Jobs:
         return [*jobs, Job("drawing", self._plot)] if shown else jobs
 
     def _measure_held_out(self, state: TrainState, step: int) -> None:
-        _, _, _, writer, progress, stop = self._opened
+        _, _, _, writer, progress, stop, _ = self._opened
         if not self._held_out.is_compiled:
             try:
                 with progress.compiling("the held-out loss"), stop.at_once():
@@ -100,7 +103,7 @@ class Jobs:
         self._opened.storage.save(state, meta)
 
     def _draw(self, state: TrainState, step: int) -> None:
-        _, _, _, writer, progress, stop = self._opened
+        _, _, _, writer, progress, stop, _ = self._opened
         progress.message(f"step {step}: drawing samples")
         if not self._preview.is_compiled:
             try:
@@ -115,10 +118,11 @@ class Jobs:
             writer.write_image("samples", step, grid)
 
     def _evaluate(self, state: TrainState, step: int) -> None:
-        workdir, storage, _, writer, progress, _ = self._opened
+        workdir, storage, _, writer, progress, _, _ = self._opened
         meta = self._setup.meta(step, self._log.damaged_records)
         self._scores.evaluate(state, meta, storage, writer, progress, workdir)
 
     def _plot(self, state: TrainState, step: int) -> None:
         if self._opened.writer is not None:
             plot_curves(self._opened.workdir)
+            self._opened.report.write_if_cheap(self._opened.progress)

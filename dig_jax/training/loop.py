@@ -15,6 +15,7 @@ from dig_jax.evaluation.curves import plot_curves
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder, open_workdir
 from dig_jax.files.workdir_lock import only_trainer
+from dig_jax.reporting import REPORT
 from dig_jax.reporting.goodput import Goodput, GoodputFile
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
 from dig_jax.reporting.profile import Profiler, ProfileSteps, check_profile_steps
@@ -25,6 +26,7 @@ from dig_jax.training.log import TrainingLog
 from dig_jax.training.memory import explaining_shortage
 from dig_jax.training.missed import make_up
 from dig_jax.training.optimizer import count_updates, create_learning_rate
+from dig_jax.training.report import RunReport, WriteReport
 from dig_jax.training.schedule import schedule
 from dig_jax.training.setup import Restored, TrainingSetup
 from dig_jax.training.stop import AgreedStop, StopSignal
@@ -37,6 +39,7 @@ def train(
     workdir: str | AnyPath,
     *,
     profile_steps: ProfileSteps | None = None,
+    report: WriteReport | None = None,
 ) -> int:
     """Train, from the workdir's newest checkpoint if it has one.
 
@@ -44,6 +47,7 @@ def train(
         experiment: What is trained.
         workdir: Where it is, or will be.
         profile_steps: Steps to trace into `profile/`; None for none.
+        report: What writes its page, `dig_jax.report.write_report`; None for none.
 
     Returns:
         Exit code: done, or interrupted by Ctrl-C (a SIGTERM counts as done: the run is
@@ -59,6 +63,7 @@ def train(
         open_workdir(workdir),
         profile_steps=profile_steps,
         goodput=Goodput(),
+        report=report,
     )
     with Progress(run.options.num_steps, silent=not is_first_process()) as progress:
         return run.train(progress)
@@ -84,12 +89,14 @@ class TrainingRun:
         *,
         profile_steps: ProfileSteps | None = None,
         goodput: Goodput | None = None,
+        report: WriteReport | None = None,
     ) -> None:
         self.setup = TrainingSetup(experiment, workdir)
         self.options, self.workdir = self.setup.options, workdir
         check_profile_steps(profile_steps, self.options.num_steps)
         self.profile_steps = profile_steps
         self.goodput = goodput or Goodput()
+        self.report = RunReport(report if is_first_process() else None, workdir)
 
     def train(self, progress: Progress) -> int:
         """Train to the end or until a signal; returns the exit code (see `train`)."""
@@ -114,6 +121,7 @@ class TrainingRun:
             made_up = make_up(setup, restored, storage, progress)
             if made_up and is_first_process():
                 plot_curves(self.workdir)
+                self.report.write(progress)
         if start >= self.options.num_steps:
             progress.message(nothing_to_do(start, self.options.num_steps))
             return EXIT_DONE
@@ -124,10 +132,13 @@ class TrainingRun:
             self._open_writer(start, progress) as writer,
             explaining_shortage(setup.programs, progress),
         ):
-            opened = Opened(self.workdir, storage, record, writer, progress, stop)
+            opened = Opened(
+                self.workdir, storage, record, writer, progress, stop, self.report
+            )
             done = self._train_steps(restored, opened)
             with doing("checkpoint"):
                 storage.wait()
+        self.report.write(progress)  # with how the record of its time ended
         return self._tell_end(done, opened)
 
     def _train_steps(self, restored: Restored, opened: Opened) -> int:
@@ -238,11 +249,14 @@ class TrainingRun:
                 f"same command goes on from there.\n{opened.record.summary()}"
             )
             return EXIT_INTERRUPTED if stop.received.name == "SIGINT" else EXIT_DONE
+        page = f"  report      {workdir}/{REPORT}\n"
+        page = page if (workdir / REPORT).is_file() else ""
         opened.progress.message(
             f"Trained {done} steps.\n"
             f"  pictures    {workdir}/samples/\n"
             f"  curves      {workdir}/{list_curves(workdir)}TensorBoard events\n"
-            f"  checkpoint  {workdir}/checkpoints/{done}\n{opened.record.summary()}"
+            f"  checkpoint  {workdir}/checkpoints/{done}\n{page}"
+            f"{opened.record.summary()}"
         )
         return EXIT_DONE
 

@@ -1,0 +1,108 @@
+"""Images of a comparison's variants from the same noise, beside real ones."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from dig_jax.comparison.plan import fit_comparison
+from dig_jax.config import config_of, read_comparison
+from dig_jax.errors import InputError
+from dig_jax.experiment import create_experiment
+from dig_jax.experiment.images import open_dataset
+from dig_jax.files.checked_json import read_sound
+from dig_jax.files.paths import AnyPath
+from dig_jax.report.html import Markup, element, image, join, paragraph
+from dig_jax.report.page import Missing
+from dig_jax.report.pictures import picture, picture_of
+from dig_jax.sampling.drawing import SAMPLES
+from dig_jax.sampling.samples import read_samples
+
+IMAGES_A_ROW = 16
+_SEARCHED = 4096
+"""Test images among which those of the drawn ones' classes are looked for."""
+
+
+def pictures_section(variants: list[dict[str, Any]], workdir: AnyPath) -> Markup:
+    """A row for each variant, and one of test images of the same classes."""
+    rows, labels = [], None
+    for variant in variants:
+        seed = variant["runs"][0]["seed"]
+        path = workdir / "runs" / f"{variant['name']}-{seed}" / SAMPLES
+        if path.is_file():
+            drawn, _ = read_samples(path)
+            images = drawn.images[:IMAGES_A_ROW]
+            labels = drawn.labels[:IMAGES_A_ROW] if labels is None else labels
+            alt = f"Images drawn by {variant['name']}"
+            rows.append((variant["name"], "", picture_of(images, len(images)), alt))
+    if not rows:
+        return _ready_made(workdir)
+    real, said = None, ""
+    try:
+        real = _real_images(workdir, labels)
+    except InputError as reason:
+        said = f" Real images are left out: {reason}"
+    if real is not None and len(real):
+        source = picture_of(real, len(real))
+        rows.append(("real images", "real", source, "Real test images"))
+        said = " Below them test images of the same classes."
+    shown = join(
+        join(
+            [
+                element("span", name, class_=kind),
+                image(source, alt, "strip"),
+            ]
+        )
+        for name, kind, source, alt in rows
+    )
+    return join(
+        [
+            paragraph(
+                "The first images of each variant: each column is of one noise and "
+                f"one class.{said}"
+            ),
+            Markup(f'<div class="rows">{shown}</div>'),
+        ]
+    )
+
+
+def _ready_made(workdir: AnyPath) -> Markup:
+    """The picture that the comparison itself has drawn."""
+    path = workdir / "samples.png"
+    if not path.is_file():
+        raise Missing("there are neither runs/*/samples.npz nor samples.png")
+    said = "The first images of each variant: each column is of one noise."
+    alt = "The first images of each variant, a row for each"
+    return join([paragraph(said), image(picture(path), alt, "picture wide")])
+
+
+def _real_images(
+    workdir: AnyPath, labels: Int[np.ndarray, "batch"] | None
+) -> UInt8[np.ndarray, "batch row col rgb"] | None:
+    """Test images of these classes, in this order; None of latents.
+
+    Raises:
+        InputError: The comparison's data set cannot be opened here.
+    """
+    what = "does not hold the configuration of a comparison"
+    written = config_of(read_sound(workdir / "config.json", what))
+    comparison = fit_comparison(read_comparison(written))
+    reference = comparison.runs[comparison.options.reference]
+    source = open_dataset(create_experiment(reference), "test")
+    if source.image_shape[-1] not in (1, 3):
+        return None
+    wanted = [0] * IMAGES_A_ROW if labels is None else [int(n) for n in labels]
+    if source.num_classes <= 1:
+        wanted = [0] * len(wanted)
+    by_class: dict[int, list[np.ndarray]] = {}
+    found = 0
+    for place in range(min(len(source), _SEARCHED)):
+        record = source[place]
+        label = int(record["label"]) if source.num_classes > 1 else 0
+        if len(by_class.setdefault(label, [])) < wanted.count(label):
+            by_class[label].append(np.asarray(record["image"]))
+            found += 1
+        if found == len(wanted):
+            break
+    images = [by_class[n].pop(0) for n in wanted if by_class.get(n)]
+    return np.stack(images) if images else None

@@ -1,0 +1,239 @@
+"use strict";
+(() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const charts = read("charts");
+  const frames = read("frames");
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const palettes = {
+    light: ["#1f5f99", "#d1682a", "#2e8b57", "#a63d5c", "#7a5cb8", "#8a6d1d",
+            "#0f8b8d", "#c2489b", "#5b6b7b", "#c43c3c", "#3f7d20", "#4452c4"],
+    dark: ["#7cb8ee", "#f2a56b", "#77cf9b", "#ee8aa5", "#b79cf0", "#dcc06a",
+           "#63d2d3", "#eb8fcb", "#aab6c3", "#f18b8b", "#a3d483", "#9aa5f5"],
+  };
+  const inks = {
+    light: {text: "#5a6675", line: "#dfe4ea", real: "#5a6675", from: [181, 207, 230], to: [11, 37, 64]},
+    dark: {text: "#9aa7b5", line: "#2d3641", real: "#9aa7b5", from: [46, 74, 102], to: [196, 226, 255]},
+  };
+
+  const mix = (a, b, share) =>
+    "#" + a.map((x, i) => Math.round(x + (b[i] - x) * share).toString(16).padStart(2, "0")).join("");
+  const colorOf = (one, mode) => one.shade === null
+    ? palettes[mode][one.color % palettes[mode].length]
+    : mix(inks[mode].from, inks[mode].to, one.shade);
+  const shown = (value) => value === null || value === undefined ? "" :
+    typeof value === "number" ? value.toLocaleString("en", {maximumSignificantDigits: 5}) : value;
+
+  function axisStyle(axis, ink) {
+    axis.axis_label_text_color = axis.major_label_text_color = ink.text;
+    axis.axis_label_text_font_style = "normal";
+    axis.axis_label_text_font_size = axis.major_label_text_font_size = "11px";
+    axis.axis_line_color = axis.major_tick_line_color = ink.line;
+    axis.minor_tick_line_color = null;
+  }
+
+  function rangesOf(spec) {
+    const values = spec.series.flatMap((s) => [...s.y, ...s.low, ...s.high]).concat(spec.lines.map((l) => l.y))
+      .filter((y) => y !== null && (!spec.log || y > 0));
+    if (!values.length) return {};
+    let low = Math.min(...values), high = Math.max(...values);
+    if (spec.log) return {y_range: new Bokeh.Range1d({start: low / 1.15, end: high * 1.15})};
+    const room = 0.06 * (high - low || Math.abs(high) || 1);
+    low = spec.zero ? Math.min(0, low) : low - room;
+    return {y_range: new Bokeh.Range1d({start: low, end: high + room})};
+  }
+
+  function draw(place, spec, mode, hidden) {
+    const ink = inks[mode];
+    const figure = Bokeh.Plotting.figure({
+      height: 260, sizing_mode: "stretch_width", tools: "pan,box_zoom,reset,save",
+      x_axis_label: spec.x, y_axis_label: spec.y, y_axis_type: spec.log ? "log" : "linear",
+      background_fill_color: null, border_fill_color: null, outline_line_color: null,
+      ...(spec.categories.length ? {x_range: new Bokeh.FactorRange({factors: spec.categories})} : {}),
+      ...rangesOf(spec),
+    });
+    figure.toolbar.logo = null;
+    figure.toolbar.autohide = true;
+    figure.toolbar.active_drag = null;
+    [figure.xaxis, figure.yaxis].flat().forEach((axis) => axisStyle(axis, ink));
+    figure.xgrid.grid_line_color = null;
+    figure.ygrid.grid_line_color = ink.line;
+    figure.below.forEach((axis) => { if (axis.ticker && axis.ticker.desired_num_ticks) axis.ticker.desired_num_ticks = 5; });
+    if (spec.categories.length > 5) figure.xaxis.major_label_orientation = 0.6;
+    const glyphs = spec.series.map((one) => {
+      const color = colorOf(one, mode);
+      const data = {x: one.x, y: one.y.map((y) => y === null ? NaN : y), name: one.x.map(() => one.name)};
+      const source = new Bokeh.ColumnDataSource({data});
+      const made = [];
+      if (one.low.length) {
+        made.push(figure.varea({
+          x: one.x, y1: one.low, y2: one.high, fill_color: color, fill_alpha: 0.15}));
+      }
+      if (!one.pointsOnly) {
+        made.push(figure.line({
+          x: {field: "x"}, y: {field: "y"}, source, line_color: color, line_width: 2}));
+      }
+      if (one.marked || one.pointsOnly) {
+        made.push(figure.scatter({
+          x: {field: "x"}, y: {field: "y"}, source, fill_color: color, line_color: null,
+          size: one.pointsOnly ? 8 : 5}));
+      }
+      const hovered = made[made.length - 1];
+      figure.add_tools(new Bokeh.HoverTool({
+        renderers: [hovered], mode: "mouse", line_policy: "nearest", visible: false,
+        tooltips: [["", "@name"], [spec.x, "@x"], [spec.y, "@y{0.[0000]}"]]}));
+      return made;
+    });
+    spec.lines.forEach((line) => figure.add_layout(new Bokeh.Span({
+      location: line.y, dimension: "width", line_color: ink.real, line_dash: "dotted", line_width: 1.5})));
+    hidden.forEach((i) => glyphs[i].forEach((glyph) => { glyph.visible = false; }));
+    place.replaceChildren();
+    Bokeh.Plotting.show(figure, place);
+    return glyphs;
+  }
+
+  function fillLegend(place, spec, mode, hidden, glyphs) {
+    place.replaceChildren();
+    if (spec.series.length > 1) {
+      spec.series.forEach((one, i) => {
+        const button = document.createElement("button");
+        const swatch = document.createElement("i");
+        swatch.style.background = colorOf(one, mode);
+        button.type = "button";
+        button.append(swatch, one.name);
+        button.setAttribute("aria-pressed", String(!hidden.has(i)));
+        button.addEventListener("click", () => {
+          const off = !hidden.has(i);
+          off ? hidden.add(i) : hidden.delete(i);
+          button.setAttribute("aria-pressed", String(!off));
+          glyphs[i].forEach((glyph) => { glyph.visible = !off; });
+        });
+        place.append(button);
+      });
+    }
+    spec.lines.forEach((line) => {
+      const said = document.createElement("span");
+      said.className = "note";
+      said.textContent = `⋯ ${line.name}: ${shown(line.y)}`;
+      place.append(said);
+    });
+  }
+
+  function fillNumbers(place, spec) {
+    if (place.childElementCount) return;
+    const table = document.createElement("table");
+    const row = (cells, tag) => {
+      const made = document.createElement("tr");
+      cells.forEach((cell, i) => {
+        const made_cell = document.createElement(i ? tag : "th");
+        made_cell.scope = tag === "th" ? "col" : i ? "" : "row";
+        made_cell.textContent = shown(cell);
+        made.append(made_cell);
+      });
+      return made;
+    };
+    const xs = [...new Set(spec.series.flatMap((s) => s.x))];
+    if (!spec.categories.length) xs.sort((a, b) => a - b);
+    const found = spec.series.map((s) => new Map(s.x.map((x, i) => [x, s.y[i]])));
+    table.createTHead().append(row([spec.x, ...spec.series.map((s) => s.name)], "th"));
+    const body = table.createTBody();
+    xs.forEach((x) => body.append(row([x, ...found.map((f) => f.get(x))], "td")));
+    const scrolled = document.createElement("div");
+    scrolled.className = "scrolled";
+    scrolled.tabIndex = 0;
+    scrolled.append(table);
+    place.append(scrolled);
+  }
+
+  const state = charts.map(() => ({hidden: new Set()}));
+  function drawAll(mode) {
+    charts.forEach((spec, i) => {
+      const place = document.querySelector(`[data-chart="${i}"]`);
+      const glyphs = draw(place, spec, mode, state[i].hidden);
+      fillLegend(document.querySelector(`[data-legend="${i}"]`), spec, mode, state[i].hidden, glyphs);
+    });
+  }
+  if (charts.length) {
+    Bokeh.set_log_level("off");
+    drawAll(dark.matches ? "dark" : "light");
+    dark.addEventListener("change", () => drawAll(dark.matches ? "dark" : "light"));
+    if (dark.matches) {
+      window.addEventListener("beforeprint", () => drawAll("light"));
+      window.addEventListener("afterprint", () => drawAll("dark"));
+    }
+  }
+  document.querySelectorAll("[data-numbers]").forEach((place) => {
+    place.closest("details").addEventListener("toggle", () =>
+      fillNumbers(place, charts[Number(place.dataset.numbers)]));
+  });
+
+  const slider = document.getElementById("step-slider");
+  if (slider) {
+    const picture = document.getElementById("step-picture");
+    const told = document.getElementById("step-told");
+    const play = document.getElementById("step-play");
+    let timer = null;
+    const show = () => {
+      const frame = frames[Number(slider.value)];
+      picture.src = frame.src;
+      picture.alt = frame.alt;
+      told.textContent = frame.told;
+      slider.setAttribute("aria-valuetext", frame.told);
+    };
+    const stop = () => {
+      clearInterval(timer);
+      timer = null;
+      play.textContent = "Play";
+    };
+    slider.addEventListener("input", () => { stop(); show(); });
+    play.addEventListener("click", () => {
+      if (timer) { stop(); return; }
+      play.textContent = "Stop";
+      if (Number(slider.value) === frames.length - 1) slider.value = 0;
+      show();
+      timer = setInterval(() => {
+        if (Number(slider.value) >= frames.length - 1) { stop(); return; }
+        slider.value = Number(slider.value) + 1;
+        show();
+      }, 500);
+    });
+    show();
+  }
+
+  const search = document.getElementById("config-search");
+  if (search) {
+    const only = document.getElementById("config-changed");
+    const rows = [...document.querySelectorAll("#configuration tbody tr")];
+    const told = document.getElementById("config-told");
+    const filter = () => {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let count = 0;
+      rows.forEach((row) => {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word)) ||
+          (only.checked && !row.classList.contains("changed"));
+        count += row.hidden ? 0 : 1;
+      });
+      told.textContent = `${count} of ${rows.length} keys`;
+    };
+    search.addEventListener("input", filter);
+    only.addEventListener("change", filter);
+    filter();
+  }
+
+  document.querySelectorAll("button.copy").forEach((button) => {
+    button.addEventListener("click", async () => {
+      const text = button.parentElement.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(text.textContent);
+      } catch {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        getSelection().removeAllRanges();
+        getSelection().addRange(range);
+        document.execCommand("copy");
+      }
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+  });
+})();

@@ -1,0 +1,282 @@
+"""Reports: what they show, that they open by themselves, and what they refuse."""
+
+import copy
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import visit
+
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from dig_jax.main import main
+from dig_jax.report import write_report
+from dig_jax.report.charts import MAX_POINTS, Chart
+from dig_jax.report.configuration import complete, config_flags, nearest
+from dig_jax.report.html import data_script, element, table
+from dig_jax.reporting.goodput import read_goodput
+from dig_jax.reporting.images import write_png
+from dig_jax.reporting.metric_writer import DIVERSITY, MetricWriter
+from dig_jax.reporting.progress import Progress
+from dig_jax.storage.run_config import restore_run_config
+from dig_jax.training.report import RunReport
+
+
+@pytest.fixture(scope="module")
+def trained(trained_runs):
+    """A run of four steps. Not to be changed."""
+    return trained_runs.workdir()
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it, with a second picture and further lines, as longer runs have."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    write_png(run / "samples" / "step_2.png", np.full((20, 20, 3), 90, np.uint8))
+    with MetricWriter(run, resume_step=4) as writer:
+        for step in (2, 4):
+            writer.write(step, {f"{DIVERSITY}0{block}": step for block in (0, 1)})
+    return run
+
+
+def a_comparison(folder):
+    """compare.json of two variants with two seeds, as version after version has it."""
+    seeds, values = (0, 1), {"parallel": (2.0, 2.2), "<i>uvit</i>": (1.0, 1.3)}
+
+    def points(value):
+        score = {"value": value, "num_images": 10, "real": 0.5, "num_real": 20}
+        return {
+            "frechet_pixels": value,
+            "frechet_pixels_test": 0.5,
+            "checkpoint_step": 4,
+            "record": {"scores": {"frechet_pixels": score}},
+            "noise_levels": {"eps": [value] * 10, "x0": [value] * 10},
+        }
+
+    def variant(name):
+        ends = zip(seeds, values[name], strict=True)
+        runs = [
+            {"seed": s, "points": [points(v)], "feature_diversity": [1.0, 0.5]}
+            for s, v in ends
+        ]
+        costs = {"params": 10, "macs_per_image": 5, "attention_macs_per_image": 0}
+        speed = {"images_per_second": 10.0, "peak_bytes": None}
+        steps = {"num_steps": 4, "batch_size": 8, "training_macs_per_image": 15}
+        named = {"name": name, "backbone": "dit", "width": 8, "differs": {}}
+        return {**named, **steps, **costs, **speed, "runs": runs}
+
+    record = {
+        "budget": "macs",
+        "reference": "parallel",
+        "quality": "frechet_pixels",
+        "seeds": list(seeds),
+        "device": "1 x cpu",
+        "jax": "0",
+        "data": {"name": "digits", "image_size": 8},
+        "batch_size": 8,
+        "sde": {},
+        "objective": {},
+        "optimizer": {},
+        "sample": {"num_images": 10, "solver": "ddim", "num_steps": 4},
+        "variants": [variant(name) for name in values],
+    }
+    (folder / "compare.json").write_text(json.dumps(record))
+    return record
+
+
+def judged(record):
+    """The record with what newer versions say of it."""
+    says = {"score": "frechet_pixels", "num_seeds": 2, "says": "ahead"}
+    pair = {"variant": "<i>uvit</i>", "against": "parallel"}
+    difference = {"difference": -0.95, "standard_error": 0.05}
+    rate = {"variant": "parallel", "learning_rate": 0.1, "held_out_loss": None}
+    return {
+        **record,
+        "verdict": [{**pair, **says, **difference}],
+        "learning_rates": [{**rate, "chosen": False}],
+    }
+
+
+def test_a_runs_page_opens_by_itself_and_its_slider_works(browser, run):
+    with visit(browser, write_report(run)) as seen:
+        page = seen.page
+        slider, picture = page.locator("#step-slider"), page.locator("#step-picture")
+        last = picture.get_attribute("src")
+        assert "step 4" in page.locator("#step-told").inner_text()
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        assert "step 2" in page.locator("#step-told").inner_text()
+        assert "step 2" in picture.get_attribute("alt")
+        assert picture.get_attribute("src") != last
+        assert picture.evaluate("image => image.naturalWidth") > 0
+        charts = page.locator(".plot")
+        drawn = [charts.nth(i).locator("canvas").count() for i in range(charts.count())]
+        assert len(drawn) >= 5
+        assert all(drawn)
+        page.locator("#config-search").fill("patch_sizes")
+        shown = page.locator("#configuration tbody tr:visible")
+        assert "backbone.patch_sizes" in shown.first.inner_text()
+        assert shown.count() < 5
+        assert seen.errors == []
+        assert seen.outside == []
+
+
+def test_a_comparisons_page_opens_and_says_the_verdict_first(browser, tmp_path):
+    record = judged(a_comparison(tmp_path))
+    (tmp_path / "compare.json").write_text(json.dumps(record))
+    with visit(browser, write_report(tmp_path), color_scheme="dark") as seen:
+        first = seen.page.locator("section").first.inner_text()
+        assert first.startswith("Verdict")
+        assert "<i>uvit</i> is ahead of parallel: -0.9500 ± 0.0500" in first
+        rows = seen.page.locator("#ranking tbody tr")
+        assert "<i>uvit</i>" in rows.nth(0).inner_text()
+        assert "real test images" in rows.nth(2).inner_text()
+        assert seen.page.locator("#quality .plot canvas").count() >= 3
+        assert seen.errors == []
+        assert seen.outside == []
+
+
+def test_a_comparison_without_a_verdict_has_its_ranking(tmp_path):
+    a_comparison(tmp_path)
+    text = write_report(tmp_path).read_text()
+    assert "a version that judged nothing" in text
+    assert "-0.9500 ± 0.0500" in text  # mean of -1.0 and -0.9, by hand
+    assert 'id="rates"' not in text
+
+
+def test_a_run_that_trains_has_a_page_that_says_so(run):
+    import fcntl
+
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["step"] <= 2]
+    (run / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    shutil.rmtree(run / "checkpoints")
+    with (run / "trainer.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "in training: step 2 of 4" in write_report(run).read_text()
+    text = write_report(run).read_text()
+    assert "stopped at step 2 of 4" in text
+    assert "Go on training" in text
+
+
+def test_what_is_missing_is_left_out_and_said(run):
+    for name in ("metrics.jsonl", "goodput.jsonl", "graph.png"):
+        (run / name).unlink()
+    (run / "samples" / "step_2.png").write_bytes(b"no picture")
+    text = write_report(run).read_text()
+    assert "metrics.jsonl has no line with a loss yet" in text
+    assert "goodput.jsonl has no line yet" in text
+    assert "step_2.png" in text.partition("Left out</h2>")[2]
+    assert text.count("data:image/png") >= 1  # of step 4
+
+
+def test_training_writes_its_page_and_the_most_memory(trained):
+    text = (trained / "report.html").read_text()
+    assert "done: 4 steps" in text
+    assert "100.0%" in text  # of the time, which is known at the end
+    assert read_goodput(trained)[-1]["peak_bytes"]["host"] > 2**20
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda run: shutil.rmtree(run), "there is no folder"),
+        (lambda run: [p.unlink() for p in run.glob("*.json")], "is no run, comparison"),
+        (lambda run: (run / "config.json").write_text("{"), "is not a configuration"),
+        (lambda run: (run / "config.json").write_text("{}"), "lacks backbone"),
+        (lambda run: (run / "manifest.json").write_text("{}"), "is damaged"),
+        (lambda run: (run / "compare.json").write_text("{}"), "record of a comparison"),
+        (
+            lambda run: (run / "config.json").write_text('{"base": 1, "variants": 2}'),
+            "has no compare.json yet",
+        ),
+    ],
+)
+def test_other_folders_are_refused_in_a_line(run, spoil, said, capsys):
+    shutil.rmtree(run / "checkpoints")
+    spoil(run)
+    assert main(["--mode=report", f"--workdir={run}"]) == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (run / "report.html").exists() or said != "there is no folder"
+
+
+def test_a_report_takes_no_configuration(run, capsys):
+    flags = ["--mode=report", f"--workdir={run}"]
+    assert main([*flags, "--config.seed=1"]) == EXIT_BAD_INPUT
+    assert "takes no configuration, got --config.seed=1" in capsys.readouterr().err
+    assert main(flags) == EXIT_DONE
+
+
+def test_the_command_to_go_on_makes_the_runs_configuration(run):
+    """Its flags, given to the shipped configuration, make that of the run."""
+    from dig_jax.cli.command_line import parse
+
+    values = complete(restore_run_config(run, write=False))
+    shipped = nearest(values)
+    assert shipped is not None
+    flags = config_flags(values, shipped)
+    assert flags is not None
+    _, config, _ = parse([f"--config={shipped.name}", *flags], ["train"])
+    again = complete(config)
+    named = {"data.title", "data.class_names"}  # training writes them down
+    assert {k: v for k, v in again.items() if k not in named} == {
+        k: v for k, v in values.items() if k not in named
+    }
+
+
+def test_a_page_that_fails_is_a_line_and_no_end():
+    def fail(workdir):
+        raise ZeroDivisionError("no\npage")
+
+    said = io.StringIO()
+    with Progress(1, stream=said) as progress:
+        RunReport(fail, Path("run")).write(progress)
+    assert "report.html was not written: no page\n" in said.getvalue()
+
+
+def test_pages_take_no_more_than_a_hundredth_of_the_time():
+    now, written = [0.0], []
+
+    def write(workdir):
+        written.append(now[0])
+        now[0] += 3.0
+
+    report = RunReport(write, Path("run"), clock=lambda: now[0])
+    with Progress(1, silent=True) as progress:
+        for _ in range(10_000):
+            now[0] += 1.0
+            report.write_if_cheap(progress)
+    assert len(written) > 10
+    assert 3.0 * len(written) <= 0.01 * now[0]
+
+
+def test_a_long_curve_is_drawn_by_means_of_its_parts(rng):
+    values = rng.normal(size=50_000)
+    chart = Chart("Loss", "Step", "Loss")
+    chart.add("loss", range(50_000), values.tolist())
+    (series,) = chart.spec()["series"]
+    assert len(series["x"]) == len(series["y"]) == MAX_POINTS
+    mean = sum(series["y"]) / MAX_POINTS
+    assert mean == pytest.approx(values.mean(), abs=1e-3)  # parts differ by one value
+
+
+def test_text_of_files_is_no_markup():
+    hostile = '</script><script>alert(1)</script>"\x1b[2J'
+    page = element("p", hostile) + table([hostile], [[hostile]], caption=hostile)
+    page += data_script("x", {"a": hostile})
+    assert "<script>alert" not in page
+    assert "\x1b" not in page
+    (inside,) = [p for p in page.split(">") if p.startswith('{"a"')]
+    assert json.loads(inside.partition("<")[0])["a"] == hostile
+
+
+def test_a_damaged_record_is_one_line(tmp_path):
+    record = copy.deepcopy(a_comparison(tmp_path))
+    del record["variants"][0]["runs"][0]["points"][0]["checkpoint_step"]
+    (tmp_path / "compare.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"compare\.json is not the record"):
+        write_report(tmp_path)
