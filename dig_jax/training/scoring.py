@@ -18,6 +18,7 @@ from dig_jax.evaluation import (
     is_better,
     read_records,
     read_scores,
+    say_what_reference_lacks,
     score_families,
 )
 from dig_jax.evaluation.score_run import keep_record, score_drawn
@@ -48,6 +49,7 @@ def check_keep_best(
             f"config.training.keep_best must name a score that is evaluated, without "
             f"its number of images, got {training.keep_best!r}. Available: "
             f"{', '.join(families) or 'none'}."
+            f"{say_what_reference_lacks(evaluation, source)}"
         )
 
 
