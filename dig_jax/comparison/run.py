@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -30,6 +29,7 @@ from dig_jax.experiment import Experiment, complete_config
 from dig_jax.experiment.images import open_dataset
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath, check_writable, make_folder
+from dig_jax.files.shown import say
 from dig_jax.interfaces import Params
 from dig_jax.reporting.progress import Progress
 from dig_jax.run import Run, load
@@ -58,7 +58,6 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
     Raises:
         InputError: A variant that would not run; nothing is trained then.
     """
-    say = partial(print, flush=True)
     plan = create_plan(comparison, say)
     _check_same_plan(comparison, workdir)
     make_folder(workdir)
@@ -76,8 +75,8 @@ def compare(comparison: Comparison, workdir: AnyPath) -> int:
             return code
         evaluators[variant.name].evaluate(seed, folder)
         write_report(plan, speeds, workdir)
-        print(f"{told}: {_last_score(folder, plan.options.quality)}", flush=True)
-    print(f"Compared: {workdir}/compare.md, compare.json, *.png")
+        say(f"{told}: {_last_score(folder, plan.options.quality)}")
+    say(f"Compared: {workdir}/compare.md, compare.json, *.png")
     return EXIT_DONE
 
 
