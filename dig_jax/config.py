@@ -102,15 +102,6 @@ def _naming_line(file: str) -> Iterator[None]:
         raise InputError(f"{place}: {said}") from error
 
 
-def shipped_configs() -> dict[str, Path]:
-    """The configurations that dig_jax brings along: files by name, configs/NAME.py."""
-    package = Path(__file__).parent
-    # In the package where it was installed, beside it in a checkout.
-    folders = (package / "configs", package.parent / "configs")
-    shipped = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {f"configs/{path.name}": path for path in sorted(shipped.glob("*.py"))}
-
-
 def _find_shipped(file: str) -> str:
     """The configuration that dig_jax brings along under this name, configs/NAME.py.
 

@@ -4,6 +4,7 @@ Where they are None, the prepared images say them. It is done once, at the door,
 config.json has the values that a run was trained with.
 """
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -118,7 +119,8 @@ def _choose_folder(data: Mapping[str, Any]) -> FolderVariant:
         raise InputError(
             f"{place} must be where a folder of images was prepared, and there is none "
             f"in it. To prepare one:\n  python -m dig_jax.prepare folder "
-            f"--source=FOLDER_OF_IMAGES --data_dir={data_dir or 'DIR'}"
+            f"--source=FOLDER_OF_IMAGES "
+            f"{shlex.quote(f'--data_dir={data_dir}') if data_dir else '--data_dir=DIR'}"
         )
     if not fitting:
         raise InputError(f"{place} has no such images. Prepared there: {there}.")

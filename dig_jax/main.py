@@ -30,19 +30,20 @@ from dig_jax.errors import (
     InputError,
     NonFiniteError,
 )
-from dig_jax.files.shown import LINE_END, printable
+from dig_jax.files.shown import say, spell_out_logs
 from dig_jax.versions import check_versions
 
 
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     if not arguments or {"--help", "-h", "--helpfull"} & set(arguments):
-        print(help_text())
+        say(help_text())
         return EXIT_DONE
+    spell_out_logs()
     try:
         check_versions()
         if (answered := answer(arguments)) is not None:
-            print(answered)
+            say(answered)
             return EXIT_DONE
         mode, config, options = parse(arguments, MODES)
         processes = processes_of(options)
@@ -63,26 +64,26 @@ def _explain(error: BaseException) -> int:
         BaseException: The error itself, if nobody foresaw it.
     """
     if (needed := device_error(error)) is not None:
-        print(f"error: {printable(needed, keep=LINE_END)}", file=sys.stderr)
+        say(f"error: {needed}", error=True)
         return EXIT_BAD_INPUT
     if (peer := peer_error(error)) is not None:
-        print(f"peer failure: {peer}", file=sys.stderr)
+        say(f"peer failure: {peer}", error=True)
         if is_distributed() and (failed := failed_peer()) is not None:
             # To start all again, as after 76, would not help.
             number, code = failed
-            print(f"process {number} failed by itself, with {code}", file=sys.stderr)
+            say(f"process {number} failed by itself, with {code}", error=True)
             return code
         return EXIT_PEER_FAILURE
     match error:
         case InputError() | CheckpointCorruptError() | OSError():
             # OSError: a full disk, a folder that may not be written.
-            print(f"error: {printable(error, keep=LINE_END)}", file=sys.stderr)
+            say(f"error: {error}", error=True)
             return EXIT_BAD_INPUT
         case NonFiniteError():
-            print(f"not finite: {error}", file=sys.stderr)
+            say(f"not finite: {error}", error=True)
             return EXIT_NON_FINITE
         case KeyboardInterrupt():
-            print("interrupted", file=sys.stderr)
+            say("interrupted", error=True)
             return EXIT_INTERRUPTED
     if is_distributed():  # Python's own exit would wait for the other processes
         traceback.print_exception(error)

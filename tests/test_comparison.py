@@ -23,6 +23,7 @@ from dig_jax.comparison.run import compare, describe_comparison, with_equal_seco
 from dig_jax.config import read_comparison, read_config_file, vary, with_values
 from dig_jax.costs.summary import count_costs
 from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.evaluation.checks import num_features
 from dig_jax.experiment import create_experiment
 from dig_jax.files.checked_json import write_checked
 from dig_jax.interfaces import LabelledImages
@@ -450,6 +451,27 @@ def test_a_score_that_is_not_taken_cannot_be_plotted(compared, tmp_path):
     config.compare.quality = "fid"
     with pytest.raises(InputError, match=r"'fid'.*Available: frechet_pixels"):
         compare(read_comparison(config), tmp_path)
+
+
+def test_a_score_that_a_reference_file_is_too_small_for_is_refused_first(
+    data_dir, tmp_path
+):
+    """Of means and covariances alone there are no precision and recall."""
+    file = tmp_path / "moments.npz"
+    dim = num_features("classifier")
+    np.savez(file, mu=np.zeros(dim), sigma=np.eye(dim))
+    config = create_config(data_dir)
+    config.base.evaluation.update(
+        features="classifier",
+        reference=str(file),
+        allow_other_reference=True,
+        allow_few_images=True,
+    )
+    config.compare.quality = "precision_digits10"
+    with pytest.raises(InputError, match=r"fd_digits10.*moments\.npz have no.*recall"):
+        create_plan(read_comparison(config))
+    config.compare.quality = "fd_digits10"
+    create_plan(read_comparison(config))
 
 
 def test_a_run_without_a_sound_end_goes_on_from_its_last_good_checkpoint(

@@ -183,8 +183,9 @@ def test_several_ways_of_preparing_are_told_apart(tmp_path, capsys):
     few = [word for word in printed[3:] if "config.data.channels" not in word]
     with pytest.raises(InputError, match=r"has no such images\. Prepared there"):
         parse([*few, "--config.data.image_size=9"], MODES)
-    with pytest.raises(InputError, match=r"none in it\. To prepare one"):
-        parse([*few, f"--config.data.data_dir={tmp_path}/other"], MODES)
+    pasted = r"none in it\. To prepare one:\n.* '--data_dir=.*/my own'"
+    with pytest.raises(InputError, match=pasted):
+        parse([*few, f"--config.data.data_dir={tmp_path}/my own"], MODES)
 
 
 def test_a_comparison_is_refused_whole_and_leaves_nothing(tmp_path, capsys):

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.cli.command_line import step_of, workdir_of
 from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.files.shown import say
 
 if TYPE_CHECKING:
     from dig_jax.run import Run
@@ -53,12 +54,12 @@ def demo_mode(config: ConfigDict, options: flags.FlagValues) -> int:
                     model.warm_up()
         port = sockets[0].getsockname()[1]
         shown = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"Play at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
+        say(f"Play at http://{shown}:{port}/ (Ctrl-C ends it)")
         guarded = options.host in server.LOOPBACK
         application = server.create_application(models, queue, guarded=guarded)
         asyncio.run(server.serve(application, sockets, asyncio.Event()))
     except KeyboardInterrupt:
-        print("\nEnded.")
+        say("\nEnded.")
         if queue.at_work:  # Python's own exit would wait for the drawing
             exit_now(EXIT_DONE)
     finally:

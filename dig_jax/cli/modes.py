@@ -18,6 +18,7 @@ from dig_jax.cli.demo_mode import demo_mode
 from dig_jax.cli.report_mode import report_mode, report_of, try_report
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.files.paths import check_writable, is_remote, open_path, open_workdir
+from dig_jax.files.shown import say
 
 if TYPE_CHECKING:
     from dig_jax.run import Run
@@ -68,7 +69,7 @@ def _dry_run(config: ConfigDict, options: flags.FlagValues) -> int:
 
     steps = options.profile_steps
     traced = None if steps is None else parse_profile_steps(steps)
-    print(describe_training(create_experiment(config), workdir_of(options), traced))
+    say(describe_training(create_experiment(config), workdir_of(options), traced))
     return EXIT_DONE
 
 
@@ -82,7 +83,7 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     run = _load(config, options, "sample")
     drawing = run.drawing(known=known)
     written = drawing.write(folder, adm=options.adm, png=options.png)
-    print(
+    say(
         f"Drew {drawing.sampler.options.num_images} images with the averaged "
         f"parameters of step {run.step}: {', '.join(map(str, written))}"
     )
@@ -118,7 +119,7 @@ def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     found = scorer.statistics(options.split, path)
     summary, space = found.summary, found.summary.space
     where = path or scorer.kept_file(options.split)
-    print(
+    say(
         f"{'Found' if known else 'Wrote'} {where}\n"
         f"  {summary.moments.count:,} images of {found.images.dataset}, split "
         f"{found.images.split}, transform {found.images.transform}, fingerprint "
@@ -143,7 +144,7 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     export_run(run, sample, out, licence=licence, num_pictures=num_pictures)
     try_report(out)
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"
-    print(
+    say(
         f"Exported step {run.step} to {out}. It needs no dig_jax:\n"
         f"  python {shlex.quote(script)} --num_images=16 --out=samples.png"
     )
@@ -159,7 +160,7 @@ def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     if options.variants:
         comparison = choose_variants(comparison, options.variants)
     if options.dry_run:
-        print(describe_comparison(comparison, workdir_of(options)))
+        say(describe_comparison(comparison, workdir_of(options)))
         return EXIT_DONE
     return compare(comparison, workdir_of(options), try_report)
 
@@ -172,11 +173,12 @@ def summary_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
     if "tables" in config:
         tables = config.to_dict()
-        print(summarize_tables(tables, out=options.out, as_json=options.json))
+        said = summarize_tables(tables, out=options.out, as_json=options.json)
+        (print if options.json else say)(said)
         return EXIT_DONE
     experiment = create_experiment(config)
     record = summary_record(experiment.backbone_options.name, experiment.backbone)
-    print(json.dumps(record) if options.json else format_summary(record))
+    print(json.dumps(record)) if options.json else say(format_summary(record))
     return EXIT_DONE
 
 
@@ -204,7 +206,7 @@ def compile_mode(config: ConfigDict, options: flags.FlagValues) -> int:
         experiment = create_experiment(config)
     report = report_step(experiment, topology, search_batch=options.search_batch)
     record = report_record(report)
-    print(json.dumps(record) if options.json else format_report(report))
+    print(json.dumps(record)) if options.json else say(format_report(report))
     return EXIT_DONE
 
 
@@ -256,7 +258,7 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
             experiment.backbone.num_classes,
         )
         found = read_pictures(place, source.image_shape, count, source.class_names)
-        print(found.note)
+        say(found.note)
         drawn = Drawn(*found.drawn, found.provenance)
     else:
         drawn = read_drawn(place)

@@ -9,6 +9,7 @@ from dig_jax.cli.command_line import workdir_of
 from dig_jax.errors import EXIT_DONE
 from dig_jax.files.paths import AnyPath, check_writable
 from dig_jax.files.reading import reason_of
+from dig_jax.files.shown import say
 from dig_jax.reporting import REPORT
 
 
@@ -21,7 +22,7 @@ def report_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     workdir = workdir_of(options)
     if workdir.is_dir():
         check_writable(workdir, "Copy the folder to where files can be made.")
-    print(f"Wrote {report_of(workdir)}: open it in any browser.")
+    say(f"Wrote {report_of(workdir)}: open it in any browser.")
     return EXIT_DONE
 
 
@@ -38,4 +39,4 @@ def try_report(workdir: AnyPath) -> None:
         report_of(workdir)
     # Whatever it is: what the page is of is there.
     except Exception as error:
-        print(f"{REPORT} was not written: {reason_of(error)}", flush=True)
+        say(f"{REPORT} was not written: {reason_of(error)}")

@@ -16,7 +16,6 @@ from dig_jax.experiment import complete_section
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath
 from dig_jax.files.reading import readable
-from dig_jax.files.shown import printable
 from dig_jax.training.setup import TrainingSetup
 
 ROUNDS = 5
@@ -100,7 +99,7 @@ def _read_speeds(
                 if name in networks and known[name] == networks[name]
             }
     except InputError as error:
-        say(printable(error))
+        say(str(error))
         return {}
 
 

@@ -13,6 +13,7 @@ from dig_jax.evaluation import (
     check_evaluation_options,
     check_num_images,
     check_scores,
+    say_what_reference_lacks,
     score_names,
 )
 from dig_jax.experiment import Experiment, check_named_section, create_experiment
@@ -234,6 +235,7 @@ def _check_data(
                 raise InputError(
                     f"compare.quality={options.quality!r} is no score of these runs. "
                     f"Available: {', '.join(names) or 'none'}."
+                    f"{say_what_reference_lacks(evaluation, train)}"
                 )
     return experiment
 

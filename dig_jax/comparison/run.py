@@ -1,7 +1,6 @@
 """The loop over all runs of a comparison; goes on where it stopped."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from dig_jax.experiment import complete_config
 from dig_jax.experiment.images import open_pixels
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath, check_writable, make_folder
+from dig_jax.files.shown import say
 from dig_jax.interfaces import LabelledImages
 from dig_jax.run import Run, load
 from dig_jax.sampling.drawing import SAMPLES, Drawing
@@ -61,7 +61,6 @@ def compare(
     Raises:
         InputError: A variant that would not run; nothing is trained then.
     """
-    say = partial(print, flush=True)
     plan = create_plan(comparison, say)
     _check_same_plan(comparison, workdir)
     make_folder(workdir)
@@ -89,8 +88,8 @@ def compare(
         evaluators[variant.name].evaluate(seed, folder)
         write_report(plan, speeds, workdir, tried, real)
         report(workdir)
-        print(f"{told}: {_last_score(folder, plan.options.quality)}", flush=True)
-    print(f"Compared: {workdir}/compare.md, compare.json, *.png")
+        say(f"{told}: {_last_score(folder, plan.options.quality)}")
+    say(f"Compared: {workdir}/compare.md, compare.json, *.png")
     return EXIT_DONE
 
 

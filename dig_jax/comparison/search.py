@@ -16,7 +16,7 @@ from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath
 from dig_jax.files.reading import readable
-from dig_jax.files.shown import printable
+from dig_jax.files.shown import printable, say
 from dig_jax.run import load
 
 LEARNING_RATES = "learning_rates.json"
@@ -78,7 +78,7 @@ class Search:
                 return code
             loss = self._tried[variant.name, rate].held_out_loss
             shown = "diverged" if loss is None else f"held-out loss {loss:.4f}"
-            print(f"{told}: {shown}", flush=True)
+            say(f"{told}: {shown}")
         for variant in self._plan.variants if self._rates else ():
             self._check_any(variant)
         return None

@@ -17,6 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dig_jax.files.shown import say
+
 OFF = "off"
 # What compiles faster is not worth a file: a step has some fifty such programs.
 LEAST_SECONDS = 0.02
@@ -112,7 +114,7 @@ def _kind(platform: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"compilation cache: {text}", file=sys.stderr)
+    say(f"compilation cache: {text}", error=True)
 
 
 def _say_trouble_once(folder: Path) -> None:

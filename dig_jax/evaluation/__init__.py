@@ -3,6 +3,7 @@
 from dig_jax.evaluation.checks import (
     check_num_images,
     check_scores,
+    say_what_reference_lacks,
     score_families,
     score_names,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "real_of",
     "save_adm_batch",
     "save_samples",
+    "say_what_reference_lacks",
     "score_families",
     "score_names",
 ]

@@ -1,5 +1,6 @@
 """Which scores a configuration and its data give, known before any image is drawn."""
 
+import contextlib
 from dataclasses import replace
 
 from dig_jax.errors import Findings, InputError
@@ -10,7 +11,7 @@ from dig_jax.interfaces import ImageSource
 from dig_jax.metrics import FEATURE_METRICS, GREATER_IS_BETTER
 from dig_jax.metrics.feature_summary import FeatureMetric
 from dig_jax.metrics.networks.inception_weights import NUM_FEATURES
-from dig_jax.metrics.reference import check_reference_file
+from dig_jax.metrics.reference import arrays_to_score_by, check_reference_file
 from dig_jax.metrics.scores import Score
 from dig_jax.options import EvaluationOptions, Network
 
@@ -107,6 +108,37 @@ def check_num_images(
         features.check_enough_images(num_images, num_features(network))
 
 
+def say_what_reference_lacks(options: EvaluationOptions, source: ImageSource) -> str:
+    """A sentence for those who ask for a score that a reference file is too small for.
+
+    Args:
+        options: What is scored.
+        source: The training images.
+
+    Returns:
+        "" where no file is named, or it has all that scores need; else a sentence that
+        begins with a space.
+    """
+    network = options.choose_network(source.num_classes)
+    arrays = _arrays_in_reference(options)
+    if network is None or arrays is None:
+        return ""
+    missing = [
+        family
+        for metric in FEATURE_METRICS.values()
+        if metric.reference and metric.reference not in arrays
+        for family in (
+            metric.classifier if network == "classifier" else metric.inception
+        )
+    ]
+    if not missing:
+        return ""
+    return (
+        f" The statistics in {options.reference} have no arrays for "
+        f"{', '.join(missing)}: name a file of --mode=stats, or of images (arr_0)."
+    )
+
+
 def num_features(network: Network) -> int:
     """How many features a network gives."""
     if network == "inception":
@@ -129,9 +161,11 @@ def _feature_scores(
     network = options.choose_network(source.num_classes)
     if network is None or (network == "classifier" and source.num_classes < 2):
         return []
-    found = []
+    found, arrays = [], _arrays_in_reference(options)
     for metric in FEATURE_METRICS.values():
         if metric.needs == "held" and not options.num_held:
+            continue
+        if arrays is not None and metric.reference and metric.reference not in arrays:
             continue
         own = network == "classifier"
         for family in metric.classifier if own else metric.inception:
@@ -140,6 +174,18 @@ def _feature_scores(
                 score = Score(family, 0.0, num_images, domain=domain)
                 found.append((score, metric))
     return found
+
+
+def _arrays_in_reference(options: EvaluationOptions) -> frozenset[str] | None:
+    """What the file of statistics has; None where it is made of the data set itself.
+
+    None, too, for one that cannot be read: `check_scores` says what is wrong with it.
+    """
+    if options.reference:
+        with contextlib.suppress(InputError):
+            path = open_path(options.reference)
+            return arrays_to_score_by(path) if path.is_file() else None
+    return None
 
 
 def _of(score: Score, num_images: int) -> str:

@@ -12,6 +12,7 @@ from dig_jax.evaluation.options import check_evaluation_options
 from dig_jax.evaluation.records import append_record, format_record, mean_record
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder
+from dig_jax.files.shown import say
 from dig_jax.files.workdir_lock import EVALUATE, only_run
 from dig_jax.interfaces import LabelledImages
 from dig_jax.options import EvaluationOptions
@@ -81,7 +82,7 @@ def score_run(
             keep_record(records[-1], workdir, silent=silent)
         if len(records) > 1:
             if not silent:
-                print(f"Mean and standard deviation over {len(records)} seeds:")
+                say(f"Mean and standard deviation over {len(records)} seeds:")
             records.append(mean_record(records))
             keep_record(records[-1], workdir, silent=silent)
     return records
@@ -104,6 +105,6 @@ def keep_record(
     """Show a record, and add it to a workdir's eval/scores.jsonl, if there is one."""
     path = None if workdir is None else append_record(workdir, record)
     if not silent:
-        print(format_record(record))
+        say(format_record(record))
         if path is not None:
-            print(f"  recorded in {path}")
+            say(f"  recorded in {path}")

@@ -4,7 +4,9 @@ A name or a message in a file may hold terminal escapes, line ends, or HTML: sho
 is, it could recolour a terminal, forge a line, or put a script into a page.
 """
 
+import logging
 import re
+import sys
 
 LINE_END = "\n"
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
@@ -22,6 +24,27 @@ def printable(text: object, *, keep: str = "") -> str:
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode()
         for c in str(text).encode(errors="backslashreplace").decode()
     )
+
+
+def say(text: object, *, error: bool = False) -> None:
+    """Print a text's lines at once, with what is no visible character spelled out.
+
+    Args:
+        text: One line or several.
+        error: To stderr instead of stdout.
+    """
+    stream = sys.stderr if error else sys.stdout
+    print(printable(text, keep=LINE_END), file=stream, flush=True)
+
+
+def spell_out_logs() -> None:
+    """Have every line that dig_jax logs from now on spelled out, as `say` does."""
+    logging.getLogger("absl").addFilter(_spell_out)
+
+
+def _spell_out(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage(), keep=LINE_END), None
+    return True
 
 
 def in_markdown(text: object) -> str:

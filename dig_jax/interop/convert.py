@@ -27,7 +27,7 @@ from dig_jax.config import save_run_config
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.files.paths import make_folder, open_path
-from dig_jax.files.shown import LINE_END, printable
+from dig_jax.files.shown import say
 from dig_jax.interop.autoencoder import NAMINGS, read_autoencoder
 from dig_jax.interop.autoencoder import tensors_of as autoencoder_tensors
 from dig_jax.interop.checkpoints import KINDS, backbone_params, official_state_dict
@@ -155,9 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--drop_variance", action="store_true")
     options, about_config = parser.parse_known_args(arguments)
     try:
-        print(_convert(options, about_config))
-    except InputError as error:
-        print(printable(error, keep=LINE_END), file=sys.stderr)
+        say(_convert(options, about_config))
+    except (InputError, OSError) as error:  # a full disk
+        say(error, error=True)
         return EXIT_BAD_INPUT
     return EXIT_DONE
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.files.reading import readable
-from dig_jax.files.shown import LINE_END, printable
+from dig_jax.files.shown import printable, say
 from dig_jax.metrics.networks.graph_def import Node, read_graph
 from dig_jax.metrics.networks.inception_weights import (
     BATCH_NORM_EPSILON,
@@ -216,7 +216,7 @@ def convert(source: Path, output: Path) -> str:
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error}.") from error
     if source.suffix != ".pb" and not digest.startswith(PUBLISHED_SHA256):
-        print(
+        say(
             f"Note: {source.name} is not pytorch-fid's published file (sha256 "
             f"{digest[:8]}..., not {PUBLISHED_SHA256}...): scores with it compare with "
             "each other alone."
@@ -234,10 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         weights_hash = convert(options.source, options.output)
-    except InputError as error:
-        print(printable(error, keep=LINE_END), file=sys.stderr)
+    except (InputError, OSError) as error:  # a full disk
+        say(error, error=True)
         return EXIT_BAD_INPUT
-    print(f"Wrote {options.output} (weights {weights_hash}).")
+    say(f"Wrote {options.output} (weights {weights_hash}).")
     return EXIT_DONE
 
 

@@ -82,6 +82,8 @@ class FeatureMetric(NamedTuple):
         needs: `moments` of the pooled features; features that are `held`; or more than
             pooled features, of `all` images. The last is not to be had of fewer images
             than were drawn.
+        reference: The array of the reference statistics' file that it cannot do
+            without; "" where the reference does not matter.
     """
 
     score: ScoreFeatures
@@ -89,3 +91,4 @@ class FeatureMetric(NamedTuple):
     classifier: tuple[str, ...] = ()
     greater_is_better: bool = False
     needs: Literal["moments", "held", "all"] = "held"
+    reference: Literal["mu", "mu_s", "features", ""] = "features"

@@ -41,5 +41,7 @@ def spatial_frechet(
     return (Score("sfid", distance, generated.num_images, generated.space.domain),)
 
 
-FRECHET = FeatureMetric(frechet, ("fid",), ("fd",), needs="moments")
-SPATIAL_FRECHET = FeatureMetric(spatial_frechet, ("sfid",), needs="all")
+FRECHET = FeatureMetric(frechet, ("fid",), ("fd",), needs="moments", reference="mu")
+SPATIAL_FRECHET = FeatureMetric(
+    spatial_frechet, ("sfid",), needs="all", reference="mu_s"
+)

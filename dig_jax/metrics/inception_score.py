@@ -25,7 +25,11 @@ def inception_score(
 
 
 INCEPTION_SCORE = FeatureMetric(
-    inception_score, ("inception_score",), greater_is_better=True, needs="all"
+    inception_score,
+    ("inception_score",),
+    greater_is_better=True,
+    needs="all",
+    reference="",
 )
 
 

@@ -57,7 +57,11 @@ def labels_read(
 
 
 LABELS_READ = FeatureMetric(
-    labels_read, classifier=("label_accuracy",), greater_is_better=True, needs="all"
+    labels_read,
+    classifier=("label_accuracy",),
+    greater_is_better=True,
+    needs="all",
+    reference="",
 )
 
 

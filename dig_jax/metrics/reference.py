@@ -232,6 +232,21 @@ def check_reference_file(
             raise InputError(f"{path}: {_of_no_classifier(dim)}")
 
 
+def arrays_to_score_by(path: AnyPath) -> frozenset[str]:
+    """Which of mu, mu_s and features a file has, or gives: images give all of them.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    with open_npz(path) as npz:
+        if "mu" not in npz and "arr_0" in npz:
+            return frozenset({"mu", "mu_s", "features"})
+        found = {name for name in ("mu", "mu_s") if name in npz}
+        if "features" in npz and "provenance" in npz:  # as `read_arrays` takes them
+            found.add("features")
+        return frozenset(found)
+
+
 def _of_no_classifier(dim: int) -> str:
     return (
         f"Statistics of this data set's own classifier say so, and these do not: they "

@@ -52,7 +52,7 @@ from typing import Any
 
 from dig_jax.data.prepared import prepared_path
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERRUPTED, InputError
-from dig_jax.files.shown import LINE_END, printable
+from dig_jax.files.shown import say
 from dig_jax.prepare.from_tfds import download_with_tfds, open_tfds_celeba
 from dig_jax.prepare.idx import KNOWN_SETS
 from dig_jax.prepare.preparation import prepare_shown
@@ -81,11 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
             latents.main(arguments[1:])
         elif (options := _parse(arguments)) is not None:
             _prepare(options)
-    except InputError as error:
-        print(f"Error: {printable(error, keep=LINE_END)}", file=sys.stderr)
+    except (InputError, OSError) as error:  # a full disk
+        say(f"Error: {error}", error=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        say("Stopped. The same command goes on from here.", error=True)
         return EXIT_INTERRUPTED
     return EXIT_DONE
 
@@ -117,8 +117,8 @@ def _prepare(options: argparse.Namespace) -> None:
             f"scores carry. Leave --name out, or delete it first."
         )
     said = summarize(name, raw._replace(name=called), rule, made, sheet)
-    print(printable(said, keep=LINE_END))
-    print(
+    say(said)
+    say(
         next_command(rule, called, options.data_dir)
         if name == "folder"
         else reading_flags(name, rule, options.data_dir, options.called)
@@ -162,7 +162,7 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
     if options.source:
         if name == "folder" and options.data_dir:
             _check_apart(Path(options.source), Path(options.data_dir))
-        print(f"Reading what is in {printable(options.source)} ...", flush=True)
+        say(f"Reading what is in {options.source} ...")
         return SOURCES[name].open(Path(options.source).expanduser(), **_given(options))
     if not SOURCES[name].tfds_name:
         raise InputError(f"{name} needs --source, the images to prepare.")
@@ -174,7 +174,7 @@ def _open(options: argparse.Namespace) -> RawDataset | None:
     builder = download_with_tfds(SOURCES[name].tfds_name, options.data_dir)
     if name == "celeba64":
         return open_tfds_celeba(builder)
-    print(f"{name} is prepared in {builder.data_path}.")
+    say(f"{name} is prepared in {builder.data_path}.")
     return None
 
 
@@ -251,7 +251,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--skip_bad", action="store_true")
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
+        say(__doc__)
         return None
     options = parser.parse_args(arguments)
     if options.name == "idx" and options.called in KNOWN_SETS:

@@ -38,6 +38,7 @@ from dig_jax.data.prepared import UPRIGHT, prepared_path
 from dig_jax.data.tfds_source import TFDSSource, open_prepared
 from dig_jax.data.transforms import to_uint8, to_unit_range
 from dig_jax.errors import InputError
+from dig_jax.files.shown import say
 from dig_jax.interfaces import Params
 from dig_jax.models.autoencoder import SCALE, Autoencoder, latents_of
 from dig_jax.prepare.preparation import PreparedFolder, prepare_shown
@@ -192,7 +193,7 @@ def prepare_latents(
         f"{min(ROUND_TRIPS, len(first))} images",
         f"  read with  {shlex.join(flags)}",
     ]
-    print("\n".join(lines))
+    say("\n".join(lines))
     return made
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from dig_jax.errors import InputError
 from dig_jax.files.lock import Purpose, locked
+from dig_jax.files.paths import naming_file
 from dig_jax.prepare.shards import (
     Advance,
     ImageRule,
@@ -91,7 +92,8 @@ def prepare(
 
     Raises:
         InputError: Another data set is there, or the same but damaged; another process
-            is at it; the disk is full; or an image cannot be used.
+            is at it; or an image cannot be used.
+        OSError, InputError: The disk is full; the message has the path.
     """
     shards = plan_shards(path.parent.name, raw, rule, shard_bytes)
     plan = _describe_plan(raw, rule, shards)
@@ -107,7 +109,7 @@ def prepare(
             f"--data_dir needs a folder that can be written; {folder} cannot be made: "
             f"{error}."
         ) from error
-    with locked(folder, _PREPARE, patience_seconds=0.0):
+    with naming_file(folder), locked(folder, _PREPARE, patience_seconds=0.0):
         finished = _resume(folder, plan)
         missing = [shard for shard in shards if shard.file not in finished]
         _check_disk(folder, missing, rule)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dig_jax.config import load_config_file, shipped_configs
+from dig_jax.config import load_config_file
 from dig_jax.errors import InputError
 from dig_jax.experiment import complete_config, section_keys
+from dig_jax.files.shipped import shipped_configs
 from dig_jax.options import SECTIONS
 from dig_jax.report.html import Markup, code, join, paragraph, table
 

@@ -56,7 +56,7 @@ class Progress:
             stream = Nowhere()
         self._total_steps = total_steps
         self._step = start_step
-        self._description = description
+        self._description = printable(description)
         self._unit = unit
         self._clock = clock
         self._loss: float | None = None
@@ -136,6 +136,7 @@ class Progress:
 
     @contextlib.contextmanager
     def _showing(self, what: str) -> Iterator[None]:
+        what = printable(what)
         if self._bar is None:
             self._bar_stream.write_line(f"{what} ...")
         self._busy = (what, self._clock())
@@ -147,14 +148,15 @@ class Progress:
         self._step = step
 
     def message(self, text: str) -> None:
-        """Prints a line on stdout, above the bar where there is one.
-
-        What is no visible character is spelled out: names of files and classes are
-        anybody's.
-        """
-        self._write_above(self._message_stream, printable(text, keep=LINE_END))
+        """Prints a line on stdout, above the bar where there is one."""
+        self._write_above(self._message_stream, text)
 
     def _write_above(self, stream: LastingStream, text: str) -> None:
+        """Print a text with what is no visible character spelled out.
+
+        Names of files and classes are anybody's.
+        """
+        text = printable(text, keep=LINE_END)
         # Only a terminal that shows the bar has to make room for the line.
         if self._bar is not None and stream.isatty():
             self._bar.write_above(text)

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder
-from dig_jax.files.shown import printable
+from dig_jax.files.shown import say
 from dig_jax.files.workdir_lock import SAMPLE, only_run
 from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.reporting.images import write_png
@@ -174,7 +174,7 @@ class Drawing(NamedTuple):
         try:
             return read_samples(path)
         except InputError as error:
-            _say(f"{printable(error)} Its images are drawn again.", silent)
+            _say(f"{error} Its images are drawn again.", silent)
             return None, {}
 
     def _drawn(self, images: UInt8Images, provenance: dict[str, Any]) -> Drawn:
@@ -202,4 +202,4 @@ class Drawing(NamedTuple):
 
 def _say(text: str, silent: bool) -> None:
     if not silent:
-        print(text)
+        say(text)

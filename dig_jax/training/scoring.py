@@ -18,11 +18,13 @@ from dig_jax.evaluation import (
     is_better,
     read_records,
     read_scores,
+    say_what_reference_lacks,
     score_families,
 )
 from dig_jax.evaluation.score_run import keep_record, score_drawn
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
+from dig_jax.files.shown import say
 from dig_jax.interfaces import ImageSource, Params
 from dig_jax.options import EvaluationOptions, SampleOptions, TrainingOptions
 from dig_jax.reporting.metric_writer import SCORE, MetricWriter, read_metrics
@@ -48,6 +50,7 @@ def check_keep_best(
             f"config.training.keep_best must name a score that is evaluated, without "
             f"its number of images, got {training.keep_best!r}. Available: "
             f"{', '.join(families) or 'none'}."
+            f"{say_what_reference_lacks(evaluation, source)}"
         )
 
 
@@ -231,7 +234,7 @@ class _Stages:
     _SECONDS = 10.0
 
     def __init__(self) -> None:
-        self.say: Callable[[str], None] = print
+        self.say: Callable[[str], None] = say
         self._what, self._told = "", 0.0
 
     def tell(self, what: str, done: int, total: int) -> None:

@@ -11,7 +11,12 @@ from dig_jax.config import load_config_file
 from dig_jax.data.loader import read_all
 from dig_jax.devices.sharding import create_mesh
 from dig_jax.errors import InputError
-from dig_jax.evaluation import Evaluator, check_evaluation_options, format_record
+from dig_jax.evaluation import (
+    Evaluator,
+    check_evaluation_options,
+    format_record,
+    score_names,
+)
 from dig_jax.evaluation.features import FeatureScorer
 from dig_jax.experiment import create_experiment
 from dig_jax.experiment.images import open_dataset
@@ -278,6 +283,12 @@ def test_other_projects_statistics_give_the_same_distance(data_dir, digits, tmp_
         unknown = name == "statistics"
         assert ("of an unknown network" in format_record(record)) == unknown
         assert len(record["features"]["statistics"]) == 64
+        # Which scores there will be is known before: of moments alone, no KID.
+        options = create_digits(data_dir, reference=file).evaluation
+        source = evaluator.real.source("train")
+        known = score_names(options, source, num_images=297, num_test=297)
+        assert set(known) == record["scores"].keys()
+        assert ("kid_digits297" in known) == (name == "images")
 
 
 def test_weights_that_are_not_finite_are_refused(data_dir, tmp_path):
