@@ -16,12 +16,12 @@ from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation import read_records
 from dig_jax.export.export import export_run
 from dig_jax.files import paths as files
-from dig_jax.files.workdir_lock import LOCK_FILE
 from dig_jax.main import main
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
 from dig_jax.sampling.store import SampleStore
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.state import TrainState
+from dig_jax.storage.workdir_lock import LOCK_FILE
 
 pytestmark = pytest.mark.usefixtures("without_optimizations")
 

@@ -15,7 +15,7 @@ ROOT = Path(dig_jax.__file__).parent
 LAYERS = (
     (
         "errors versions options",
-        "devices files graphs",
+        "files devices graphs",
         "config interfaces",
         "ops",
     ),

@@ -13,11 +13,11 @@ from dig_jax.evaluation.records import append_record, format_record, mean_record
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder
 from dig_jax.files.shown import say
-from dig_jax.files.workdir_lock import EVALUATE, only_run
 from dig_jax.interfaces import LabelledImages
 from dig_jax.options import EvaluationOptions
 from dig_jax.reporting.progress import StageProgress
 from dig_jax.sampling.drawing import Drawing, Drawn
+from dig_jax.storage.workdir_lock import EVALUATE, only_run
 
 
 def create_evaluator(

@@ -11,7 +11,6 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation.records import direction
 from dig_jax.files.lock import is_held
 from dig_jax.files.paths import AnyPath, is_remote
-from dig_jax.files.workdir_lock import LOCK_FILE
 from dig_jax.report.configuration import complete, configuration, describe_data
 from dig_jax.report.curves import (
     curve,
@@ -40,6 +39,7 @@ from dig_jax.reporting.goodput import read_goodput
 from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, read_metrics
 from dig_jax.storage.meta_file import finished_steps, read_meta_file
 from dig_jax.storage.run_config import restore_run_config
+from dig_jax.storage.workdir_lock import LOCK_FILE
 
 MAX_PICTURES = 24
 """Along training: of more, the first, the last and some between."""

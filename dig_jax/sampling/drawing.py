@@ -11,7 +11,6 @@ from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder
 from dig_jax.files.shown import say
-from dig_jax.files.workdir_lock import SAMPLE, only_run
 from dig_jax.interfaces import LabelledImages, Params, UInt8Images
 from dig_jax.reporting.images import write_png
 from dig_jax.reporting.progress import Progress
@@ -26,6 +25,7 @@ from dig_jax.sampling.samples import (
     save_samples,
 )
 from dig_jax.sampling.store import SampleStore, draw_into
+from dig_jax.storage.workdir_lock import SAMPLE, only_run
 
 SAMPLES = "samples.npz"
 

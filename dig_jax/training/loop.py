@@ -14,12 +14,12 @@ from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED
 from dig_jax.evaluation.curves import plot_curves
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder, open_workdir
-from dig_jax.files.workdir_lock import only_trainer
 from dig_jax.reporting import REPORT
 from dig_jax.reporting.goodput import Goodput, GoodputFile
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
 from dig_jax.reporting.profile import Profiler, ProfileSteps, check_profile_steps
 from dig_jax.reporting.progress import Progress
+from dig_jax.storage.workdir_lock import only_trainer
 from dig_jax.training.activities import Activities
 from dig_jax.training.jobs import Jobs, Opened
 from dig_jax.training.log import TrainingLog

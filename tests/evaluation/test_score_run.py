@@ -12,9 +12,9 @@ from dig_jax.data.loader import read_all
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation import read_records
 from dig_jax.experiment.images import open_dataset
-from dig_jax.files.workdir_lock import EVALUATE, SAMPLE, TRAIN, only_run
 from dig_jax.interfaces import LabelledImages
 from dig_jax.metrics import METRICS, score
+from dig_jax.storage.workdir_lock import EVALUATE, SAMPLE, TRAIN, only_run
 
 pytestmark = pytest.mark.usefixtures("without_optimizations")
 

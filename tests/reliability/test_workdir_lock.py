@@ -12,7 +12,7 @@ import textwrap
 import pytest
 
 from dig_jax.errors import InputError
-from dig_jax.files.workdir_lock import LOCK_FILE, only_trainer
+from dig_jax.storage.workdir_lock import LOCK_FILE, only_trainer
 
 
 def take(workdir):
@@ -25,7 +25,7 @@ def other_trainer(tmp_path):
     """Another process that holds the lock until it is killed."""
     code = f"""
         import pathlib, time
-        from dig_jax.files.workdir_lock import only_trainer
+        from dig_jax.storage.workdir_lock import only_trainer
 
         with only_trainer(pathlib.Path({str(tmp_path)!r})):
             print("held", flush=True)
