@@ -1,5 +1,6 @@
 """The loop over all runs of a comparison; goes on where it stopped."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
