@@ -10,6 +10,9 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 WHERE_LIBTPU_IS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 
+# Of the models that come with the package: dig_jax/pretrained/NAME/.
+SHIPPED = ["*/*.json", "*/*.md", "*/*.png", "*/*.safetensors", "*/eval/*.jsonl"]
+
 
 class BuildWithConfigs(build_py):
     """Puts configs/ into the package, for those who install it without a checkout."""
@@ -41,6 +44,7 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["dig_jax = dig_jax.main:command"]},
     packages=find_packages(include=["dig_jax", "dig_jax.*"]),
+    package_data={"dig_jax.pretrained": SHIPPED},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",

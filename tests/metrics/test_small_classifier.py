@@ -129,7 +129,9 @@ def test_many_images_are_all_gone_through():
     assert (options.count_steps(60_000) - 1) * 128 < 6 * 60_000
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (17, 16, 3), (5, 9, 1), (64, 64, 3)])
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 1), (28, 28, 1), (17, 16, 3), (5, 9, 1), (64, 64, 3)]
+)
 def test_images_of_any_size_have_features(shape):
     rng = np.random.default_rng(0)
     weights = init_classifier(rng, shape, 4, ClassifierOptions())
