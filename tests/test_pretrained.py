@@ -170,7 +170,7 @@ def test_another_configuration_makes_no_model(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def record(value, std=0.5, **other):
+def record(value, std: float | None = 0.5, **other):
     score = {"value": value, "num_images": 100} | ({"std": std} if std else {})
     return {
         "scores": {"fd_digits100": score},

@@ -6,13 +6,11 @@ into: what a command makes of one lies in the current folder.
 
 import os
 from pathlib import Path
-from typing import TypeVar
 
 from etils import epath
 
 from dig_jax.errors import InputError
 
-P = TypeVar("P", Path, Path | epath.Path)
 PREFIX = "pretrained:"
 FOLDER = Path(__file__).parents[1] / "pretrained"
 
@@ -48,7 +46,7 @@ def is_shipped(folder: str | os.PathLike[str]) -> bool:
     return any(parent.parent == FOLDER for parent in (path, *path.parents))
 
 
-def place_for_outputs(workdir: P) -> P:
+def place_for_outputs(workdir: Path | epath.Path) -> Path | epath.Path:
     """Where what is made of a run goes: into its workdir.
 
     What is made of a model of the package goes into `pretrained_NAME` in the current

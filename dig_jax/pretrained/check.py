@@ -114,10 +114,10 @@ def check_pretrained(name: str, data_dir: str | None) -> list[Compared]:
         InputError: There is no such model, or its data set is not there or another.
     """
     run = load(PREFIX + name)
-    assert run.workdir is not None
     if data_dir is not None:
         config = with_values(run.config, {"data.data_dir": data_dir})
         run = load(PREFIX + name, config=config)
+    assert run.workdir is not None
     recorded = read_records(run.workdir)[-1]
     with tempfile.TemporaryDirectory() as cache:
         options = replace(run.experiment.evaluation, cache_dir=cache)
