@@ -13,7 +13,7 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation.score_run import create_evaluator, score_run
 from dig_jax.experiment import Experiment, check_same_run, create_experiment
 from dig_jax.files.paths import AnyPath, open_workdir
-from dig_jax.files.shipped import place_for_outputs
+from dig_jax.files.pretrained import place_for_outputs
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.options.keys import call_with_section

@@ -15,7 +15,7 @@ from dig_jax.config import load_config_file, with_values
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation import mean_record, read_records
 from dig_jax.experiment import check_same_run
-from dig_jax.files.shipped import FOLDER, shipped_names
+from dig_jax.files.pretrained import FOLDER, shipped_names
 from dig_jax.main import main
 from dig_jax.pretrained import make
 from dig_jax.pretrained.check import compare_scores

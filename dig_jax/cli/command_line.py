@@ -14,7 +14,7 @@ from dig_jax.config import (
 )
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
-from dig_jax.files.shipped import PREFIX
+from dig_jax.files.pretrained import PREFIX
 from dig_jax.options import SECTIONS
 from dig_jax.options.keys import keys_of, meaning_of
 from dig_jax.storage.run_config import restore_run_config

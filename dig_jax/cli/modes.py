@@ -22,7 +22,7 @@ from dig_jax.files.paths import (
     open_path,
     open_workdir,
 )
-from dig_jax.files.shipped import place_for_outputs
+from dig_jax.files.pretrained import place_for_outputs
 
 if TYPE_CHECKING:
     from dig_jax.run import Run

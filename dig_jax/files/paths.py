@@ -17,7 +17,7 @@ from typing import TypeAlias
 from etils import epath
 
 from dig_jax.errors import InputError
-from dig_jax.files.shipped import find_shipped, refuse_shipped
+from dig_jax.files.pretrained import find_shipped, refuse_shipped
 
 AnyPath: TypeAlias = Path | epath.Path
 """A local path, or one in a bucket as in gs://bucket/run."""

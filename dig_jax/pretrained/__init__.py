@@ -9,7 +9,7 @@ its parameters lie a card, a picture, the classifier that it was scored by, and 
 records of its scores.
 """
 
-from dig_jax.files.shipped import PREFIX, shipped_names
+from dig_jax.files.pretrained import PREFIX, shipped_names
 
 CLASSIFIER = "classifier.safetensors"
 

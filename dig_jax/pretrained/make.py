@@ -30,7 +30,7 @@ from dig_jax.evaluation import append_record
 from dig_jax.evaluation.score_run import create_evaluator, score_run
 from dig_jax.experiment import check_same_run
 from dig_jax.files.paths import open_workdir, write_whole
-from dig_jax.files.shipped import FOLDER
+from dig_jax.files.pretrained import FOLDER
 from dig_jax.files.shown import LINE_END, printable
 from dig_jax.pretrained import CLASSIFIER
 from dig_jax.pretrained.card import pretrained_card
