@@ -10,6 +10,9 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 WHERE_LIBTPU_IS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 
+# Of the models that come with the package: dig_jax/pretrained/NAME/.
+SHIPPED = ["*/*.json", "*/*.md", "*/*.png", "*/*.safetensors", "*/eval/*.jsonl"]
+
 
 class BuildWithConfigs(build_py):
     """Puts configs/ into the package, for those who install it without a checkout."""
@@ -43,6 +46,7 @@ setup(
     packages=find_packages(include=["dig_jax", "dig_jax.*"]),
     package_data={
         "dig_jax.demo": ["page/*"],
+        "dig_jax.pretrained": SHIPPED,
         "dig_jax.report": ["*.html", "*.css", "*.js"],
     },
     python_requires=">=3.11",

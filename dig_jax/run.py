@@ -13,6 +13,7 @@ from dig_jax.errors import InputError
 from dig_jax.evaluation.score_run import create_evaluator, score_run
 from dig_jax.experiment import Experiment, check_same_run, create_experiment
 from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.files.pretrained import place_for_outputs
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.options.keys import call_with_section
@@ -219,7 +220,8 @@ class Run:
             sample: Other attributes of `SampleOptions`, as in {"solver": "ddim"}.
             keep: Whether images and records are kept in the workdir's eval/, so that a
                 killed evaluation goes on; otherwise nothing is written.
-            out: A folder in place of the workdir, as for one that cannot be written.
+            out: A folder in place of the workdir, as for one that cannot be written; of
+                a model of the package, that is pretrained_NAME in the current folder.
             silent: Whether nothing is printed.
             **options: Other attributes of `EvaluationOptions`, as in features="none".
 
@@ -236,7 +238,8 @@ class Run:
         section = self.experiment.section("evaluation") | chosen | options
         scored = call_with_section("evaluation", EvaluationOptions, section)
         drawn = self._sample_options({**(sample or {}), **count})
-        folder = self.workdir if out is None else open_workdir(out)
+        folder = self.workdir and place_for_outputs(self.workdir)
+        folder = folder if out is None else open_workdir(out)
         return score_run(
             self.drawing(drawn),
             create_evaluator(self.experiment, scored, silent=silent),
@@ -314,7 +317,8 @@ def load(
     """Open a trained run, or a folder that one was exported to.
 
     Args:
-        workdir: Where it was trained, or the export: local, or gs://BUCKET/RUN.
+        workdir: Where it was trained, or the export: local, or gs://BUCKET/RUN; or
+            pretrained:NAME, a model that comes with the package.
         step: Which checkpoint, or with sigma_rel which snapshot; the newest by default.
             "best": the one that training.keep_best chose.
         config: Instead of the workdir's own: it may differ in ways to compute, to

@@ -70,3 +70,26 @@ start() {
     "$@"
   fi
 }
+
+# Prepare Fashion-MNIST into the folder $1, unless it is there: from the folder $2 with
+# its four IDX files, or, if that is empty, from Debian's package of it.
+prepare_fashion_mnist() {
+  local data="$1" images="$2" packaged=/usr/share/datasets/fashion-mnist
+  [[ -d "$data/dig_fashion_mnist/1.0.0" ]] && return
+  if [[ -z "$images" ]]; then
+    [[ -d "$packaged" ]] || install_fashion_mnist
+    images="$packaged"
+  fi
+  start "$PYTHON" -m dig_jax.prepare idx --name=fashion_mnist "--source=$images" \
+    "--data_dir=$data"
+}
+
+install_fashion_mnist() {
+  command -v apt-get > /dev/null ||
+    refuse "--source=FOLDER is needed, with Fashion-MNIST's four IDX files: this" \
+      "system has no apt-get to install dataset-fashion-mnist with."
+  local as_root=()
+  [[ "$EUID" == 0 ]] || as_root=(sudo --non-interactive)
+  start "${as_root[@]}" apt-get update
+  start "${as_root[@]}" apt-get install --yes dataset-fashion-mnist
+}

@@ -26,18 +26,7 @@ find_device() {
   fi
 }
 
-install_package() {
-  command -v apt-get > /dev/null ||
-    refuse "--source=FOLDER is needed, with Fashion-MNIST's four IDX files: this" \
-      "system has no apt-get to install dataset-fashion-mnist with."
-  local as_root=()
-  [[ "$EUID" == 0 ]] || as_root=(sudo --non-interactive)
-  start "${as_root[@]}" apt-get update
-  start "${as_root[@]}" apt-get install --yes dataset-fashion-mnist
-}
-
 device="${DEVICE:-$(find_device)}"
-packaged=/usr/share/datasets/fashion-mnist
 images=""
 variant=parallel
 flags=()
@@ -62,14 +51,7 @@ esac
 [[ "$DRY_RUN" == 1 ]] || make_environment
 
 data="${DATA_DIR:-data}"
-if [[ ! -d "$data/dig_fashion_mnist/1.0.0" ]]; then
-  if [[ -z "$images" ]]; then
-    [[ -d "$packaged" ]] || install_package
-    images="$packaged"
-  fi
-  start "$PYTHON" -m dig_jax.prepare idx --name=fashion_mnist "--source=$images" \
-    "--data_dir=$data"
-fi
+prepare_fashion_mnist "$data" "$images"
 
 workdir="runs/fashion_mnist_${variant//:/_}"
 begun=$SECONDS

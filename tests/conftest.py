@@ -69,7 +69,9 @@ def quick_classifier():
     from dig_jax.metrics.networks.small_classifier import ClassifierOptions
 
     def create() -> ClassifierOptions:
-        return ClassifierOptions(widths=(8,), num_features=8, num_steps=40)
+        return ClassifierOptions(
+            widths=(8,), num_features=8, num_steps=40, num_epochs=0
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "ClassifierOptions", create)

@@ -22,7 +22,7 @@ LAYERS = (
     ("diffusion models solvers data metrics storage reporting", "from_data experiment"),
     ("sampling evaluation prepare",),
     ("training costs", "run"),
-    ("comparison export report demo cli interop", "main __init__ __main__"),
+    ("comparison export report demo cli interop pretrained", "main __init__ __main__"),
 )
 ORDER = [part for line in LAYERS for parts in line for part in parts.split()]
 LEVEL = {part: level for level, part in enumerate(ORDER)}

@@ -33,6 +33,8 @@ MODULES = {
     "dig_jax.prepare": "dig_jax/prepare/command.py",
     "dig_jax.interop.convert": "dig_jax/interop/convert.py",
     "dig_jax.metrics.convert": "dig_jax/metrics/convert.py",
+    "dig_jax.pretrained.make": "dig_jax/pretrained/make.py",
+    "dig_jax.pretrained.check": "dig_jax/pretrained/check.py",
 }
 
 

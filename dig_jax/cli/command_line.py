@@ -14,6 +14,7 @@ from dig_jax.config import (
 )
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.files.pretrained import PREFIX
 from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
 from dig_jax.options.keys import keys_of, meaning_of
 from dig_jax.storage.run_config import restore_run_config
@@ -27,6 +28,18 @@ VALUE_KINDS = {
     str: "text",
     tuple: "values such as 2,4",
 }
+
+
+READS_PRETRAINED = (
+    "sample",
+    "evaluate",
+    "export",
+    "stats",
+    "summary",
+    "compile",
+    "demo",
+)
+"""The modes that read a workdir, and write into `place_for_outputs` of it alone."""
 
 
 def parse(
@@ -234,8 +247,16 @@ def workdir_of(options: flags.FlagValues) -> AnyPath:
     """The workdir, which the mode needs.
 
     Raises:
-        InputError: None is given, or it lies where nothing can.
+        InputError: None is given, or it lies where nothing can, or the mode writes into
+            it and it is a model of the package.
     """
     if not options.workdir:
         raise InputError(f"--mode={options.mode} needs --workdir=DIR.")
+    if options.workdir.startswith(PREFIX) and options.mode not in READS_PRETRAINED:
+        raise InputError(
+            f"--workdir={options.workdir} is a model that comes with dig_jax, and "
+            f"--mode={options.mode} writes into its workdir: name a folder. To train "
+            f"from that model on: --init_from={options.workdir}. It is read by "
+            f"--mode={', '.join(READS_PRETRAINED)}."
+        )
     return open_workdir(options.workdir)

@@ -66,7 +66,9 @@ FLAGS = (
         {
             ALL: "where the run is, or will be: a folder, or gs://BUCKET/RUN of Google "
             "Cloud Storage (needs: pip install gcsfs), as are the DIR and FILE.npz of "
-            "the options that follow"
+            "the options that follow; or pretrained:NAME, a model that comes with "
+            "dig_jax, for whatever reads a run: its outputs go to pretrained_NAME in "
+            "the current folder"
         },
     ),
     Flag(
@@ -113,8 +115,8 @@ FLAGS = (
         "DIR",
         {
             ("train",): "begin with the averaged parameters of the run in this "
-            "workdir, or of this export (fine-tuning); a run that goes on needs it "
-            "too, as it needs its configuration"
+            "workdir, export or pretrained:NAME (fine-tuning); a run that goes on "
+            "needs it too, as it needs its configuration"
         },
     ),
     Flag(

@@ -17,7 +17,14 @@ from dig_jax.cli.command_line import step_of, workdir_of
 from dig_jax.cli.demo_mode import demo_mode
 from dig_jax.cli.report_mode import report_mode, report_of, try_report
 from dig_jax.errors import EXIT_DONE, InputError
-from dig_jax.files.paths import check_writable, is_remote, open_path, open_workdir
+from dig_jax.files.paths import (
+    AnyPath,
+    check_writable,
+    is_remote,
+    open_path,
+    open_workdir,
+)
+from dig_jax.files.pretrained import place_for_outputs
 from dig_jax.files.shown import say
 
 if TYPE_CHECKING:
@@ -78,8 +85,7 @@ def sample_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.cli.known import known_of
 
     known = known_of(config, options)
-    folder = open_workdir(options.out or workdir_of(options))
-    check_writable(folder, OTHER_FOLDER)
+    folder = _place_of_outputs(options)
     run = _load(config, options, "sample")
     drawing = run.drawing(known=known)
     written = drawing.write(folder, adm=options.adm, png=options.png)
@@ -94,8 +100,7 @@ def evaluate_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=evaluate: score images that lie there, else draw them."""
     if options.samples:
         return _evaluate_file(config, options)
-    folder = open_workdir(options.out or workdir_of(options))
-    check_writable(folder, OTHER_FOLDER)
+    folder = _place_of_outputs(options)
     run = _load(config, options, "evaluate")
     run.evaluate(seeds=options.seeds, out=folder, silent=False)
     return EXIT_DONE
@@ -137,7 +142,7 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.run import load
 
     workdir = workdir_of(options)
-    out = open_workdir(options.out or workdir / "export")
+    out = open_workdir(options.out or place_for_outputs(workdir) / "export")
     run = load(workdir, step=step_of(options), config=config)
     sample = run.experiment.sample
     licence, num_pictures = options.license, min(16, sample.num_images)
@@ -227,6 +232,18 @@ COMPILING = ("train", "sample", "evaluate", "stats", "export", "compare", "demo"
 """The modes that compile for this machine's devices."""
 
 
+def _place_of_outputs(options: flags.FlagValues) -> AnyPath:
+    """Where images and scores of the workdir's run go.
+
+    Raises:
+        InputError: That cannot be written to.
+    """
+    folder = place_for_outputs(workdir_of(options))
+    folder = open_workdir(options.out) if options.out else folder
+    check_writable(folder, OTHER_FOLDER)
+    return folder
+
+
 def _load(config: ConfigDict, options: flags.FlagValues, description: str) -> Run:
     """The run in the workdir; what it waits for is shown."""
     from dig_jax.reporting.progress import Progress
@@ -270,5 +287,6 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     evaluator = create_evaluator(experiment)
     evaluator.check(len(drawn.images))
     record = score_drawn(drawn, evaluator).record
-    keep_record(record, open_workdir(options.out or options.workdir))
+    place = place_for_outputs(open_workdir(options.out or options.workdir))
+    keep_record(record, place)
     return EXIT_DONE

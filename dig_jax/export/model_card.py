@@ -112,14 +112,14 @@ def model_card(
     rows, cols, channels = backbone.image_shape
     count = backbone.num_classes
     facts = "\n".join(
-        f"| {name} | {in_markdown(value)} |" for name, value in _facts(run, options)
+        f"| {name} | {in_markdown(value)} |" for name, value in facts_of(run, options)
     )
     shown = f"![Samples, seed {options.seed}]({picture})\n\n" if picture else ""
     return CARD.format(
         licence=licence.lower(),
         picture=shown,
         terms=_terms(licence),
-        links=_links(experiment, options),
+        links=links_of(experiment, options),
         name=in_markdown(experiment.backbone_options.name),
         dataset=in_markdown(experiment.data.title or experiment.data.name),
         rows=rows,
@@ -155,7 +155,7 @@ def _terms(licence: str) -> str:
     return f"Of the parameters: {licence}. The data set's terms may bind it."
 
 
-def _links(experiment: Experiment, options: SampleOptions) -> str:
+def links_of(experiment: Experiment, options: SampleOptions) -> str:
     """The papers of what the model is made of."""
     parts = BACKBONES[experiment.backbone_options.name], SOLVERS[options.solver]
     texts = [(inspect.getmodule(part), part) for part in parts]
@@ -166,7 +166,8 @@ def _links(experiment: Experiment, options: SampleOptions) -> str:
     return "\n".join(lines)
 
 
-def _facts(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
+def facts_of(run: Run, options: SampleOptions) -> list[tuple[str, Any]]:
+    """What the model is and how it draws, a name and a value for each fact."""
     experiment = run.experiment
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
     average = (

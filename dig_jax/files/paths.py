@@ -17,6 +17,7 @@ from typing import TypeAlias
 from etils import epath
 
 from dig_jax.errors import InputError
+from dig_jax.files.pretrained import find_shipped, refuse_shipped
 
 AnyPath: TypeAlias = Path | epath.Path
 """A local path, or one in a bucket as in gs://bucket/run."""
@@ -55,10 +56,14 @@ def open_path(path: str | os.PathLike[str]) -> AnyPath:
 def open_workdir(path: str | os.PathLike[str]) -> AnyPath:
     """The folder of a run; see `open_path`.
 
+    `pretrained:NAME` is a model that comes with the package.
+
     Raises:
         InputError: Its bucket does not exist or cannot be reached, too; or it is a
-            file, or one of a run's checkpoints.
+            file, or one of a run's checkpoints; or there is no such model.
     """
+    if (shipped := find_shipped(path)) is not None:
+        return shipped
     workdir = open_path(path)
     _check_folder(workdir)
     if is_remote(workdir):
@@ -99,6 +104,7 @@ def check_writable(folder: AnyPath, advice: str) -> None:
     """
     if is_remote(folder):
         return
+    refuse_shipped(folder)
     there = next(p for p in (Path(folder), *Path(folder).parents) if p.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=there, prefix=".dig_jax_"):
@@ -143,8 +149,13 @@ def explain_remote_errors(name: str, path: str | os.PathLike[str]) -> Iterator[N
 
 
 def make_folder(path: AnyPath) -> None:
-    """Make a local folder, with those on the way; a bucket needs none."""
+    """Make a local folder, with those on the way; a bucket needs none.
+
+    Raises:
+        InputError: It is of a model that comes with the package.
+    """
     if not is_remote(path):
+        refuse_shipped(path)
         path.mkdir(parents=True, exist_ok=True)
 
 

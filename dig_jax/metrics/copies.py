@@ -59,8 +59,8 @@ def _nearest(
             y = train[col : col + _TRAIN_BLOCK].astype(np.float64)
             squared = x @ y.T  # [image, record], turned into distances in place
             squared *= -2
-            squared += (x * x).sum(axis=1)[:, None]
-            squared += (y * y).sum(axis=1)
+            squared += np.einsum("ij,ij->i", x, x)[:, None]
+            squared += np.einsum("ij,ij->i", y, y)
             if other_pixels:
                 squared[squared == 0] = np.inf
             block_nearest = squared.argmin(axis=1)

@@ -33,23 +33,23 @@ def frechet_of_few(
 
     With centred images as the rows of A and B, the covariances are A^T A and B^T B over
     n - 1, and the trace of the product's root is the sum of the singular values of
-    A B^T.
+    A B^T: those of the triangle R of its QR decomposition, which is made a block of B
+    at a time.
 
     Raises:
         InputError: A set has fewer than two images.
     """
     mean1, a = _centred(few)
     mean2 = _mean(others)
-    cross = np.empty((len(others), len(few)))
+    triangle = np.zeros((0, len(few)))
     trace = np.sum(a * a)
     for start in range(0, len(others), _BLOCK):
         block = others[start : start + _BLOCK].reshape(-1, len(mean2)) / 127.5 - 1.0
         block = (block - mean2) / np.sqrt(len(others) - 1)
-        cross[start : start + _BLOCK] = block @ a.T
         trace += np.sum(block * block)
-    if len(others) > len(few):  # the same singular values
-        cross = np.linalg.qr(cross, mode="r")
-    singular = np.linalg.svd(cross, compute_uv=False)
+        rows = np.concatenate([triangle, block @ a.T])
+        triangle = np.linalg.qr(rows, mode="r")
+    singular = np.linalg.svd(triangle, compute_uv=False)
     return float(np.sum((mean1 - mean2) ** 2) + trace - 2 * singular.sum())
 
 

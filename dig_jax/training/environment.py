@@ -63,7 +63,7 @@ def describe_environment(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     versions = package_versions()
     found = {
         **{name: versions[name] for name in COMPUTING_PACKAGES},
-        CODE: _code_digest(),
+        CODE: code_digest(),
         "platform": first.platform,
         "device": first.device_kind,
         "platform version": " ".join(first.client.platform_version.split()),
@@ -121,7 +121,7 @@ def _flags(variable: str) -> str:
     return " ".join(sorted(f for f in flags if not f.startswith(HARMLESS_FLAGS)))
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """8 hex digits of the source of what a step computes."""
     files = []
     for name in COMPUTING_CODE:

@@ -111,6 +111,20 @@ def test_fashion_mnist_is_prepared_trained_drawn_and_scored(
     assert dry_run("fashion_mnist.sh", *given, ODD, **data) == [train, *others]
 
 
+def test_the_same_numbers_are_asked_of_the_models(tmp_path):
+    data = {"DATA_DIR": str(tmp_path)}
+    names = "--names=digits,fashion_mnist"
+    prepare, check = dry_run("same_numbers.sh", "--source=/some files", names, **data)
+    assert prepare[1:4] == ["-m", "dig_jax.prepare", "idx"]
+    assert "--source=/some files" in prepare
+    asked = ["-m", "dig_jax.pretrained.check", f"--data_dir={tmp_path}"]
+    assert check[1:] == [*asked, names]
+    (check,) = dry_run("same_numbers.sh", "--names=digits", **data)
+    assert check[1:] == [*asked, "--names=digits"]
+    done = run_script("same_numbers.sh", "--dry_run", "--name=digits")
+    assert done.returncode == errors.EXIT_BAD_INPUT
+
+
 def test_processes_of_one_host_meet_on_loopback():
     commands = dry_run("gpu.sh", "--config=a.py", PROCESSES="3", PORT="1234")
     assert len(commands) == 3

@@ -20,6 +20,7 @@ QUICK = ClassifierOptions(
     widths=(8, 16),
     num_features=16,
     num_steps=80,
+    num_epochs=0,
     batch_size=64,
     learning_rate=1e-2,
     shift=0,
@@ -94,7 +95,8 @@ def test_a_kept_classifier_is_not_trained_again(digits, tmp_path):
     def load(fingerprint: str = "a", options: ClassifierOptions = options):
         return load_or_train_classifier(
             path,
-            digits[0],
+            lambda: digits[0],
+            num_images=len(digits[0].images),
             dataset="digits",
             fingerprint=fingerprint,
             options=options,
@@ -120,7 +122,16 @@ def test_a_kept_classifier_is_not_trained_again(digits, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (17, 16, 3), (5, 9, 1), (64, 64, 3)])
+def test_many_images_are_all_gone_through():
+    options = ClassifierOptions(num_steps=600, num_epochs=6, batch_size=128)
+    assert options.count_steps(1500) == 600
+    assert options.count_steps(60_000) * 128 >= 6 * 60_000
+    assert (options.count_steps(60_000) - 1) * 128 < 6 * 60_000
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 1), (28, 28, 1), (17, 16, 3), (5, 9, 1), (64, 64, 3)]
+)
 def test_images_of_any_size_have_features(shape):
     rng = np.random.default_rng(0)
     weights = init_classifier(rng, shape, 4, ClassifierOptions())
@@ -144,7 +155,8 @@ def test_a_place_that_cannot_be_written_is_refused(digits, tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         load_or_train_classifier(
             tmp_path / "file" / "x.safetensors",
-            digits[0],
+            lambda: digits[0],
+            num_images=len(digits[0].images),
             dataset="digits",
             fingerprint="a",
             options=replace(QUICK, num_steps=3),
