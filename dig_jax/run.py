@@ -7,11 +7,9 @@ from typing import Any, Literal
 import jax
 from ml_collections import ConfigDict
 
-from dig_jax.config import config_of
-from dig_jax.devices.sharding import replicated
 from dig_jax.errors import InputError
 from dig_jax.evaluation.score_run import create_evaluator, score_run
-from dig_jax.experiment import Experiment, check_same_run, create_experiment
+from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.files.pretrained import place_for_outputs
 from dig_jax.interfaces import Params, UInt8Images
@@ -28,13 +26,9 @@ from dig_jax.sampling.inpainting import (
 )
 from dig_jax.sampling.kept import KeptSamplers, draw_shown
 from dig_jax.sampling.label_rules import LabelRule
-from dig_jax.sampling.sampler import Guide, Sampler
-from dig_jax.storage.checkpoints import Checkpoints
-from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.fingerprint import digest_of
-from dig_jax.storage.posthoc_ema import solve_posthoc_ema
-from dig_jax.storage.run_config import restore_run_config
-from dig_jax.training.storage import BEST
+from dig_jax.trained import load_guide, load_trained
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -332,59 +326,7 @@ def load(
             configuration of another run; or a run without post-hoc EMA; or an export
             that is damaged or holds others.
     """
-    workdir = open_workdir(workdir)
-    manifest = read_manifest(workdir) if is_export(workdir) else None
-    saved = restore_run_config(workdir, write=False)
-    if config is not None:
-        check_same_run(saved, config, workdir)
-    experiment = create_experiment(saved if config is None else config)
-    if sigma_rel is None:
-        sigma_rel = experiment.sample.sigma_rel
-    mesh = experiment.mesh
-    abstract = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh)),
-        jax.eval_shape(experiment.backbone.init, jax.random.key(0)),
-    )
-    if manifest is not None:
-        params, found = read_parameters(
-            workdir, manifest, abstract, step=step, sigma_rel=sigma_rel
-        )
-        begun = manifest.get("init_from")
-        return Run(experiment, params, found, mesh, sigma_rel, workdir, begun)
-    if sigma_rel is not None:
-        if step == "best":
-            raise InputError(
-                "The best checkpoint was chosen with the average that the run kept: "
-                "leave sigma_rel out, or name its step."
-            )
-        made = solve_posthoc_ema(workdir, abstract, sigma_rel, step)
-        return Run(experiment, made.params, made.step, mesh, sigma_rel, workdir)
-    folder, step = _choose_checkpoint(workdir, step)
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        meta = checkpoints.read_meta(step)
-        if isinstance(meta.get("config"), dict):
-            check_same_run(config_of(meta["config"]), experiment.config, workdir)
-        params, found, meta = checkpoints.restore_ema(abstract, step)
-    begun = meta.get("init_from")
-    return Run(experiment, params, found, mesh, workdir=workdir, init_from=begun)
-
-
-def _choose_checkpoint(
-    workdir: AnyPath, step: int | Literal["best"] | None
-) -> tuple[AnyPath, int | None]:
-    """The folder of a run's checkpoints, or of the best one, and the step in it.
-
-    Raises:
-        InputError: The best one is asked for, and there is none.
-    """
-    if step != "best":
-        return workdir / "checkpoints", step
-    if not (workdir / BEST).is_dir():
-        raise InputError(
-            f"{workdir} has no best checkpoint: train with training.keep_best and "
-            "training.evaluate_every, or name a step."
-        )
-    return workdir / BEST, None
+    return Run(*load_trained(workdir, step=step, config=config, sigma_rel=sigma_rel))
 
 
 def _choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:
@@ -401,27 +343,3 @@ def _choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:
             f"got {seeds!r}."
         )
     return chosen
-
-
-def load_guide(experiment: Experiment, options: SampleOptions) -> Guide:
-    """The network that `options.guide` names, to guide the experiment's own.
-
-    Raises:
-        InputError: There is no such run or step, or it was trained on other images,
-            labels, noise or targets.
-    """
-    run = load(options.guide, step=options.guide_step)
-    mine, other = experiment, run.experiment
-    for what, here, there in (
-        ("images", mine.backbone.image_shape, other.backbone.image_shape),
-        ("num_classes", mine.backbone.num_classes, other.backbone.num_classes),
-        ("sde", mine.sde, other.sde),
-        ("prediction", mine.objective.prediction, other.objective.prediction),
-    ):
-        if here != there:
-            raise InputError(
-                f"A guide must be of the guided network's {what}, which is {here}; the "
-                f"run in {options.guide} has {there}."
-            )
-    same = mine.backbone_options == other.backbone_options
-    return Guide(run.params, None if same else other.backbone, run.step)

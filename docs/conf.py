@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import re
-from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -74,16 +73,6 @@ class Choices(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-def list_what_is_there(app: Sphinx, page: str, source: list[str]) -> None:
-    """Leave out the pages with a question mark that are not there (index.md)."""
-
-    def entry(line: re.Match[str]) -> str:
-        return f"{line[1]}\n" if Path(app.srcdir, f"{line[1]}.md").exists() else ""
-
-    if page == "index":
-        source[0] = re.sub(r"^(\w+)\?\n", entry, source[0], flags=re.MULTILINE)
-
-
 NAMES = {"Gt(gt=0)": "Positive", "Ge(ge=0)": "NonNegative"}
 HOMES = r"~?\b(?:typing|annotated_types|collections\.abc|jaxlib\._jax)\."
 WORDS = [(HOMES, ""), (r"Path \| Path", "Path"), ("<factory>", "...")]
@@ -122,5 +111,4 @@ def plain(signature: str) -> str:
 def setup(app: Sphinx) -> None:
     """Add what the pages need."""
     app.add_directive("choices", Choices)
-    app.connect("source-read", list_what_is_there)
     app.connect("autodoc-process-signature", shorten)

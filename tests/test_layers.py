@@ -21,7 +21,7 @@ LAYERS = (
     ),
     ("diffusion models solvers data metrics storage reporting", "from_data experiment"),
     ("sampling evaluation prepare",),
-    ("training costs", "run"),
+    ("training costs", "trained run"),
     ("comparison export report demo cli interop pretrained", "main __init__ __main__"),
 )
 ORDER = [part for line in LAYERS for parts in line for part in parts.split()]
