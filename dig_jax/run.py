@@ -1,6 +1,6 @@
 """A trained run: open its workdir, draw images with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -246,6 +246,11 @@ class Run:
         self, num_images: int, labels: LabelRule, seed: int, options: Mapping[str, Any]
     ) -> SampleOptions:
         """How that many images are drawn."""
+        if not isinstance(labels, str | Iterable | int):
+            raise InputError(
+                "labels must be a label, a class name, several of either, or one of "
+                f"balanced, uniform and training, got {labels!r}."
+            )
         labels = labels if isinstance(labels, str | int) else tuple(labels)
         given = {"num_images": num_images, "labels": labels, "seed": seed}
         return self._sample_options({**options, **given})

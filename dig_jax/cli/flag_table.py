@@ -163,7 +163,8 @@ FLAGS = (
         "NAME",
         {
             ("export",): "of the parameters, for the model card, as model hubs name "
-            "it: apache-2.0, cc-by-nc-4.0, ... (default: unknown)"
+            "it: apache-2.0, cc-by-nc-4.0, ... (default: "
+            "unknown, but for a model that comes with the package)"
         },
         default="unknown",
     ),

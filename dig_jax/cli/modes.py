@@ -24,7 +24,7 @@ from dig_jax.files.paths import (
     open_path,
     open_workdir,
 )
-from dig_jax.files.pretrained import place_for_outputs
+from dig_jax.files.pretrained import LICENCE, is_shipped, place_for_outputs
 from dig_jax.files.shown import say
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=export: write a folder that draws images without dig_jax."""
     from dig_jax.export.export import export_run
+    from dig_jax.export.model_card import UNKNOWN_LICENCE
     from dig_jax.run import load
 
     workdir = workdir_of(options)
@@ -146,6 +147,8 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     run = load(workdir, step=step_of(options), config=config)
     sample = run.experiment.sample
     licence, num_pictures = options.license, min(16, sample.num_images)
+    if is_shipped(workdir) and licence == UNKNOWN_LICENCE:
+        licence = LICENCE
     export_run(run, sample, out, licence=licence, num_pictures=num_pictures)
     try_report(out)
     script = "COPY_OF_IT/sample.py" if is_remote(out) else f"{out}/sample.py"

@@ -122,6 +122,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
     asked = parser.parse_args()
+    if not asked.out.parent.is_dir():
+        parser.error(f"--out={asked.out}: there is no folder {asked.out.parent}")
     images, of = draw_images(folder, asked.num_images, asked.labels, asked.seed)
     if asked.out.suffix == ".npz":
         np.savez_compressed(asked.out, images=images, labels=of)

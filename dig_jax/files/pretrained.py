@@ -13,6 +13,8 @@ from dig_jax.errors import InputError
 
 PREFIX = "pretrained:"
 FOLDER = Path(__file__).parents[1] / "pretrained"
+LICENCE = "apache-2.0"
+"""Of their parameters, as model hubs name it."""
 
 
 def shipped_names() -> list[str]:

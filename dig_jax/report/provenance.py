@@ -20,6 +20,7 @@ from dig_jax.report.page import Missing
 from dig_jax.reporting.goodput import KINDS
 
 RUN = "python -m dig_jax.main"
+_STEPS = "training.num_steps"
 _PLACES = {"host": "of this computer", "device": "of a device"}
 
 
@@ -129,9 +130,10 @@ def commands_section(
     place = shlex.quote(f"--workdir={workdir}")
     labels = "--config.sample.labels=0 " if values.get("backbone.num_classes") else ""
     going_on = "Go on training" if unfinished else "Train for longer: more steps"
-    steps = values.get("training.num_steps", 0)
-    longer = [] if unfinished else [f"--config.training.num_steps={2 * steps}"]
-    train = " ".join([RUN, *_config_of(values), *longer, place])
+    steps = values.get(_STEPS, 0)
+    aim = steps if unfinished else 2 * steps
+    trained = _config_of({**values, _STEPS: aim})
+    train = " ".join([RUN, *trained, place])
     return join(
         [
             command(f"{going_on}, from the newest checkpoint.", train),
@@ -157,10 +159,10 @@ def _config_of(values: Mapping[str, Any]) -> list[str]:
     shipped = nearest(values)
     flags = config_flags(values, shipped) if shipped is not None else None
     if shipped is None or flags is None:
-        return ["--config=FILE"]
+        return ["--config=FILE", f"--config.training.num_steps={values[_STEPS]}"]
     flags = [flag for flag in flags if not flag.startswith("--config.training.num_s")]
-    if values["training.num_steps"] != shipped.values.get("training.num_steps"):
-        flags.append(f"--config.training.num_steps={values['training.num_steps']}")
+    if values[_STEPS] != shipped.values.get(_STEPS):
+        flags.append(f"--config.training.num_steps={values[_STEPS]}")
     return [shlex.quote(flag) for flag in [f"--config={shipped.name}", *flags]]
 
 

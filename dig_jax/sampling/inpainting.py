@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped, UInt8
+from PIL import Image
 
 from dig_jax.data.decode import BadImageError, decode_image
 from dig_jax.data.transforms import to_unit_range
@@ -20,8 +21,8 @@ from dig_jax.sampling.choices import choose_solver
 from dig_jax.sampling.decoding import LATENT_CHANNELS
 from dig_jax.solvers.repaint import jump_path, remembers_nothing, repaint
 
-GivenImage: TypeAlias = Shaped[np.ndarray, "..."] | str | os.PathLike[str]
-"""Pixels, or the file that they are in."""
+GivenImage: TypeAlias = Shaped[np.ndarray, "..."] | Image.Image | str | os.PathLike[str]
+"""Pixels, Pillow's image, or the file that they are in."""
 
 WHITE_FROM = 128
 _CHANGED = ("16-bit", "transparent", "CMYK", "YCbCr")
@@ -61,6 +62,7 @@ def read_known(image: GivenImage, mask: GivenImage, data: DataOptions) -> KnownP
             "Inpainting needs a run on pixels: this one's images are latents, of which "
             "no part is a part of the picture."
         )
+    image, mask = _pixels_of(image), _pixels_of(mask)
     rows, cols, channels = data.image_shape
     pixels = _read_image(image, channels)
     if pixels.shape != (rows, cols, channels):
@@ -157,6 +159,18 @@ def _path(options: SampleOptions, solver: Solver) -> np.ndarray:
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()[:16]
+
+
+def _pixels_of(given: GivenImage) -> np.ndarray | str | os.PathLike[str]:
+    """Pillow's images as arrays; the others as they are."""
+    if isinstance(given, Image.Image):
+        return np.asarray(given)
+    if isinstance(given, np.ndarray | str | os.PathLike):
+        return given
+    raise InputError(
+        "The known image and the mask must each be an array of NumPy, an image of "
+        f"Pillow, or the name of a file, got {given!r}."
+    )
 
 
 def _read_image(image: GivenImage, channels: int) -> np.ndarray:

@@ -79,6 +79,13 @@ def test_files_mean_what_their_pixels_say(image, tmp_path, mode):
     np.testing.assert_array_equal(read.drawn[..., 0], MASK)
 
 
+def test_images_of_pillow_are_their_pixels(image):
+    known, mask = Image.fromarray(image[..., 0]), Image.fromarray(MASK)
+    read = read_known(known, mask, GREY)
+    np.testing.assert_array_equal(read.image, image)
+    np.testing.assert_array_equal(read.drawn[..., 0], MASK)
+
+
 def test_grey_pictures_are_known_in_every_colour(image, tmp_path):
     known = write(tmp_path / "known.png", image)
     np.testing.assert_array_equal(
