@@ -21,7 +21,8 @@ from dig_jax.sampling.choices import choose_solver
 from dig_jax.sampling.decoding import LATENT_CHANNELS
 from dig_jax.solvers.repaint import jump_path, remembers_nothing, repaint
 
-GivenImage: TypeAlias = Shaped[np.ndarray, "..."] | Image.Image | str | os.PathLike[str]
+PixelsOrFile: TypeAlias = Shaped[np.ndarray, "..."] | str | os.PathLike[str]
+GivenImage: TypeAlias = PixelsOrFile | Image.Image
 """Pixels, Pillow's image, or the file that they are in."""
 
 WHITE_FROM = 128
@@ -161,7 +162,7 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()[:16]
 
 
-def _pixels_of(given: GivenImage) -> np.ndarray | str | os.PathLike[str]:
+def _pixels_of(given: GivenImage) -> PixelsOrFile:
     """Pillow's images as arrays; the others as they are."""
     if isinstance(given, Image.Image):
         return np.asarray(given)
@@ -173,7 +174,7 @@ def _pixels_of(given: GivenImage) -> np.ndarray | str | os.PathLike[str]:
     )
 
 
-def _read_image(image: GivenImage, channels: int) -> np.ndarray:
+def _read_image(image: PixelsOrFile, channels: int) -> np.ndarray:
     """[row, col, rgb], in the channels that it has."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
@@ -193,7 +194,7 @@ def _read_image(image: GivenImage, channels: int) -> np.ndarray:
     return pixels[..., :1] if channels == 1 and is_grey else pixels
 
 
-def _read_mask(mask: GivenImage) -> Bool[np.ndarray, "row col"]:
+def _read_mask(mask: PixelsOrFile) -> Bool[np.ndarray, "row col"]:
     """True where to draw."""
     if not isinstance(mask, np.ndarray):
         pixels, _ = _decode(open_path(mask), "a mask")
@@ -219,7 +220,7 @@ def _decode(path: AnyPath, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.asarray(decoded.image), decoded.notes
 
 
-def _said(pixels: np.ndarray, source: GivenImage) -> str:
+def _said(pixels: np.ndarray, source: PixelsOrFile) -> str:
     """Size, channels and file of a picture, for messages."""
     rows, cols, *channels = pixels.shape
     said = f"{rows}x{cols}" + (f" with {channels[0]}" if channels else "")
