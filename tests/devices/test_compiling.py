@@ -26,6 +26,14 @@ class Slow:
         return "compiled"
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_program_compiled_in_a_thread_is_that_program():
     compiled = compile_lowered(jax.jit(lambda x: 2 * x).lower(jnp.arange(3)))
     assert compiled(jnp.arange(3)).tolist() == [0, 2, 4]
