@@ -2,8 +2,8 @@
 
 import difflib
 import re
-import textwrap
 
+from dig_jax.cli.columns import side_by_side
 from dig_jax.cli.key_entries import (
     COMPARE,
     Entry,
@@ -14,7 +14,7 @@ from dig_jax.cli.key_entries import (
 )
 from dig_jax.errors import InputError
 
-WIDTH, INDENT = 88, 12
+INDENT = 12
 
 
 def explain(asked: str) -> str:
@@ -55,10 +55,10 @@ def _section(name: str, told: str, entries: list[Entry]) -> str:
         first = re.split(r"(?<=[.])\s", usual.meaning)[0]
         one = len(meant) == len(usual.defaults) == 1
         default = usual.default if one else "by name"
-        lines.append(_hanging(f"  {key}", f"{first} [{default}]", indent))
+        lines.append(side_by_side(key, f"{first} [{default}]", indent))
     named = names_in(name)
     lines += ["", "Names:"] if named else []
-    lines += [_hanging(f"  {entry}", said, 18) for entry, said in named.items()]
+    lines += [side_by_side(entry, said, 18) for entry, said in named.items()]
     lines += ["", f"--explain={name}.KEY says more of a key."]
     return "\n".join(lines)
 
@@ -75,16 +75,5 @@ def _describe(entry: Entry) -> str:
     }
     if entry.section == COMPARE:
         rows["written"] = f"--config.{entry.path}=VALUE, of --mode=compare"
-    lines = [_hanging(f"  {name}", said, INDENT) for name, said in rows.items() if said]
+    lines = [side_by_side(name, said, INDENT) for name, said in rows.items() if said]
     return "\n".join([entry.path, *lines])
-
-
-def _hanging(first: str, text: str, indent: int) -> str:
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=f"{first}  ".ljust(indent),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -3,11 +3,12 @@
 import textwrap
 from collections.abc import Iterable
 
+from dig_jax.cli.columns import WIDTH, side_by_side
 from dig_jax.cli.commands import COMMAND_HELP
 from dig_jax.cli.flag import Flag
 from dig_jax.cli.flag_table import FLAGS, MODE_HELP
 
-WIDTH, INDENT = 88, 28
+INDENT = 28
 
 COMMAND = "python -m dig_jax.main --config=FILE --workdir=DIR [--mode=MODE] [options]"
 ALIASES = "(`python -m dig_jax` and, once installed, `dig_jax` are the same.)"
@@ -23,11 +24,11 @@ def help_text() -> str:
     parts = [
         "Train, sample and look at image-diffusion backbones.",
         f"    {COMMAND}\n{ALIASES}",
-        "\n".join(["Modes:", *(_entry(n, t, 12) for n, t in MODE_HELP.items())]),
+        "\n".join(["Modes:", *(side_by_side(n, t, 12) for n, t in MODE_HELP.items())]),
         "\n".join(
             [
                 "Instead of a mode, after `dig_jax` or `python -m dig_jax`:",
-                *(_entry(name, text, INDENT) for name, text in COMMAND_HELP.items()),
+                *(side_by_side(n, t, INDENT) for n, t in COMMAND_HELP.items()),
             ]
         ),
         "\n".join(["Options:", *_flag_entries(f for f in FLAGS if not f.several)]),
@@ -44,19 +45,7 @@ def help_text() -> str:
 
 def _flag_entries(shown: Iterable[Flag]) -> list[str]:
     return [
-        _entry(flag.usage, f"{', '.join(modes)}: {text}" if modes else text, INDENT)
+        side_by_side(flag.usage, ", ".join(modes) + ": " * bool(modes) + said, INDENT)
         for flag in shown
-        for modes, text in flag.help.items()
+        for modes, said in flag.help.items()
     ]
-
-
-def _entry(usage: str, text: str, indent: int) -> str:
-    """Usage and text side by side; a usage that is too long pushes its text aside."""
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=f"  {usage}  ".ljust(indent),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -23,7 +23,7 @@ from dig_jax.versions import package_versions
 UNKNOWN_LICENCE = "unknown"
 PAPER = "https://openreview.net/forum?id=h4L5eUvXmP"
 
-CARD = """---
+HEAD = """---
 license: {licence}
 library_name: dig_jax
 pipeline_tag: unconditional-image-generation
@@ -33,7 +33,9 @@ tags:
 - image-generation
 ---
 
-# {name} on {dataset}
+"""
+"""What model hubs read of a card."""
+CARD = """# {name} on {dataset}
 
 {rows} x {cols} images with {channels} from {name}, a diffusion backbone of dig_jax,
 {classes}.
@@ -115,8 +117,7 @@ def model_card(
         f"| {name} | {in_markdown(value)} |" for name, value in facts_of(run, options)
     )
     shown = f"![Samples, seed {options.seed}]({picture})\n\n" if picture else ""
-    return CARD.format(
-        licence=licence.lower(),
+    return HEAD.format(licence=licence.lower()) + CARD.format(
         picture=shown,
         terms=_terms(licence),
         links=links_of(experiment, options),

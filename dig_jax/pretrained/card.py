@@ -3,21 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dig_jax.export.model_card import facts_of, links_of
+from dig_jax.export.model_card import HEAD, facts_of, links_of
+from dig_jax.files.pretrained import LICENCE
 from dig_jax.files.shown import in_markdown
 from dig_jax.run import Run
 
-CARD = """---
-license: apache-2.0
-library_name: dig_jax
-pipeline_tag: unconditional-image-generation
-tags:
-- diffusion
-- jax
-- image-generation
----
-
-# pretrained:{name}
+CARD = """# pretrained:{name}
 
 {rows} x {cols} images of {dataset}, class by class, from {backbone}. It comes with
 dig_jax and needs no training.
@@ -99,7 +90,7 @@ def pretrained_card(
     names = experiment.data.class_names
     options, data = experiment.sample, experiment.data
     steps, of_steps = training["steps"], training["of_steps"]
-    return CARD.format(
+    return HEAD.format(licence=LICENCE) + CARD.format(
         name=name,
         rows=rows,
         cols=cols,
