@@ -8,14 +8,11 @@
         --config=configs/compare_fashion_mnist.py:small \\
         --config.base.data.data_dir=data --workdir=runs/compare_fashion_mnist_small
 
-The networks and all else of configs/fashion_mnist.py, for a GPU or (`:small`) two CPU
-cores. Three learning rates are tried with each on a seed of their own, for a quarter of
-the steps; the one with the least held-out loss is trained with two seeds.
+The networks and all else of configs/fashion_mnist.py, and what others have published,
+for a GPU or (`:small`) two CPU cores. Three learning rates are tried with each, on a
+seed of their own; the one with the least held-out loss is trained with two seeds.
 `compare.minutes` trains each run for so long instead of for the configuration's steps,
-40,000 on a GPU. `:small` has 5,000, so that all of it, 30 trainings, ends within eight
-hours of two cores: an estimate of seven, from 92 (DiT) to 170 (DiG-parallel) images in
-a processor's second, measured beside other work at a load of 8 to 12. None of it has
-been run to its end yet.
+40,000 on a GPU. `:small` has 3,000.
 """
 
 from pathlib import Path
@@ -24,25 +21,52 @@ from ml_collections import ConfigDict
 
 from dig_jax.config import choose_variant, read_config_file
 
-NAMES = ("parallel", "parallel_2", "mix", "uvit", "dit", "relational")
-# Attention's products count too: with them these two are as large as the others, to 4%.
-# As few heads as divide the width, of multiples of 8 channels on a GPU.
+# Attention's products count too. As few heads as divide the width, of multiples of 8
+# channels on a GPU.
+RELATIONAL = dict(attention_size=4, attention_width=0.25)
+OTHERS = {
+    "dico": dict(name="dico", num_classes=10, stage_depths=(2, 2, 2, 2, 2)),
+    "diffit": dict(name="diffit", num_classes=10, patch_size=4, window=7),
+    "dimr": dict(name="dimr", num_classes=10, branches=3),
+}
+"""What configs/fashion_mnist.py does not have."""
+# The multiply-accumulates of all are alike, to 4%.
 FITTED = {
-    "uvit": dict(width=168, num_heads=3, mlp_ratio=4.0),
-    "dit": dict(width=200, num_heads=5),
-    "uvit:small": dict(width=36, num_heads=3),
-    "dit:small": dict(width=44, num_heads=4, mlp_ratio=3.5),
+    "gpu": {
+        "parallel": {},
+        "dit": dict(width=200, num_heads=5),
+        "relational_attention": dict(RELATIONAL, width=200, num_heads=1),
+        "uvit": dict(width=168, num_heads=3, mlp_ratio=4.0),
+        "dico": dict(width=72, stage_depths=(3, 3, 3, 3, 3), dtype="mixed"),
+        "relational": {},
+        "mix": {},
+        "parallel_2": {},
+        "diffit": dict(width=320, depth=13, num_heads=8, dtype="mixed"),
+        "dimr": dict(width=224, branch_depths=(15, 8, 4), num_heads=4, dtype="mixed"),
+    },
+    "small": {
+        "parallel": {},
+        "dit": dict(width=44, num_heads=4, mlp_ratio=3.5),
+        "relational_attention": dict(RELATIONAL, num_heads=1, mlp_ratio=3.7),
+        "uvit": dict(width=36, num_heads=3),
+        "dico": dict(width=16),
+        "relational": {},
+        "mix": {},
+        "parallel_2": {},
+        "diffit": dict(width=96, depth=5, num_heads=4),
+        "dimr": dict(width=60, branch_depths=(7, 2, 2), num_heads=4),
+    },
 }
 RATES = {"gpu": (5e-4, 1e-3, 2e-3), "small": (1e-3, 2e-3, 4e-3)}
 
 
 def get_config(size: str = "gpu") -> ConfigDict:
     rates, small = choose_variant(RATES, size), size == "small"
-    names = {name: f"{name}:small" if small else name for name in NAMES}
     file = Path(__file__).with_name("fashion_mnist.py")
-    of = {
-        name: read_config_file(f"{file}:{variant}") for name, variant in names.items()
-    }
+
+    def shipped(name: str) -> ConfigDict:
+        return read_config_file(f"{file}:{name}:small" if small else f"{file}:{name}")
+
     config = ConfigDict()
     config.compare = dict(
         reference="parallel",
@@ -51,21 +75,23 @@ def get_config(size: str = "gpu") -> ConfigDict:
         seeds=(0, 1),
         learning_rates=rates,
         search_seed=1000,
-        search_share=0.25,
+        search_share=0.2 if small else 0.25,
         num_points=2 if small else 4,
         quality="fd_fashion_mnist5k",
         width_multiple=4,
     )
-    config.variants = {
-        name: dict(backbone=of[name].backbone.to_dict() | FITTED.get(variant, {}))
-        for name, variant in names.items()
-    }
-    config.base = of["parallel"]
+    config.variants = {}
+    for name, changes in FITTED[size].items():
+        network = OTHERS.get(name)
+        if network is None:
+            network = shipped(name.removesuffix("_attention")).backbone.to_dict()
+        config.variants[name] = dict(backbone=network | changes)
+    config.base = shipped("parallel")
     config.base.unlock()
     config.base.training.update(evaluate_every=0, keep_best="")
     if small:
-        config.base.training.num_steps = 5000
-        config.base.optimizer.warmup_steps = 250
+        config.base.training.num_steps = 3000
+        config.base.optimizer.warmup_steps = 150
     config.base.sample.num_images = 5000
     config.base.evaluation.metrics = ("frechet_pixels",)
     return config
