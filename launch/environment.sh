@@ -31,11 +31,18 @@ make_environment() {
   echo "Installed in $((SECONDS - start)) s."
 }
 
-# For training on a CPU: keep freed memory, in huge pages. Each step asks for hundreds of
-# megabytes anew; as it is, Linux hands them out and takes them back in pages of 4 KB
-# (docs/notes/benchmarks.md). What is set already is left alone; only glibc reads it.
+# For training on a CPU: keep freed memory. Each step asks for hundreds of megabytes anew;
+# as it is, Linux hands them out and takes them back in pages of 4 KB
+# (docs/notes/benchmarks.md). By tcmalloc where it is installed, else by glibc's settings
+# and huge pages; what is set already is left alone.
 keep_memory() {
-  local m=glibc.malloc
-  local tunables="$m.hugetlb=1:$m.mmap_max=0:$m.trim_threshold=1000000000000"
-  export GLIBC_TUNABLES="${GLIBC_TUNABLES:-$tunables}"
+  local library m=glibc.malloc
+  library="$({ PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null || true; } |
+    awk '/libtcmalloc(_minimal)?\.so\.4 .*(x86-64|AArch64)/ && !found++ { print $NF }')"
+  if [[ -n "$library" && -z "${LD_PRELOAD:-}" ]]; then
+    export LD_PRELOAD="$library"
+  else
+    local tunables="$m.hugetlb=1:$m.mmap_max=0:$m.trim_threshold=1000000000000"
+    export GLIBC_TUNABLES="${GLIBC_TUNABLES:-$tunables}"
+  fi
 }
