@@ -1,12 +1,13 @@
 """Parts of a network compiled for a chip that is not there: minutes, not tens of them.
 
     python benchmarks/block.py [--topology=v5e:1x1] [--image_size=32] [--batch=0]
-        [--width=512] [--parts=block,uvit,mlp,products]
+        [--width=512] [--parts=block,relational,uvit,mlp,products]
         [--aggregation=none,dense,stencil] [--attention=xla,free] [--dtype=mixed]
         [--node_multiple=1] [--kinds] [--out=FILE.json]
 
 block: one DiG-parallel block {2, 4} with K = 2, forward and backward, with each
-aggregation; "none" scales features. uvit: one of U-ViT's blocks at patches of 2, with
+aggregation; "none" scales features. relational: one of dig_relational's, of the same
+patches of 2, without registers. uvit: one of U-ViT's blocks at patches of 2, with
 each attention; "free" leaves the attention itself out and adds its products at the
 chip's peak: no kernel is faster. mlp: DiG's MLP with the norm before it, forward and
 backward. products: the bare matrix products of the finest graph's nodes, of bfloat16
@@ -51,6 +52,8 @@ from dig_jax.graphs import GridGraph
 from dig_jax.models.dig import ParallelBlock
 from dig_jax.models.dig_options import ParallelOptions
 from dig_jax.models.layers import MLP, LayerNorm
+from dig_jax.models.relational_blocks import RelationalBlock
+from dig_jax.models.relational_options import RelationalOptions
 from dig_jax.models.uvit import TransformerBlock
 from dig_jax.ops.products import activation_dtype
 
@@ -72,6 +75,20 @@ class Program(NamedTuple):
     arguments: list
     macs: float = 0.0
     free_flops: float = 0.0
+
+
+class Relational(nn.Module):
+    """A block of dig_relational; what it is told of time and label is a parameter."""
+
+    graph: GridGraph
+    options: RelationalOptions
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        shape = (len(h) // self.graph.num_padded_nodes, h.shape[-1])
+        condition = self.param("condition", nn.initializers.ones, shape)
+        block = RelationalBlock(self.graph, self.options, attends=False, returns=False)
+        return block((h, condition), None)[0][0]
 
 
 class NormedMLP(nn.Module):
@@ -101,6 +118,12 @@ def dig_macs(graph: GridGraph, width: int) -> float:
     """Of a block and an image: two hops of two products, their fusion, the MLP."""
     fine, coarse = (scale.num_nodes + graph.num_hubs for scale in graph.scales)
     return width**2 * ((2 * 2 + 1 + 2 * MLP_RATIO) * fine + (2 * 2 + 1) * coarse)
+
+
+def relational_macs(graph: GridGraph, options: RelationalOptions) -> float:
+    """Of a block and an image: messages' two products, the MLP, the modulation."""
+    per_node = 2 + 2 * options.mlp_ratio
+    return options.width**2 * (per_node * graph.num_patches + 3 * options.branches)
 
 
 def attention_macs(num_tokens: int, width: int) -> float:
@@ -165,6 +188,21 @@ def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
                 run = forward_and_backward(block, rows)
                 macs = batch * dig_macs(graph, width)
                 yield Program(f"block, {kind}", *run, macs)
+    if "relational" in options.parts:
+        graph = GridGraph.create(image_size, (2,), neighbors=8, num_hubs=0)
+        rows = jax.ShapeDtypeStruct((batch * num_patches, width), dtype)
+        for kind in options.aggregation:
+            keywords = RelationalOptions(
+                image_shape=(image_size, image_size, 3),
+                width=width,
+                aggregation="stencil" if kind == "none" else kind,
+                dtype=options.dtype,
+            )
+            off = aggregation_off() if kind == "none" else contextlib.nullcontext()
+            with off:
+                run = forward_and_backward(Relational(graph, keywords), rows)
+                macs = batch * relational_macs(graph, keywords)
+                yield Program(f"relational, {kind}", *run, macs)
     if "uvit" in options.parts:
         num_tokens = num_patches + 1
         tokens = jax.ShapeDtypeStruct((batch * num_tokens, width), dtype)
@@ -210,9 +248,10 @@ def measure(
         costs = count_costs(compiled)
         flops = costs.flops + program.free_flops
         cycles = costs.cycles + program.free_flops / chip.flops * clock
-        if program.name == "block, none":
+        if program.name.endswith(", none"):
             floor = costs
-        compared = floor if program.name.startswith("block") else Costs()
+        aggregates = program.name.startswith(("block", "relational"))
+        compared = floor if aggregates else Costs()
         kinds = sorted(costs.cycles_by_kind.items(), key=lambda item: -item[1])
         macs = program.macs / 1e9
         row |= {

@@ -18,9 +18,10 @@ from table import print_table as print_table
 from dig_jax.costs import Memory, memory_of
 from dig_jax.costs.summary import count_costs
 from dig_jax.experiment import Experiment
-from dig_jax.graphs import Graph, GridGraph
-from dig_jax.models import attention
+from dig_jax.graphs import Graph, GridGraph, RelationalGraph
+from dig_jax.models import attention, relational_blocks
 from dig_jax.ops import aggregation
+from dig_jax.ops import relations as relations_of
 from dig_jax.training.optimizer import create_optimizer
 from dig_jax.training.step import create_state, make_train_step
 
@@ -182,7 +183,25 @@ def aggregation_off() -> Iterator[None]:
 
         return scale_rows
 
-    with mock.patch.dict(aggregation.AGGREGATIONS, stencil=scale):
+    def scale_by_relation(
+        name: str, relations: RelationalGraph, grid: GridGraph | None = None
+    ) -> relations_of.RelationalSum:
+        nodes = scale(relations.graph, "")
+
+        def scale_rows(h: jax.Array, w: jax.Array) -> jax.Array:
+            mean = jnp.mean(w.reshape(-1, *w.shape[-2:]), axis=1, keepdims=True)
+            # [batch * node, width] to [batch, node, width] and back
+            grid = h.reshape(-1, relations.graph.num_padded_nodes, h.shape[-1])
+            return nodes((grid * mean).astype(h.dtype).reshape(h.shape))
+
+        return scale_rows
+
+    with (
+        mock.patch.dict(aggregation.AGGREGATIONS, stencil=scale),
+        mock.patch.object(
+            relational_blocks, "create_relational_sum", scale_by_relation
+        ),
+    ):
         yield
 
 

@@ -57,7 +57,7 @@ FITTED = {
         "dimr": dict(width=60, branch_depths=(7, 2, 2), num_heads=4),
     },
 }
-RATES = {"gpu": (5e-4, 1e-3, 2e-3), "small": (1e-3, 2e-3, 4e-3)}
+RATES = {"gpu": (5e-4, 1e-3, 2e-3), "small": (2e-3, 4e-3, 8e-3)}
 
 
 def get_config(size: str = "gpu") -> ConfigDict:
