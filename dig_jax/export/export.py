@@ -35,8 +35,9 @@ from dig_jax.run import Run
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.decoding import Decoder, FirstChannels
 from dig_jax.sampling.grid import sample_grid
+from dig_jax.sampling.groups import group_size, image_keys
 from dig_jax.sampling.kept import draw_shown
-from dig_jax.sampling.sampler import Sampler, group_size, image_keys
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.export_folder import (
     CONFIG,
