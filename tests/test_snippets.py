@@ -70,7 +70,7 @@ def test_a_command_is_one_that_works(words, tmp_path, monkeypatch):
             if run and not any(f.startswith("--config=") for f in flags):
                 digits = load_config_file("configs/digits.py")
                 Path(run[0]).mkdir(parents=True)
-                save_run_config(digits, run[0])
+                save_run_config(digits, Path(run[0]))
             assert answer(flags) or parse(flags, MODES)
         case ["python", "-m", module, *flags]:
             path = ROOT / MODULES[module]
