@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.errors import InputError
 from dig_jax.files.checked_json import read_sound, write_checked
-from dig_jax.files.paths import AnyPath, open_path
+from dig_jax.files.paths import AnyPath
 from dig_jax.files.reading import parse_object
 from dig_jax.files.shipped import shipped_configs
 from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
@@ -131,13 +131,13 @@ def choose_variant(variants: Mapping[str, T], name: str) -> T:
     return variants[name]
 
 
-def load_run_config(workdir: str | AnyPath) -> ConfigDict:
+def load_run_config(workdir: AnyPath) -> ConfigDict:
     """The configuration of the run in a workdir.
 
     Raises:
         InputError: There is no run, or its config.json cannot be read.
     """
-    path = open_path(workdir) / CONFIG_FILE
+    path = workdir / CONFIG_FILE
     if not path.is_file():
         raise InputError(
             f"No run in {workdir}: config.json is missing. Train one with `python -m "
@@ -147,10 +147,9 @@ def load_run_config(workdir: str | AnyPath) -> ConfigDict:
     return check_sections(config, str(path))
 
 
-def save_run_config(config: ConfigDict, workdir: str | AnyPath) -> None:
+def save_run_config(config: ConfigDict, workdir: AnyPath) -> None:
     """Write config.json into a workdir, whole or not at all, with a checksum."""
-    path = open_path(workdir) / CONFIG_FILE
-    write_checked(path, config.to_dict(), sort_keys=True)
+    write_checked(workdir / CONFIG_FILE, config.to_dict(), sort_keys=True)
 
 
 def config_to_json(config: ConfigDict) -> str:

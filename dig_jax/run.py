@@ -232,12 +232,11 @@ class Run:
         section = self.experiment.section("evaluation") | chosen | options
         scored = call_with_section("evaluation", EvaluationOptions, section)
         drawn = self._sample_options({**(sample or {}), **count})
-        folder = self.workdir and place_for_outputs(self.workdir)
-        folder = folder if out is None else open_workdir(out)
+        own = self.workdir and place_for_outputs(self.workdir)
         return score_run(
             self.drawing(drawn),
             create_evaluator(self.experiment, scored, silent=silent),
-            folder if keep else None,
+            (open_workdir(out) if out is not None else own) if keep else None,
             seeds=_choose_seeds(seeds, drawn.seed),
             silent=silent,
         )
@@ -331,7 +330,8 @@ def load(
             configuration of another run; or a run without post-hoc EMA; or an export
             that is damaged or holds others.
     """
-    return Run(*load_trained(workdir, step=step, config=config, sigma_rel=sigma_rel))
+    given = {"step": step, "config": config, "sigma_rel": sigma_rel}
+    return Run(*load_trained(open_workdir(workdir), **given))
 
 
 def _choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:

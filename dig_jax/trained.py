@@ -13,7 +13,7 @@ from dig_jax.experiment import Experiment, check_same_run, create_experiment
 from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.interfaces import Params
 from dig_jax.options import SampleOptions
-from dig_jax.sampling.sampler import Guide
+from dig_jax.sampling.guided import Guide
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
 from dig_jax.storage.posthoc_ema import solve_posthoc_ema
@@ -34,14 +34,13 @@ class Trained(NamedTuple):
 
 
 def load_trained(
-    workdir: str | AnyPath,
+    workdir: AnyPath,
     *,
     step: int | Literal["best"] | None = None,
     config: ConfigDict | None = None,
     sigma_rel: float | None = None,
 ) -> Trained:
     """Read what `load` makes a `Run` of; its arguments and errors are the same."""
-    workdir = open_workdir(workdir)
     manifest = read_manifest(workdir) if is_export(workdir) else None
     saved = restore_run_config(workdir, write=False)
     if config is not None:
@@ -103,7 +102,7 @@ def load_guide(experiment: Experiment, options: SampleOptions) -> Guide:
         InputError: There is no such run or step, or it was trained on other images,
             labels, noise or targets.
     """
-    run = load_trained(options.guide, step=options.guide_step)
+    run = load_trained(open_workdir(options.guide), step=options.guide_step)
     mine, other = experiment, run.experiment
     for what, here, there in (
         ("images", mine.backbone.image_shape, other.backbone.image_shape),

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,12 @@ from dig_jax.cli.command_line import parse
 from dig_jax.cli.commands import answer
 from dig_jax.cli.modes import MODES
 from dig_jax.config import load_config_file, save_run_config
+from dig_jax.metrics.extraction import FeatureSpace
+from dig_jax.metrics.feature_scores import scores_from_features
+from dig_jax.metrics.feature_summary import FeatureSummary
+from dig_jax.metrics.moments import moments_of
+from dig_jax.prepare.command import main as prepare
+from dig_jax.prepare.sources import SOURCES, PreparedSource
 from dig_jax.solvers import create_times, sample
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +77,7 @@ def test_a_command_is_one_that_works(words, tmp_path, monkeypatch):
             if run and not any(f.startswith("--config=") for f in flags):
                 digits = load_config_file("configs/digits.py")
                 Path(run[0]).mkdir(parents=True)
-                save_run_config(digits, run[0])
+                save_run_config(digits, Path(run[0]))
             assert answer(flags) or parse(flags, MODES)
         case ["python", "-m", module, *flags]:
             path = ROOT / MODULES[module]
@@ -186,7 +193,7 @@ def test_the_reference_has_every_public_name():
 
 @pytest.fixture(scope="module")
 def templates():
-    """What the four templates of CONTRIBUTING.md define."""
+    """What the templates of CONTRIBUTING.md define."""
     defined = {}
     for block in blocks(ROOT / "CONTRIBUTING.md", "python"):
         exec(compile(block, "CONTRIBUTING.md", "exec"), defined)
@@ -229,3 +236,40 @@ def test_the_templates_of_data_set_and_metric_are_such(templates):
     assert isinstance(metric, dig_jax.Metric)
     every = dig_jax.LabelledImages(images, labels)
     assert metric(bright, every) == {"brightness_difference": 127.5}
+
+
+def test_the_template_of_a_prepared_set_is_read_as_it_was(
+    templates, tmp_path, monkeypatch, capsys
+):
+    source = PreparedSource(templates["open_my_set"], image_size=8)
+    monkeypatch.setitem(SOURCES, "my_set", source)
+    assert prepare(["--help"]) == 0
+    assert "\n  my_set      The folder of train.npz and" in capsys.readouterr().out
+    rng, labels = np.random.default_rng(0), np.arange(6) % 2
+    images = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    for split in ("train", "test"):
+        np.savez(tmp_path / split, images=images, labels=labels)
+    data = tmp_path / "data"
+    assert prepare(["my_set", f"--source={tmp_path}", f"--data_dir={data}"]) == 0
+    said = re.findall(r"--config\.data\.(\w+)=(\S+)", capsys.readouterr().out)
+    flags: dict[str, Any] = {k: int(v) if v.isdecimal() else v for k, v in said}
+    read = dig_jax.create_dataset(**flags)
+    assert (read.name, read.class_names) == ("my_set", ("dark", "bright"))
+    assert not read.may_flip
+    records = [read[index] for index in range(len(read))]  # in an order of their own
+    found = {(r["image"].tobytes(), int(r["label"])) for r in records}
+    pairs = zip(images, labels.tolist(), strict=True)
+    assert len(read) == 6
+    assert found == {(image.tobytes(), label) for image, label in pairs}
+
+
+def test_the_template_of_a_metric_of_features_is_one(templates):
+    space = FeatureSpace("network", "weights", "none", 2, domain="digits")
+    mine, real = (
+        FeatureSummary(space, moments_of(np.array([[x, 0.0], [x, 2.0]], np.float32)))
+        for x in (3.0, 7.0)
+    )
+    (score,) = scores_from_features(
+        mine, real, force=True, metrics=[templates["MEAN_GAP"]]
+    )
+    assert (score.family, score.value, score.num_images) == ("mean_gap", 4.0, 2)

@@ -244,7 +244,7 @@ def step_of(options: flags.FlagValues) -> int | Literal["best"] | None:
 
 
 def workdir_of(options: flags.FlagValues) -> AnyPath:
-    """The workdir, which the mode needs.
+    """The workdir, which the mode needs; opened once, and kept as the flag's value.
 
     Raises:
         InputError: None is given, or it lies where nothing can, or the mode writes into
@@ -252,6 +252,8 @@ def workdir_of(options: flags.FlagValues) -> AnyPath:
     """
     if not options.workdir:
         raise InputError(f"--mode={options.mode} needs --workdir=DIR.")
+    if not isinstance(options.workdir, str):
+        return options.workdir
     if options.workdir.startswith(PREFIX) and options.mode not in READS_PRETRAINED:
         raise InputError(
             f"--workdir={options.workdir} is a model that comes with dig_jax, and "
@@ -259,4 +261,5 @@ def workdir_of(options: flags.FlagValues) -> AnyPath:
             f"from that model on: --init_from={options.workdir}. It is read by "
             f"--mode={', '.join(READS_PRETRAINED)}."
         )
-    return open_workdir(options.workdir)
+    options.workdir = open_workdir(options.workdir)
+    return options.workdir

@@ -24,7 +24,12 @@ from dig_jax.files.paths import (
     open_path,
     open_workdir,
 )
-from dig_jax.files.pretrained import LICENCE, is_shipped, place_for_outputs
+from dig_jax.files.pretrained import (
+    LICENCE,
+    is_shipped,
+    name_of,
+    place_for_outputs,
+)
 from dig_jax.files.shown import say
 
 if TYPE_CHECKING:
@@ -140,11 +145,13 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=export: write a folder that draws images without dig_jax."""
     from dig_jax.export.export import export_run
     from dig_jax.export.model_card import UNKNOWN_LICENCE
-    from dig_jax.run import load
+    from dig_jax.run import Run
+    from dig_jax.trained import load_trained
 
     workdir = workdir_of(options)
-    out = open_workdir(options.out or place_for_outputs(workdir) / "export")
-    run = load(workdir, step=step_of(options), config=config)
+    out = place_for_outputs(workdir) / "export"
+    out = open_workdir(options.out) if options.out else out
+    run = Run(*load_trained(workdir, step=step_of(options), config=config))
     sample = run.experiment.sample
     licence, num_pictures = options.license, min(16, sample.num_images)
     if is_shipped(workdir) and licence == UNKNOWN_LICENCE:
@@ -241,8 +248,8 @@ def _place_of_outputs(options: flags.FlagValues) -> AnyPath:
     Raises:
         InputError: That cannot be written to.
     """
-    folder = place_for_outputs(workdir_of(options))
-    folder = open_workdir(options.out) if options.out else folder
+    workdir = workdir_of(options)
+    folder = open_workdir(options.out) if options.out else place_for_outputs(workdir)
     check_writable(folder, OTHER_FOLDER)
     return folder
 
@@ -252,11 +259,12 @@ def _load(config: ConfigDict, options: flags.FlagValues, description: str) -> Ru
     from dig_jax.reporting.progress import Progress
 
     progress = Progress(0, description=description)
-    with progress, progress.busy(f"loading {options.workdir}"):
-        from dig_jax.run import load
+    workdir = workdir_of(options)
+    with progress, progress.busy(f"loading {name_of(workdir)}"):
+        from dig_jax.run import Run
+        from dig_jax.trained import load_trained
 
-        workdir = workdir_of(options)
-        return load(workdir, step=step_of(options), config=config)
+        return Run(*load_trained(workdir, step=step_of(options), config=config))
 
 
 def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
@@ -290,6 +298,6 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     evaluator = create_evaluator(experiment)
     evaluator.check(len(drawn.images))
     record = score_drawn(drawn, evaluator).record
-    place = place_for_outputs(open_workdir(options.out or options.workdir))
-    keep_record(record, place)
+    place = open_workdir(options.out) if options.out else workdir_of(options)
+    keep_record(record, place_for_outputs(place))
     return EXIT_DONE

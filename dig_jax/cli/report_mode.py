@@ -28,9 +28,9 @@ def report_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
 def report_of(workdir: AnyPath) -> AnyPath:
     """Write the page of a workdir; imported when it is first written."""
-    from dig_jax.report import write_report
+    from dig_jax.report.write import write_page
 
-    return write_report(workdir)
+    return write_page(workdir)
 
 
 def try_report(workdir: AnyPath) -> None:

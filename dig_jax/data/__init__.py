@@ -21,6 +21,7 @@ from dig_jax.data.prepared import (
     create_digits,
     create_folder,
     create_imagenet64,
+    create_prepared,
     create_svhn,
 )
 from dig_jax.data.synthetic import create_synthetic
@@ -40,6 +41,7 @@ DATASETS: Table[Callable[..., ImageSource]] = Table(
         "kmnist": create_kmnist,
         "mnist": create_mnist,
         "npz": create_npz,
+        "prepared": create_prepared,
         "svhn": create_svhn,
         "synthetic": create_synthetic,
     },

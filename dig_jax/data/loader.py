@@ -89,9 +89,7 @@ def load_batches(
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's own; outside absl.app nobody does.
     options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-    return _iterate_again(
-        lambda step: batches_from(step).mp_prefetch(options), start_step
-    )
+    return _iterate_again(lambda s: batches_from(s).mp_prefetch(options), start_step)
 
 
 def read_once(

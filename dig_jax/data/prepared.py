@@ -187,6 +187,41 @@ def create_folder(
         return TFDSSource("folder", builder, split=split, transform=transform)
 
 
+def create_prepared(
+    *,
+    split: str = "train",
+    called: str = "",
+    image_size: int | tuple[int, int] = 64,
+    channels: int = 3,
+    transform: str = "none",
+    data_dir: str = "",
+) -> TFDSSource:
+    """Any set that `dig_jax.prepare NAME` has prepared, by its name there.
+
+    So a set that is new to `dig_jax.prepare` needs no reader of its own.
+
+    Args:
+        split: train, or whatever splits it has.
+        called: The name that it was prepared under, an entry of dig_jax.prepare.
+        image_size: Side, or (rows, cols), in pixels.
+        channels: 1 or 3.
+        transform: The --transform that it was prepared with, where it has several.
+        data_dir: TFDS's folder; "" is its default.
+    """
+    if not called:
+        raise InputError(
+            "Data set 'prepared' needs the name that it was prepared under: "
+            "--config.data.called=NAME."
+        )
+    variant = "" if transform == "none" else transform
+    options = f"--transform={transform}" if variant else ""
+    with explain_remote_errors(data_dir):
+        builder = find_prepared(called, data_dir, variant, options=options)
+        source = TFDSSource(called, builder, split=split, transform=transform)
+    check_shape(called, image_size, channels, source.image_shape)
+    return source
+
+
 class FolderVariant(NamedTuple):
     """One of the ways in which a folder of images was prepared."""
 

@@ -87,7 +87,8 @@ class TFDSSource:
             `train[:1000]` or `train+extra`.
         transform: How images of another size came to this one, where the data set's
             own metadata does not say; "none" if they did not.
-        may_flip: Whether a mirrored image is still one of this data set.
+        may_flip: Whether a mirrored image is still one of this data set, where its
+            metadata does not say that it is not.
         max_kept_bytes: Larger splits are read again each time.
 
     Raises:
@@ -121,7 +122,7 @@ class TFDSSource:
         metadata = _read_metadata(builder)
         self.name: str = metadata.get("name", name)
         self.split = split
-        self.may_flip = may_flip
+        self.may_flip = may_flip and metadata.get("may_flip", True) is True
         self.transform: str = metadata.get("transform", transform)
         self._label_counts = _check_counts(metadata.get("label_counts", {}))
         self._places = _open_places(name, builder, split)

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from dig_jax.errors import Findings, InputError
 from dig_jax.evaluation import features
-from dig_jax.evaluation.options import pixel_metrics
-from dig_jax.files.paths import open_path
+from dig_jax.evaluation.options import pixel_metrics, reference_file
 from dig_jax.interfaces import ImageSource
 from dig_jax.metrics import FEATURE_METRICS, GREATER_IS_BETTER
 from dig_jax.metrics.feature_summary import FeatureMetric
@@ -88,10 +87,11 @@ def check_scores(options: EvaluationOptions, source: ImageSource) -> None:
                 f"with two labels or more, and {source.name!r} has "
                 f"{source.num_classes or 'none'}. Leave it out."
             )
-    if network is not None and options.reference and not findings.any:
+    path = reference_file(options)
+    if network is not None and path is not None and not findings.any:
         with findings.noting():
             check_reference_file(
-                open_path(options.reference),
+                path,
                 dim=num_features(network),
                 of_classifier=network == "classifier",
                 force=options.allow_other_reference,
@@ -181,10 +181,10 @@ def _arrays_in_reference(options: EvaluationOptions) -> frozenset[str] | None:
 
     None, too, for one that cannot be read: `check_scores` says what is wrong with it.
     """
-    if options.reference:
-        with contextlib.suppress(InputError):
-            path = open_path(options.reference)
-            return arrays_to_score_by(path) if path.is_file() else None
+    with contextlib.suppress(InputError):
+        path = reference_file(options)
+        if path is not None and path.is_file():
+            return arrays_to_score_by(path)
     return None
 
 

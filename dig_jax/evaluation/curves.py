@@ -11,7 +11,7 @@ import numpy as np
 
 from dig_jax.errors import InputError
 from dig_jax.evaluation.records import direction, read_records, read_scores
-from dig_jax.files.paths import AnyPath, open_path
+from dig_jax.files.paths import AnyPath
 from dig_jax.metrics.scores import Score
 from dig_jax.reporting.figures import (
     create_figure,
@@ -48,14 +48,14 @@ _LOG_FROM = 20
 """Scores whose largest is so many times the smallest are drawn on a log scale."""
 
 
-def plot_curves(workdir: str | AnyPath) -> None:
+def plot_curves(workdir: AnyPath) -> None:
     """Draws all of them, but for those of which nothing is logged yet."""
     for plot in (plot_loss, plot_diversity, plot_scores):
         with contextlib.suppress(InputError):
             plot(workdir)
 
 
-def plot_scores(workdir: str | AnyPath) -> AnyPath:
+def plot_scores(workdir: AnyPath) -> AnyPath:
     """Draws scores.png: each score of the evaluations during training, over steps.
 
     A panel says what is measured of how many images, and which way is better; a dotted
@@ -64,7 +64,7 @@ def plot_scores(workdir: str | AnyPath) -> AnyPath:
     Raises:
         InputError: No line of metrics.jsonl has a score.
     """
-    metrics, workdir = read_metrics(workdir), open_path(workdir)
+    metrics = read_metrics(workdir)
     names = sorted(
         {name for line in metrics for name in line if name.startswith(SCORE)}
     )

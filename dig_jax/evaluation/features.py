@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from dig_jax.errors import InputError
+from dig_jax.evaluation.options import reference_file, weights_file
 from dig_jax.evaluation.real_images import BATCH_SIZE, RealImages
-from dig_jax.files.paths import AnyPath, open_path
+from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import ImageSource, LabelledImages, UInt8Images
 from dig_jax.metrics import FEATURE_METRICS
 from dig_jax.metrics.extraction import FeatureExtractor
@@ -82,7 +83,8 @@ class FeatureScorer:
         """
         options, source = self._options, self._real.source("train")
         if options.choose_network(source.num_classes) == "inception":
-            path = open_path(options.inception_weights)
+            path = weights_file(options)
+            assert path is not None  # by `check_evaluation_options`
             return create_inception_extractor(weights=path, resize=options.resize)
         classifier, count = ClassifierOptions(), min(len(source), MAX_LABELLED)
         num_steps = classifier.count_steps(count)
@@ -110,9 +112,9 @@ class FeatureScorer:
         Raises:
             InputError: Those named cannot be read.
         """
-        if not self._options.reference:
+        path = reference_file(self._options)
+        if path is None:
             return self.statistics(self._options.reference_split)
-        path = open_path(self._options.reference)
         images = read_reference_file(path, self.extractor.space)
         if isinstance(images, ReferenceStatistics):
             return images

@@ -1,10 +1,22 @@
 """What the evaluation section of a configuration asks for, and whether it works."""
 
 from dig_jax.errors import InputError
-from dig_jax.files.paths import open_path
+from dig_jax.files.paths import AnyPath, open_path
 from dig_jax.metrics import METRICS
 from dig_jax.metrics.networks.inception_weights import HOW_TO_GET_WEIGHTS
 from dig_jax.options import EvaluationOptions
+
+HOW_TO_GET_STATISTICS = "Make some with --mode=stats, or leave it empty."
+
+
+def weights_file(options: EvaluationOptions) -> AnyPath | None:
+    """The file of Inception's weights; None where none is named."""
+    return open_path(options.inception_weights) if options.inception_weights else None
+
+
+def reference_file(options: EvaluationOptions) -> AnyPath | None:
+    """The file of the reference's statistics; None where they are to be made."""
+    return open_path(options.reference) if options.reference else None
 
 
 def pixel_metrics(options: EvaluationOptions) -> tuple[str, ...]:
@@ -31,14 +43,13 @@ def check_evaluation_options(options: EvaluationOptions) -> EvaluationOptions:
             "config.evaluation.features='inception' needs the network's weights, and "
             f"config.evaluation.inception_weights names none. {HOW_TO_GET_WEIGHTS}"
         )
-    for key, how in (
-        ("inception_weights", HOW_TO_GET_WEIGHTS),
-        ("reference", "Make some with --mode=stats, or leave it empty."),
+    for key, path, how in (
+        ("inception_weights", weights_file(options), HOW_TO_GET_WEIGHTS),
+        ("reference", reference_file(options), HOW_TO_GET_STATISTICS),
     ):
-        path = getattr(options, key)
-        if path and not open_path(path).is_file():
+        if path is not None and not path.is_file():
             raise InputError(
-                f"config.evaluation.{key} must name a file, and there is no {path}. "
-                f"{how}"
+                f"config.evaluation.{key} must name a file, and there is no "
+                f"{getattr(options, key)}. {how}"
             )
     return options

@@ -108,7 +108,7 @@ class RealImages:
         if data.name == "synthetic" or is_remote(data.data_dir):
             return Path.home() / ".cache" / "dig_jax" / CACHE_FOLDER
         if data.data_dir:
-            path = Path(data.data_dir).expanduser()
+            path = open_path(data.data_dir)
             return (path if path.is_dir() else path.parent) / CACHE_FOLDER
         from tensorflow_datasets.core import constants
 

@@ -35,8 +35,9 @@ from dig_jax.run import Run
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.decoding import Decoder, FirstChannels
 from dig_jax.sampling.grid import sample_grid
+from dig_jax.sampling.groups import group_size, image_keys
 from dig_jax.sampling.kept import draw_shown
-from dig_jax.sampling.sampler import Sampler, group_size, image_keys
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.export_folder import (
     CONFIG,
@@ -110,21 +111,15 @@ def export_run(
     if options.labels == "training":
         options = replace(options, labels="balanced")
     sampler = run.sampler(options)
-    guide, decoder = sampler.guide, _decoder_of(sampler)
+    others = (sampler.guide, _decoder_of(sampler))
     _prepare_folder(out)
     experiment = _with_portable_attention(run.experiment)
+    all_params = (run.params, *(one.params if one else None for one in others))
     of_groups = {
         platform: _draw_groups(run, experiment, options, sampler, platform)
         for platform in platforms
     }
-    others = [one.params if one else None for one in (guide, decoder)]
-    all_params = (run.params, *others)
-    named = named_parameters(*all_params)
-    files = {SAMPLER: _export(named, _draw_any_number(of_groups), platforms)}
-    for platform, draw in of_groups.items():
-        files[group_file(platform)] = _export(
-            named, draw, [platform], batch=group_size(platform)
-        )
+    files = _export_all(named_parameters(*all_params), of_groups)
     for name, exported in files.items():
         write_whole(out / name, bytes(exported.serialize()))
     write_parameters(out, *all_params)
@@ -139,20 +134,38 @@ def export_run(
     shown = PICTURE if pictures else ""
     card = model_card(run, options, platforms, licence=licence, picture=shown)
     write_whole(out / CARD, card)
-    backbone = run.experiment.backbone
-    record = {
+    record = _describe(run, sampler, platforms, files[SAMPLER])
+    write_manifest(out, [*files, PARAMETERS, CONFIG, SCRIPT, CARD, *pictures], record)
+
+
+def _export_all(
+    named: Mapping[str, Any], of_groups: dict[str, Draw]
+) -> dict[str, export.Exported]:
+    """The exported samplers by their files: of any number, and of each group's."""
+    files = {SAMPLER: _export(named, _draw_any_number(of_groups), [*of_groups])}
+    for platform, draw in of_groups.items():
+        files[group_file(platform)] = _export(
+            named, draw, [platform], batch=group_size(platform)
+        )
+    return files
+
+
+def _describe(
+    run: Run, sampler: Sampler, platforms: list[str], exported: export.Exported
+) -> dict[str, Any]:
+    """What an export's manifest says of the run."""
+    return {
         "platforms": platforms,
         "group_sizes": {name: group_size(name) for name in platforms},
         "image_shape": sampler.to_pixels.image_shape,
-        "num_classes": backbone.num_classes,
+        "num_classes": run.experiment.backbone.num_classes,
         "class_names": run.experiment.data.class_names,
         "step": run.step,
         "init_from": run.init_from,
         "sigma_rel": run.sigma_rel,
-        "calling_convention_version": files[SAMPLER].calling_convention_version,
+        "calling_convention_version": exported.calling_convention_version,
         "versions": package_versions(),
     }
-    write_manifest(out, [*files, PARAMETERS, CONFIG, SCRIPT, CARD, *pictures], record)
 
 
 def _draw_picture(run: Run, options: SampleOptions, file: AnyPath) -> None:

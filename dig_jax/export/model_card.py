@@ -15,7 +15,7 @@ from dig_jax.files.shown import in_markdown
 from dig_jax.models import BACKBONES
 from dig_jax.options import SampleOptions
 from dig_jax.run import Run
-from dig_jax.sampling.sampler import choose_solver
+from dig_jax.sampling.choices import choose_solver
 from dig_jax.solvers import SOLVERS
 from dig_jax.training.beginning import tell_beginning
 from dig_jax.versions import package_versions

@@ -57,6 +57,11 @@ def place_for_outputs(workdir: Path | epath.Path) -> Path | epath.Path:
     return Path(f"pretrained_{workdir.name}") if is_shipped(workdir) else workdir
 
 
+def name_of(folder: Path | epath.Path) -> str:
+    """A folder as users name it: `pretrained:NAME` for a model of the package."""
+    return f"{PREFIX}{folder.name}" if is_shipped(folder) else str(folder)
+
+
 def refuse_shipped(folder: str | os.PathLike[str]) -> None:
     """Raise InputError for a folder that nothing may be written into."""
     if is_shipped(folder):

@@ -43,6 +43,7 @@ input, 130 stopped by Ctrl-C.
 """
 
 import argparse
+import inspect
 import os
 import re
 import sys
@@ -251,7 +252,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--skip_bad", action="store_true")
     if not arguments or {"-h", "--help"} & set(arguments):
-        say(__doc__)
+        say(_help())
         return None
     options = parser.parse_args(arguments)
     if options.name == "idx" and options.called in KNOWN_SETS:
@@ -286,6 +287,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace | None:
             f"--num_workers must not be negative, got {options.num_workers}."
         )
     return options
+
+
+def _help() -> str:
+    """This module's description, and a line for each source that it does not name."""
+    described = __doc__ or ""
+    lines = [
+        f"  {name:<11} {(inspect.getdoc(source.open) or '').partition(chr(10))[0]}"
+        for name, source in SOURCES.items()
+        if not re.search(rf"^  .*\b{name}\b", described, re.M)
+    ]
+    return "\n".join([described.rstrip(), *(["", "Others:"] if lines else []), *lines])
 
 
 def _read_size(text: str) -> int | tuple[int, int]:

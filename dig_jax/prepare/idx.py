@@ -134,17 +134,17 @@ def open_idx(
         _join(files[f"{split} images"], files[f"{split} labels"])
         for split in ("train", "test")
     )
-    if train[0].shape[1:] != test[0].shape[1:]:
-        rows, cols = train[0].shape[1:]
+    rows, cols = train[0].shape[1:]
+    if (rows, cols) != test[0].shape[1:]:
         raise InputError(
             f"{files['test images'].place} must have images of {rows} x {cols}, as "
             f"{files['train images'].place} has, and has {_axes(test[0].shape[1:])}."
         )
     known = KNOWN_SETS.get(called)
-    if known and train[0].shape[1:] != SIZE:
+    if known and (rows, cols) != SIZE:
         raise InputError(
             f"{files['train images'].place} must have images of {_axes(SIZE)} to be "
-            f"{called}, and has {_axes(train[0].shape[1:])}."
+            f"{called}, and has {rows} x {cols}."
         )
     said = _compare(called, files)
     class_names = class_names or (known.class_names if known else ())
@@ -153,18 +153,15 @@ def open_idx(
         said += "; labels from 1 on became labels from 0 on"
     splits = {}
     for split, (images, labels) in (("train", train), ("test", test)):
-        if first == 1:
-            labels = labels - 1
-        place = files[f"{split} labels"].place
-        _check_labels(labels, len(class_names), place)
+        labels = labels - (first == 1)
+        _check_labels(labels, len(class_names), files[f"{split} labels"].place)
         if of.startswith("emnist"):
             images = images.transpose(0, 2, 1)
-        place = files[f"{split} images"].place
-        splits[split] = ArraySplit(place, images[..., None], labels)
+        images, place = images[..., None], files[f"{split} images"].place
+        splits[split] = ArraySplit(place, images, labels)
     if of.startswith("emnist"):
         said += "; rows and columns exchanged, as EMNIST stores them"
     num_classes = 1 + int(max(train[1].max(), test[1].max())) - (first == 1)
-    rows, cols = train[0].shape[1:]
     return RawDataset(
         splits=splits,
         class_names=class_names or tuple(str(label) for label in range(num_classes)),

@@ -17,7 +17,7 @@ Stopped or killed, the same command goes on where it stopped.
 import argparse
 import hashlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,9 +158,41 @@ def prepare_latents(
         may_flip=first.may_flip,
     )
     encoder = Encoder(autoencoder, jax.device_put(params), batch_size)
-    raw = RawDataset(
+    raw = _raw_latents(splits, encoder, record, folder)
+    rule = ImageRule(
+        record_shape(shape, moments), first.transform, len(first.class_names)
+    )
+    path = Path(prepared_path("latents", data_dir, "x".join(map(str, shape))))
+    made = prepare_shown(raw, path, rule, "encode")
+    say(
+        f"latents are prepared in {made.path}\n"
+        f"  from       {raw.source}\n"
+        f"  latents    {'x'.join(map(str, shape))}, moments in {moments}, scale "
+        f"{scale:g}"
+    )
+    for name, split in splits.items():
+        say(f"  {name:<10} {len(split):,}")
+    say(
+        f"  there and back  {_round_trip(first, encoder):.3g} of 255 root mean square, "
+        f"over the first {min(ROUND_TRIPS, len(first))} images"
+    )
+    say(f"  read with  {_reading_flags(shape[0], moments, data_dir, autoencoder_file)}")
+    return made
+
+
+def _raw_latents(
+    splits: Mapping[str, TFDSSource],
+    encoder: Encoder,
+    record: LatentRecord,
+    folder: Path,
+) -> RawDataset:
+    """What is to be written: latents of each split, encoded as they are read."""
+    first, digest = next(iter(splits.values())), record.encoder
+    return RawDataset(
         splits={
-            name: LatentSplit(split, encoder, moments, f"{digest} {scale!r}")
+            name: LatentSplit(
+                split, encoder, record.moments, f"{digest} {record.scale!r}"
+            )
             for name, split in splits.items()
         },
         class_names=first.class_names,
@@ -169,32 +201,20 @@ def prepare_latents(
         transform=first.transform,
         metadata={METADATA: record._asdict()},
     )
-    rule = ImageRule(
-        record_shape(shape, moments), first.transform, len(first.class_names)
-    )
-    path = Path(prepared_path("latents", data_dir, "x".join(map(str, shape))))
-    made = prepare_shown(raw, path, rule, "encode")
-    error = _round_trip(first, encoder)
+
+
+def _reading_flags(
+    image_size: int, moments: str, data_dir: str, autoencoder_file: Path
+) -> str:
+    """What a configuration reads the latents by."""
     read_with = {
         "name": "latents",
-        "image_size": shape[0],
+        "image_size": image_size,
         "moments": moments,
         "data_dir": Path(data_dir).expanduser().absolute() if data_dir else "",
         "autoencoder": autoencoder_file,
     }
-    flags = [f"--config.data.{key}={value}" for key, value in read_with.items()]
-    lines = [
-        f"latents are prepared in {made.path}",
-        f"  from       {raw.source}",
-        f"  latents    {'x'.join(map(str, shape))}, moments in {moments}, scale "
-        f"{scale:g}",
-        *(f"  {name:<10} {len(split):,}" for name, split in splits.items()),
-        f"  there and back  {error:.3g} of 255 root mean square, over the first "
-        f"{min(ROUND_TRIPS, len(first))} images",
-        f"  read with  {shlex.join(flags)}",
-    ]
-    say("\n".join(lines))
-    return made
+    return shlex.join(f"--config.data.{k}={v}" for k, v in read_with.items())
 
 
 def _version_folder(source: Path) -> Path:

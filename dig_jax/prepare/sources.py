@@ -20,6 +20,7 @@ class PreparedSource:
 
     Attributes:
         open: Its images, from a file or folder; those of IDX files with class_names.
+            Its docstring's first line is the line of --help where that has no other.
         tfds_name: What TFDS downloads; "" if it does not have it.
         image_size: Side of the square; None for what --image_size says.
         transforms: How images become squares, the default first; () for as they are.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dig_jax.data import DATASETS
 from dig_jax.data.prepared import find_folders
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.prepare.preparation import PreparedFolder, count_labels
@@ -128,6 +129,8 @@ def reading_flags(name: str, rule: ImageRule, data_dir: str, called: str = "") -
     """What a configuration reads it by."""
     rows, cols, _ = rule.shape
     keys = {"name": name, "image_size": rows if rows == cols else f"{rows},{cols}"}
+    if name not in DATASETS:
+        keys["name"], called = "prepared", name
     if called:
         keys["called"] = called
     if data_dir:

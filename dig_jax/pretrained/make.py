@@ -29,7 +29,7 @@ from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation import append_record
 from dig_jax.evaluation.score_run import create_evaluator, score_run
 from dig_jax.experiment import check_same_run
-from dig_jax.files.paths import open_workdir, write_whole
+from dig_jax.files.paths import write_whole
 from dig_jax.files.pretrained import FOLDER
 from dig_jax.files.shown import say
 from dig_jax.pretrained import CLASSIFIER
@@ -243,11 +243,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(workdir: str, step: int | None, data_dir: str | None) -> Run:
     """A run, with its data set where it is now."""
-    run = load(open_workdir(workdir), step=step)
+    run = load(workdir, step=step)
     if data_dir is None:
         return run
     config = with_values(run.config, {"data.data_dir": data_dir})
-    return load(open_workdir(workdir), step=run.step, config=config)
+    return load(workdir, step=run.step, config=config)
 
 
 if __name__ == "__main__":

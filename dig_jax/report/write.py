@@ -30,7 +30,11 @@ def write_report(workdir: str | AnyPath) -> AnyPath:
         InputError: It is none of these, or what says so is damaged.
         OSError: It cannot be written.
     """
-    folder = open_workdir(workdir)
+    return write_page(open_workdir(workdir))
+
+
+def write_page(folder: AnyPath) -> AnyPath:
+    """The same for a folder that is open; see `write_report`."""
     page = create_page(folder)
     path = folder / REPORT
     write_whole(path, page.to_html())

@@ -1,7 +1,6 @@
 """Images as files: grids of them, and PNG."""
 
 import math
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dig_jax.errors import InputError
-from dig_jax.files.paths import make_folder, open_path, written_whole
+from dig_jax.files.paths import AnyPath, make_folder, written_whole
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -108,9 +107,7 @@ def choose_scale(image_size: int) -> int:
     return max(1, _VISIBLE_SIZE // image_size)
 
 
-def write_png(
-    path: str | os.PathLike[str], image: UInt8[np.ndarray, "row col rgb"]
-) -> None:
+def write_png(path: AnyPath, image: UInt8[np.ndarray, "row col rgb"]) -> None:
     """Writes a grey or RGB image; a reader never sees half a file.
 
     Folders on the way are made.
@@ -121,7 +118,6 @@ def write_png(
     from PIL import Image
 
     _check_channels(image.shape[-1])
-    path = open_path(path)
     make_folder(path.parent)
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     with written_whole(path) as unfinished:

@@ -19,7 +19,6 @@ from dig_jax.files.paths import (
     is_remote,
     make_folder,
     naming_file,
-    open_path,
     write_whole,
 )
 from dig_jax.reporting.other_writers import OtherWriters
@@ -58,7 +57,7 @@ class MetricWriter:
 
     def __init__(
         self,
-        workdir: str | AnyPath,
+        workdir: AnyPath,
         *,
         resume_step: int | None,
         others: OtherWriters | None = None,
@@ -66,7 +65,6 @@ class MetricWriter:
         from tensorboardX import SummaryWriter
 
         last_step = -1 if resume_step is None else resume_step
-        workdir = open_path(workdir)
         make_folder(workdir)
         self._others = others or OtherWriters({}, print)
         self._mirror, folder = None, Path(workdir)
@@ -161,11 +159,11 @@ class MetricWriter:
         close_after(error, self.close, OSError)
 
 
-def read_metrics(workdir: str | AnyPath) -> list[dict[str, Any]]:
+def read_metrics(workdir: AnyPath) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, in order; [] where there are none.
 
     None stands for a value that was not finite. A line that is damaged, or half
     written, is left out with a warning.
     """
-    lines = read_lines(open_path(workdir) / _FILE_NAME)
+    lines = read_lines(workdir / _FILE_NAME)
     return [metrics for metrics in lines if type(metrics.get("step")) is int]

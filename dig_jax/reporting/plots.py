@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from dig_jax.diffusion import NUM_NOISE_LEVELS
 from dig_jax.errors import InputError
-from dig_jax.files.paths import AnyPath, open_path
+from dig_jax.files.paths import AnyPath
 from dig_jax.reporting.figures import (
     create_figure,
     label_axes,
@@ -32,7 +32,7 @@ Curve: TypeAlias = Float[np.ndarray, "point step_and_value"]
 Row: TypeAlias = tuple[int, Float[np.ndarray, "number"]]
 
 
-def plot_loss(workdir: str | AnyPath) -> AnyPath:
+def plot_loss(workdir: AnyPath) -> AnyPath:
     """Draws loss.png: loss, loss by noise level and gradient norm, where written.
 
     Raises:
@@ -51,10 +51,10 @@ def plot_loss(workdir: str | AnyPath) -> AnyPath:
         _plot_noise_levels(next(remaining), by_noise_level)
     if len(grad_norm):
         _plot_curve(next(remaining), grad_norm, "Gradient norm")
-    return save_figure(figure, open_path(workdir) / "loss.png")
+    return save_figure(figure, workdir / "loss.png")
 
 
-def plot_diversity(workdir: str | AnyPath) -> AnyPath:
+def plot_diversity(workdir: AnyPath) -> AnyPath:
     """Draws diversity.png: feature diversity over the blocks (DiG, Fig. 4), by step.
 
     Raises:
@@ -73,13 +73,13 @@ def plot_diversity(workdir: str | AnyPath) -> AnyPath:
     ax.legend(frameon=False, fontsize=8)
     label_axes(ax, "Block", r"Feature diversity $\|H - 1 h^{*T}\|$")
     mark_whole_numbers(ax)
-    return save_figure(figure, open_path(workdir) / "diversity.png")
+    return save_figure(figure, workdir / "diversity.png")
 
 
-def nothing_to_plot(workdir: str | AnyPath, what: str, num_lines: int) -> InputError:
+def nothing_to_plot(workdir: AnyPath, what: str, num_lines: int) -> InputError:
     """What is told where no line has what a plot needs."""
     return InputError(
-        f"A plot needs a line with {what} in {open_path(workdir)}/metrics.jsonl, got "
+        f"A plot needs a line with {what} in {workdir}/metrics.jsonl, got "
         f"{num_lines} lines and none with it."
     )
 

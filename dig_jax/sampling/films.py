@@ -20,8 +20,9 @@ from dig_jax.reporting.images import write_png
 from dig_jax.sampling.between import Between, noise_weights
 from dig_jax.sampling.choices import choose_solver, choose_times
 from dig_jax.sampling.grid import sample_grid
+from dig_jax.sampling.groups import image_keys
 from dig_jax.sampling.path import Batch, draw_path
-from dig_jax.sampling.sampler import Sampler, image_keys
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.solvers.sample import NoiseMix, Watch
 
 FRAME_SECONDS = 0.1

@@ -8,8 +8,9 @@ from jax.sharding import Mesh
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.options import SampleOptions
 from dig_jax.reporting.progress import Progress
+from dig_jax.sampling.groups import program_of
 from dig_jax.sampling.inpainting import KnownPixels
-from dig_jax.sampling.sampler import Sampler, program_of
+from dig_jax.sampling.sampler import Sampler
 
 MOST_KEPT = 8
 

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int, Key
 from dig_jax.devices.sharding import BATCH_AXES, to_host
 from dig_jax.interfaces import Params
 from dig_jax.sampling.between import Between
-from dig_jax.sampling.sampler import Sampler, image_keys
+from dig_jax.sampling.groups import image_keys
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.solvers.sample import Watch
 
 Batch: TypeAlias = tuple[

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,70 +15,20 @@ from jaxtyping import Array, Float, Int, Key
 from dig_jax.data.labels import label_counts
 from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import BATCH_AXES, batch_sharded, place_batch, to_host
-from dig_jax.diffusion import make_denoiser, make_variance_denoiser
-from dig_jax.diffusion.guidance import (
-    make_autoguided_denoiser,
-    make_guided_denoiser,
-    make_guided_variance_denoiser,
-)
 from dig_jax.experiment import Experiment
 from dig_jax.experiment.images import open_dataset
-from dig_jax.interfaces import (
-    Backbone,
-    Denoiser,
-    Images,
-    Params,
-    UInt8Images,
-)
+from dig_jax.interfaces import Images, Params, UInt8Images
 from dig_jax.options import SampleOptions
 from dig_jax.sampling.between import Between, make_mixed_denoiser
-from dig_jax.sampling.choices import (
-    choose_guidance,
-    choose_solver,
-    choose_times,
-)
+from dig_jax.sampling.choices import choose_solver, choose_times
 from dig_jax.sampling.decoding import Pixels, create_to_pixels
 from dig_jax.sampling.grid import class_names
+from dig_jax.sampling.groups import batch_size_of, group_size, image_keys
+from dig_jax.sampling.guided import Guide, create_denoiser
 from dig_jax.sampling.inpainting import KnownPixels, given_known, known_record
 from dig_jax.sampling.label_rules import choose_labels
 from dig_jax.solvers import sample
 from dig_jax.solvers.sample import Watch, sample_path
-
-# Images are computed in groups of a fixed size, whatever the batch: how a matrix
-# product rounds depends on its shape, and so would an image on its batch.
-GROUP_SIZE = {"cpu": 16}
-ACCELERATOR_GROUP_SIZE = 64
-
-
-def group_size(platform: str) -> int:
-    """Images that are computed together on a platform."""
-    return GROUP_SIZE.get(platform, ACCELERATOR_GROUP_SIZE)
-
-
-def batch_size_of(options: SampleOptions, mesh: Mesh) -> int:
-    """Images that are drawn at a time: whole groups on every device."""
-    quantum = group_size(mesh.devices.flat[0].platform) * mesh.size
-    return -(-min(options.batch_size, options.num_images) // quantum) * quantum
-
-
-def program_of(options: SampleOptions, mesh: Mesh) -> SampleOptions:
-    """What is compiled for these options: the same for all that share a program."""
-    size = batch_size_of(options, mesh)
-    return replace(options, num_images=size, batch_size=size, labels="balanced", seed=0)
-
-
-class Guide(NamedTuple):
-    """A worse network that guides another (autoguidance).
-
-    Attributes:
-        params: Its parameters.
-        backbone: The network, where it is not the guided one's own.
-        step: Its checkpoint.
-    """
-
-    params: Params
-    backbone: Backbone | None
-    step: int
 
 
 class Sampler:
@@ -296,13 +246,22 @@ class Sampler:
         solver = choose_solver(options, experiment.sde)
         times = choose_times(options, experiment.sde)
 
+        guided = partial(
+            create_denoiser,
+            experiment,
+            options,
+            params,
+            guide=self.guide,
+            guide_params=guide_params,
+        )
+
         def draw_group(
             one: tuple[Key[Array, "group"], Int[Array, "group"] | None, Between | None],
         ) -> Array:
             group_keys, group_labels, there = one
-            denoise = self._make_denoiser(params, guide_params, group_labels)
+            denoise = guided(group_labels)
             if there is not None and there.labels is not None:
-                other = self._make_denoiser(params, guide_params, there.labels)
+                other = guided(there.labels)
                 denoise = make_mixed_denoiser(denoise, other, there.part)
             shape, sde = experiment.backbone.image_shape, experiment.sde
             way, mix = (denoise, solver, times), there and there.mix
@@ -318,48 +277,3 @@ class Sampler:
         )
         images = jax.lax.map(draw_group, groups)
         return images.reshape(-1, *images.shape[2:])
-
-    def _make_denoiser(
-        self,
-        params: Params,
-        guide_params: Params | None,
-        labels: Int[Array, "group"] | None,
-    ) -> Denoiser:
-        """The network, guided as the options say."""
-        backbone, sde, objective = (
-            self._experiment.backbone,
-            self._experiment.sde,
-            self._experiment.objective,
-        )
-        guidance = choose_guidance(self.options)
-        if self.guide is not None:
-            other = self.guide.backbone
-            return make_autoguided_denoiser(
-                backbone.apply,
-                params,
-                guide_params,
-                sde,
-                objective,
-                labels,
-                guidance=guidance,
-                guide_apply=other.apply if other is not None else None,
-            )
-        guided = {"null_label": backbone.num_classes, "guidance": guidance}
-        if self.options.variance == "learned":
-            network = backbone.with_variance
-            assert network is not None  # by `check_sample_options`
-            if labels is None or guidance.scale == 1:
-                return make_variance_denoiser(network, params, sde, objective, labels)
-            return make_guided_variance_denoiser(
-                network, params, sde, objective, labels, **guided
-            )
-        network = backbone.apply
-        if labels is None or guidance.scale == 1:
-            return make_denoiser(network, params, sde, objective, labels)
-        return make_guided_denoiser(network, params, sde, objective, labels, **guided)
-
-
-@jax.jit
-def image_keys(seed: int | Array, index: Int[Array, "batch"]) -> Key[Array, "batch"]:
-    """The key of each image, from a seed and the images' numbers."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)

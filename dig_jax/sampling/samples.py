@@ -19,7 +19,8 @@ from dig_jax.files.reading import parse_object, readable
 from dig_jax.interfaces import LabelledImages, UInt8Images
 from dig_jax.options import SampleOptions
 from dig_jax.options.keys import keys_of
-from dig_jax.sampling.sampler import Guide, choose_solver
+from dig_jax.sampling.choices import choose_solver
+from dig_jax.sampling.guided import Guide
 from dig_jax.versions import package_versions
 
 NO_LABELS = "none"

@@ -62,7 +62,6 @@ def dpm_solver_pp(
         ][:order]
         branch = jnp.where(jnp.isfinite(h), jnp.array(orders)[past.index] - 1, 0)
         weights = jax.lax.switch(branch, weights_by_order)
-
         x0 = denoise(x, t)
         integral = moments[0] * x0
         for weight, earlier in zip(weights, past.estimates, strict=False):

@@ -26,7 +26,7 @@ from dig_jax.errors import (
     InputError,
     close_after,
 )
-from dig_jax.files.paths import is_remote, open_path
+from dig_jax.files.paths import is_remote
 from dig_jax.storage.checkpoint_record import Items, make_record
 from dig_jax.storage.meta_file import COMMIT_FILE, finished_steps, is_step_name
 from dig_jax.storage.orbax_manners import quiet_orbax
@@ -67,7 +67,7 @@ class CheckedSteps:
     ):
         if keep is not None and keep < 1:
             raise InputError(f"keep must be at least 1 {what}, got {keep}.")
-        path = epath.Path(open_path(directory))
+        path = epath.Path(directory)
         self.directory = path if is_remote(path) else path.resolve()
         self._files = {*items, "meta", "_CHECKPOINT_METADATA", COMMIT_FILE}
         self._what, self._advice = what, advice

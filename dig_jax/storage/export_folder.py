@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from dig_jax.errors import InputError
 from dig_jax.files.checked_json import sha256_of
-from dig_jax.files.paths import AnyPath, open_path, write_whole
+from dig_jax.files.paths import AnyPath, write_whole
 from dig_jax.files.reading import read_json, readable
 from dig_jax.files.tensors import Declared, read_tensors
 from dig_jax.interfaces import Params
@@ -41,9 +41,9 @@ def group_file(platform: str) -> str:
     return f"group_{platform}.stablehlo"
 
 
-def is_export(folder: str | AnyPath) -> bool:
+def is_export(folder: AnyPath) -> bool:
     """Whether a folder is an export, or what is left of one."""
-    return any((open_path(folder) / name).exists() for name in (MANIFEST, SAMPLER))
+    return any((folder / name).exists() for name in (MANIFEST, SAMPLER))
 
 
 def write_manifest(
@@ -57,13 +57,13 @@ def write_manifest(
     write_whole(folder / MANIFEST, json.dumps(whole, indent=2, sort_keys=True) + "\n")
 
 
-def read_manifest(folder: str | AnyPath) -> dict[str, Any]:
+def read_manifest(folder: AnyPath) -> dict[str, Any]:
     """The record of an export, whose files are as they were written.
 
     Raises:
         InputError: No export, one of another schema, or a damaged one.
     """
-    path = open_path(folder) / MANIFEST
+    path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
             f"{folder} is no export: {MANIFEST} is missing. Make one with "
@@ -143,7 +143,7 @@ def write_parameters(
 
 
 def read_parameters(
-    folder: str | AnyPath,
+    folder: AnyPath,
     manifest: Mapping[str, Any],
     abstract: Params,
     *,
@@ -177,7 +177,7 @@ def read_parameters(
         mine = {k: v for k, v in declared.items() if not k.startswith(_OTHERS)}
         _check_parameters(folder, mine, wanted)
 
-    mine = read_tensors(open_path(folder) / PARAMETERS, check).arrays
+    mine = read_tensors(folder / PARAMETERS, check).arrays
     placed = {
         name: jax.device_put(mine[name], leaf.sharding) for name, leaf in wanted.items()
     }
@@ -185,7 +185,7 @@ def read_parameters(
 
 
 def _check_parameters(
-    folder: str | AnyPath, found: Mapping[str, Declared], wanted: Mapping[str, Any]
+    folder: AnyPath, found: Mapping[str, Declared], wanted: Mapping[str, Any]
 ) -> None:
     """Raise InputError unless arrays have the names, shapes and types of others."""
 

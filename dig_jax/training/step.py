@@ -120,19 +120,18 @@ def make_train_step(
             gradient_dtype=gradient_dtype,
         )
         state, norms = _take_update(state, loss, grads, optimizer, ema_decay)
-        level_loss, level_images = loss_by_noise_level(
-            per_image.loss, per_image.t, NUM_NOISE_LEVELS
-        )
-        metrics = {
-            "loss": loss,
-            **norms,
-            "bad_steps": state.bad_steps,
-            "noise_level_loss": level_loss,
-            "noise_level_images": level_images,
-        }
-        return state, metrics
+        metrics = {"loss": loss, **norms, "bad_steps": state.bad_steps}
+        return state, metrics | _noise_levels(per_image)
 
     return train_step
+
+
+def _noise_levels(per_image: PerImage) -> StepMetrics:
+    """The metrics that are no scalars; see `make_train_step`."""
+    level_loss, level_images = loss_by_noise_level(
+        per_image.loss, per_image.t, NUM_NOISE_LEVELS
+    )
+    return {"noise_level_loss": level_loss, "noise_level_images": level_images}
 
 
 def _take_update(

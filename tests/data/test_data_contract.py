@@ -41,6 +41,7 @@ MAY_FLIP = {
     "mnist": False,
     "latents": True,
     "npz": True,
+    "prepared": False,
     "svhn": False,
     "synthetic": True,
 }
@@ -72,6 +73,8 @@ def write_stand_ins(data_dir):
             variant = f"{size}x{size}x4"
             shape = record_shape((size, size, 4), "float16")
             metadata = {METADATA: OF_LATENTS._asdict()}
+        if name == "prepared":
+            metadata = {"may_flip": False}
         raw = RawDataset(
             {
                 split: ArraySplit(split, *random_split(split, num_classes, *shape[1:]))
@@ -121,6 +124,8 @@ def create(data_dir):
             options.setdefault("length", LENGTH)
         else:
             options.setdefault("data_dir", data_dir)
+        if name == "prepared":
+            options.setdefault("called", name)
         return create_dataset(name, **options)
 
     return create

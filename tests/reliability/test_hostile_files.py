@@ -167,7 +167,7 @@ def test_a_tar_may_not_lead_out_and_nothing_is_unpacked(tmp_path):
 def test_a_config_json_is_data(text):
     Path("config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"config\.json"):
-        load_run_config(".")
+        load_run_config(Path())
     Path("config.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"Python file with get_config.*config\.yaml"):
         load_config_file("config.yaml")
@@ -180,7 +180,7 @@ def test_code_in_a_runs_configuration_stays_text(marker, tmp_path):
     config.sample.labels = code
     config.backbone.aggregation = code
     Path("config.json").write_text(config_to_json(config))
-    restored = load_run_config(".")
+    restored = load_run_config(Path())
     assert restored.sample.labels == restored.backbone.aggregation == code
     for section in ("backbone", "sde", "data"):
         evil = json.loads(config_to_json(config))
@@ -214,7 +214,7 @@ def test_an_export_names_no_file_outside(name):
     whole = {"sha256": sha256_of(record), "record": record}
     Path(MANIFEST).write_text(json.dumps(whole))
     with pytest.raises(InputError, match="not in its folder"):
-        read_manifest(".")
+        read_manifest(Path())
 
 
 def test_weights_of_another_network_are_refused():

@@ -50,7 +50,7 @@ def test_a_png_reads_back_as_it_was_and_leaves_nothing_else(tmp_path, channels):
     image = random_images(6, 5, channels)
     path = tmp_path / "samples" / "step_10.png"
     write_png(path, np.zeros_like(image))
-    write_png(str(path), image)
+    write_png(path, image)
     read = np.asarray(Image.open(path)).reshape(image.shape)
     np.testing.assert_array_equal(read, image)
     assert os.listdir(path.parent) == ["step_10.png"]

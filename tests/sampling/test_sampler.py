@@ -20,8 +20,10 @@ from dig_jax.options import MeshOptions, SampleOptions
 from dig_jax.reporting.images import image_grid
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.grid import sample_grid
+from dig_jax.sampling.groups import GROUP_SIZE
+from dig_jax.sampling.guided import Guide
 from dig_jax.sampling.label_rules import choose_labels
-from dig_jax.sampling.sampler import GROUP_SIZE, Guide, Sampler
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.solvers import create_solver, create_times, sample
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.py"

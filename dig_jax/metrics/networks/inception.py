@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
-from dig_jax.files.paths import AnyPath, open_path
+from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import Params
 from dig_jax.metrics.extraction import (
     FeatureExtractor,
@@ -40,14 +40,14 @@ NUM_SPATIAL_CHANNELS = 7
 
 
 def create_inception_extractor(
-    *, weights: str | AnyPath, resize: Resize = "tf1"
+    *, weights: AnyPath, resize: Resize = "tf1"
 ) -> FeatureExtractor:
     """The network with the weights of a file.
 
     Raises:
         InputError: The file is missing or wrong; the message says how to get it.
     """
-    return inception_extractor(read_weights(open_path(weights)), resize)
+    return inception_extractor(read_weights(weights), resize)
 
 
 def inception_extractor(weights: StateDict, resize: Resize = "tf1") -> FeatureExtractor:
