@@ -1,6 +1,7 @@
 """From a Flax module to a `Backbone`: modules end here, pure functions begin."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -47,12 +48,8 @@ def as_backbone(
 
     calls = _Calls(network, num_classes, by_scale, learned_variance)
 
-    def inputs() -> tuple:
-        label = jnp.zeros(1, jnp.int32) if num_classes else None
-        return jnp.zeros((1, *image_shape)), jnp.zeros(1), label
-
     return Backbone(
-        make_init(network, inputs),
+        make_init(network, partial(_inputs, image_shape, num_classes)),
         calls.apply,
         calls.features,
         image_shape,
@@ -63,6 +60,11 @@ def as_backbone(
         by_scale=calls.outputs if by_scale else None,
         with_variance=calls.with_variance if learned_variance else None,
     )
+
+
+def _inputs(image_shape: tuple[int, int, int], num_classes: int) -> tuple:
+    label = jnp.zeros(1, jnp.int32) if num_classes else None
+    return jnp.zeros((1, *image_shape)), jnp.zeros(1), label
 
 
 @dataclass(frozen=True, eq=False)

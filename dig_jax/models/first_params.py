@@ -71,21 +71,27 @@ def make_init(network: nn.Module, make_inputs: Callable[[], tuple]) -> InitFn:
         make_inputs: What its `init` takes after the key.
     """
 
-    @jax.jit
-    def recipes(key: PRNGKeyArray) -> Params:
-        with nn.intercept_methods(_keep_recipes):
-            return network.init(key, *make_inputs())["params"]
+    # Not functions defined here: tests decorate each anew, for every network made.
+    return partial(_init, jax.jit(partial(_recipes, network, make_inputs)))
 
-    def init(key: PRNGKeyArray, places: Any = None) -> Params:
-        known = recipes(key)
-        if places is None:
-            places = jax.tree.map(lambda _: None, known, is_leaf=_is_recipe)
-        leaves = jax.tree.map(_leaf, known, places, is_leaf=_is_recipe)
-        if not isinstance(key, jax.core.Tracer):
-            _compile(leaves)
-        return jax.tree.map(_draw_leaf, leaves, is_leaf=_is_leaf)
 
-    return init
+def _recipes(
+    network: nn.Module, make_inputs: Callable[[], tuple], key: PRNGKeyArray
+) -> Params:
+    with nn.intercept_methods(_keep_recipes):
+        return network.init(key, *make_inputs())["params"]
+
+
+def _init(
+    recipes: Callable[[PRNGKeyArray], Params], key: PRNGKeyArray, places: Any = None
+) -> Params:
+    known = recipes(key)
+    if places is None:
+        places = jax.tree.map(lambda _: None, known, is_leaf=_is_recipe)
+    leaves = jax.tree.map(_leaf, known, places, is_leaf=_is_recipe)
+    if not isinstance(key, jax.core.Tracer):
+        _compile(leaves)
+    return jax.tree.map(_draw_leaf, leaves, is_leaf=_is_leaf)
 
 
 def _is_recipe(node: Any) -> bool:
