@@ -127,9 +127,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="module")
 def without_optimizations():
     """Compile quickly what runs a few times; modules that want it say so."""
-    from trained_runs import compiled_quickly
-
-    with compiled_quickly():
+    with program_cache.compiled_quickly():
         yield
 
 
@@ -155,8 +153,7 @@ def on_devices(tmp_path_factory) -> Callable[..., dict[str, np.ndarray]]:
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(quickly)),
+            **program_cache.process_settings(number, quickly),
         }
         folders = module.parent, Path(__file__).parent
         subprocess.run(

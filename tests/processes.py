@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from program_cache import process_settings
+
 from dig_jax.config import load_config_file
 from dig_jax.reporting.metric_writer import read_metrics
 
@@ -66,17 +68,19 @@ class Started:
         devices=1,
         cluster=None,
         environment=None,
+        quickly=False,
         each=(),
     ):
         """Start `processes` of the `of` that a run is told to have.
 
         `cluster(process, number, port)` is what a cluster tells a process, in variables
         of its environment; by default flags tell it. `each` has further flags for each
-        process.
+        process. `quickly` is how they compile.
         """
         port, number = free_port(), of or processes
         self.workdir, self.processes = workdir, []
         self.born, self.began = time.monotonic(), time.time()
+        settings = os.environ | process_settings(devices, quickly)
         for i in range(processes):
             command = [sys.executable, "-m", "dig_jax.main", f"--workdir={workdir}"]
             told = cluster(i, number, port) if cluster else {}
@@ -85,14 +89,13 @@ class Started:
             elif number > 1:
                 command += [f"--coordinator_address=127.0.0.1:{port}"]
                 command += [f"--num_processes={number}", f"--process_id={i}"]
-            count = f"--xla_force_host_platform_device_count={devices}"
             self.processes.append(
                 subprocess.Popen(
                     [*command, *arguments, *(each[i] if each else ())],
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
-                    env=os.environ | {"XLA_FLAGS": count} | told | (environment or {}),
+                    env=settings | told | (environment or {}),
                 )
             )
 

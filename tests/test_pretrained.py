@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from processes import config_flags
-from trained_runs import compiled_quickly
+from program_cache import compiled_quickly
 
 import dig_jax
 from dig_jax.config import load_config_file, with_values

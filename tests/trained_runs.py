@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 from processes import TINY, digits_flags
+from program_cache import compiled_quickly
 
 from dig_jax.errors import EXIT_DONE
 from dig_jax.main import main
@@ -48,17 +48,6 @@ class TrainedRuns:
                     assert main([*flags, f"--workdir={workdir}"]) == EXIT_DONE
                 done.touch()
         return workdir
-
-
-@contextmanager
-def compiled_quickly() -> Iterator[None]:
-    """Programs compiled alike, to the same bits, whichever test asks first."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @contextmanager

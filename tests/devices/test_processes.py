@@ -75,9 +75,8 @@ def open_mpi(process, number, port):
 
 def start(workdir, data_dir, *arguments, processes=2, **options):
     """Start a run that is compiled quickly."""
-    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     flags = [*digits_flags(data_dir, TINY), *arguments]
-    return Started(workdir, *flags, processes=processes, environment=quickly, **options)
+    return Started(workdir, *flags, processes=processes, quickly=True, **options)
 
 
 def final_leaves(workdir):

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from jax import export
 from PIL import Image
+from program_cache import compiled_quickly
 from safetensors.numpy import load_file, save_file
-from trained_runs import compiled_quickly
 
 import dig_jax
 from dig_jax.config import load_config_file

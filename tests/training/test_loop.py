@@ -73,8 +73,7 @@ def final_state(workdir, config):
 
 
 def start(workdir, data_dir):
-    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile
-    return Started(workdir, *digits_flags(data_dir, TINY), environment=quickly)
+    return Started(workdir, *digits_flags(data_dir, TINY), quickly=True)
 
 
 def test_run_writes_what_it_promises(finished):
