@@ -177,8 +177,8 @@ class Run:
 
         Args:
             image: uint8 [row, col, rgb], for grey also [row, col], or a file.
-            mask: [row, col], or a file: white (True, or 128 and more) where to draw,
-                black where the image is kept as it is.
+            mask: [row, col], or a file: white (True, or 128 and more; 1, of 0 and 1)
+                where to draw, black where the image is kept as it is.
             num_images: How many completions.
             labels: As of `sample`: "balanced" draws for each class in turn.
             seed: The same seed gives the same images.
