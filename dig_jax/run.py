@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from dig_jax.errors import InputError
 from dig_jax.evaluation.score_run import create_evaluator, score_run
 from dig_jax.experiment import Experiment
-from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.files.paths import AnyPath, open_out
 from dig_jax.files.pretrained import place_for_outputs
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.options import EvaluationOptions, SampleOptions
@@ -120,7 +120,7 @@ class Run:
         *,
         labels: LabelRule = "balanced",
         seed: int = 0,
-        num_frames: int = 24,
+        num_frames: int | None = None,
         estimates: bool = False,
         **options: Any,
     ) -> Film:
@@ -233,7 +233,7 @@ class Run:
         scored = call_with_section("evaluation", EvaluationOptions, section)
         drawn = self._sample_options({**(sample or {}), **count})
         folder = self.workdir and place_for_outputs(self.workdir)
-        folder = folder if out is None else open_workdir(out)
+        folder = folder if out is None else open_out(out)
         return score_run(
             self.drawing(drawn),
             create_evaluator(self.experiment, scored, silent=silent),

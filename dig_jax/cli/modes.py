@@ -21,6 +21,7 @@ from dig_jax.files.paths import (
     AnyPath,
     check_writable,
     is_remote,
+    open_out,
     open_path,
     open_workdir,
 )
@@ -143,7 +144,8 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.run import load
 
     workdir = workdir_of(options)
-    out = open_workdir(options.out or place_for_outputs(workdir) / "export")
+    out = options.out or place_for_outputs(workdir) / "export"
+    out = open_out(out)
     run = load(workdir, step=step_of(options), config=config)
     sample = run.experiment.sample
     licence, num_pictures = options.license, min(16, sample.num_images)
@@ -242,7 +244,7 @@ def _place_of_outputs(options: flags.FlagValues) -> AnyPath:
         InputError: That cannot be written to.
     """
     folder = place_for_outputs(workdir_of(options))
-    folder = open_workdir(options.out) if options.out else folder
+    folder = open_out(options.out) if options.out else folder
     check_writable(folder, OTHER_FOLDER)
     return folder
 
@@ -290,6 +292,9 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     evaluator = create_evaluator(experiment)
     evaluator.check(len(drawn.images))
     record = score_drawn(drawn, evaluator).record
-    place = place_for_outputs(open_workdir(options.out or options.workdir))
+    if options.out:
+        place = open_out(options.out)
+    else:
+        place = place_for_outputs(open_workdir(options.workdir))
     keep_record(record, place)
     return EXIT_DONE
