@@ -176,6 +176,25 @@ def test_a_comparison_without_a_verdict_has_its_ranking(tmp_path):
     assert 'id="rates"' not in text
 
 
+def test_a_ranking_by_held_out_loss_says_so_and_shows_the_loss(tmp_path):
+    record = judged(a_comparison(tmp_path))
+    first, second = record["variants"]
+    for variant, loss in ((first, 0.25), (second, 0.75)):  # the other way round
+        for run in variant["runs"]:
+            run["points"][-1]["noise_levels"]["eps"] = [loss - 0.125, loss + 0.125]
+    named = [first["name"], second["name"]]
+    (tmp_path / "compare.json").write_text(json.dumps({**record, "ranking": named}))
+    text = write_report(tmp_path).read_text()
+    assert "judged by held-out loss and frechet_pixels" in text
+    ranking = text.partition('id="ranking"')[2].partition("</section>")[0]
+    assert "Ranked by held-out loss" in ranking
+    assert ranking.index("0.2500 ± 0.0000") < ranking.index("0.7500 ± 0.0000")
+    (tmp_path / "compare.json").write_text(json.dumps(record))
+    ranking = write_report(tmp_path).read_text().partition('id="ranking"')[2]
+    assert "Ranked by frechet_pixels" in ranking
+    assert "0.7500" not in ranking.partition("</section>")[0]
+
+
 def test_a_run_that_trains_has_a_page_that_says_so(run):
     import fcntl
 

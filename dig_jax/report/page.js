@@ -68,7 +68,11 @@
     figure.ygrid.grid_line_color = ink.line;
     figure.below.forEach((axis) => { if (axis.ticker && axis.ticker.desired_num_ticks) axis.ticker.desired_num_ticks = 5; });
     // 0.0005, not 5.000e-4.
-    if (!spec.log) figure.yaxis.formatter = new Bokeh.BasicTickFormatter({power_limit_low: -5});
+    const plain = () => new Bokeh.BasicTickFormatter({power_limit_low: -5});
+    if (!spec.log) figure.yaxis.formatter = plain();
+    if (!spec.categories.length) figure.xaxis.formatter = plain();
+    const isWhole = spec.series.every((one) => one.x.every(Number.isInteger));
+    if (isWhole) figure.below.forEach((axis) => { axis.ticker.min_interval = 1; });
     if (spec.categories.length > 5) figure.xaxis.major_label_orientation = 0.6;
     const glyphs = spec.series.map((one) => {
       const color = colorOf(one, mode);
