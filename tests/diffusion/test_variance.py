@@ -9,7 +9,7 @@ from scipy import stats
 
 from dig_jax.diffusion import (
     Objective,
-    create_sde,
+    VPDiscrete,
     denoising_loss,
     draw_times_and_noise,
     loss_of_draws,
@@ -19,7 +19,7 @@ from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
 
 LINEAR = {"betas": "linear", "beta_min": 1e-4, "beta_max": 0.02}
-SDE = create_sde("vp_discrete", **LINEAR)
+SDE = VPDiscrete("linear", 1e-4, 0.02)
 BETAS = np.linspace(1e-4, 0.02, 1000)
 STEPS = (1, 2, 3, 40, 500, 1000)
 DIT = {"name": "dit", "width": 8, "depth": 1, "num_heads": 1, "patch_size": 4}
@@ -75,12 +75,13 @@ def test_a_steps_bound_is_the_divergence_of_its_gaussians(n, rng):
         nats = -np.log(np.where(x0 == 1, 1, cdf(x0 + 1 / 255)) - low)
     else:
         x = rng.standard_normal(x0.shape)
-        nats = divergence(*posterior(n, x0, x), posterior(n, estimate, x)[0], variance)
+        mean, least = posterior(n, x0, x)
+        nats = divergence(mean, least, posterior(n, estimate, x)[0], variance)
     expected = 1000 * nats.mean(axis=(1, 2, 3)) / np.log(2)
-    given = (jnp.float32(v) for v in (x0, estimate, said))
-    t = jnp.full(len(x0), n / 1000, jnp.float32)
+    x0, estimate, said = (jnp.float32(v) for v in (x0, estimate, said))
+    found = variance_bound(SDE, x0, estimate, said, jnp.full(len(x0), n / 1000))
     # float32, whose exponents lose what they are large by.
-    np.testing.assert_allclose(variance_bound(SDE, *given, t), expected, rtol=2e-4)
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
 
 
 def test_the_masses_of_all_bytes_are_one(rng):
@@ -123,7 +124,9 @@ def test_the_prediction_learns_from_the_squared_error_alone(rng):
         return loss_of_draws(outputs, params, SDE, draws, x0, None, objective=hybrid)
 
     def alone(params):
-        apply = lambda *given: outputs(*given)[0]  # noqa: E731
+        def apply(params, x, t, label):
+            return outputs(params, x, t, label)[0]
+
         return loss_of_draws(apply, params, SDE, draws, x0, None, objective=plain)
 
     (both, per_image), grads = jax.value_and_grad(whole, has_aux=True)(params)
@@ -132,10 +135,9 @@ def test_the_prediction_learns_from_the_squared_error_alone(rng):
     assert expected["says"] == 0
     assert grads["says"] != 0
     t, eps = draws
-    x = SDE.alpha(t)[:, None, None, None] * x0 + SDE.sigma(t)[:, None, None, None] * eps
-    estimate = (x - SDE.sigma(t)[:, None, None, None] * 0.4 * x) / SDE.alpha(t)[
-        :, None, None, None
-    ]
+    alpha, sigma = (f(t)[:, None, None, None] for f in (SDE.alpha, SDE.sigma))
+    x = alpha * x0 + sigma * eps
+    estimate = (x - sigma * 0.4 * x) / alpha
     bound = variance_bound(SDE, x0, estimate, jnp.full(x.shape, 0.1), t)
     np.testing.assert_allclose(both, simple + 0.001 * bound.mean(), rtol=1e-5)
     np.testing.assert_allclose(per_image.loss.mean(), both, rtol=1e-5)
@@ -152,11 +154,13 @@ def experiment_with(tmp_path, **changes):
 def test_a_network_with_the_loss_trains_its_channels_of_variance(tmp_path, rng):
     experiment = experiment_with(tmp_path)
     params = experiment.backbone.init(jax.random.key(0))
+    with_variance = experiment.backbone.with_variance
+    assert with_variance is not None
     x0 = jnp.float32(rng.uniform(-1, 1, (2, 8, 8, 1)))
 
     def loss(params):
         return denoising_loss(
-            experiment.backbone.with_variance,
+            with_variance,
             params,
             experiment.sde,
             jax.random.key(1),
