@@ -149,7 +149,11 @@ def config_of(backbone: dict) -> ConfigDict:
     published = PUBLISHED[backbone["name"]]
     config.sde = published["sde"]
     config.objective = dict(
-        prediction="eps", loss_space="eps", times="steps", label_dropout=0.1
+        prediction="eps",
+        loss_space="eps",
+        times="steps",
+        label_dropout=0.1,
+        variance_loss=0.001 if backbone.get("learned_variance") else 0.0,
     )
     config.optimizer = published["optimizer"]
     config.data = dict(

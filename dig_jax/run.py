@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
+from absl import logging
 from ml_collections import ConfigDict
 
 from dig_jax.errors import InputError
 from dig_jax.evaluation.score_run import create_evaluator, score_run
+from dig_jax.evaluation.told import tell_scores
 from dig_jax.experiment import Experiment
-from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.files.paths import AnyPath, open_out
 from dig_jax.files.pretrained import place_for_outputs
+from dig_jax.files.shown import say
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.options.keys import call_with_section
@@ -120,7 +123,7 @@ class Run:
         *,
         labels: LabelRule = "balanced",
         seed: int = 0,
-        num_frames: int = 24,
+        num_frames: int | None = None,
         estimates: bool = False,
         **options: Any,
     ) -> Film:
@@ -177,8 +180,8 @@ class Run:
 
         Args:
             image: uint8 [row, col, rgb], for grey also [row, col], or a file.
-            mask: [row, col], or a file: white (True, or 128 and more) where to draw,
-                black where the image is kept as it is.
+            mask: [row, col], or a file: white (True, or 128 and more; 1, of 0 and 1)
+                where to draw, black where the image is kept as it is.
             num_images: How many completions.
             labels: As of `sample`: "balanced" draws for each class in turn.
             seed: The same seed gives the same images.
@@ -213,7 +216,8 @@ class Run:
             metrics: Entries of METRICS; the configuration's own by default.
             sample: Other attributes of `SampleOptions`, as in {"solver": "ddim"}.
             keep: Whether images and records are kept in the workdir's eval/, so that a
-                killed evaluation goes on; otherwise nothing is written.
+                killed evaluation goes on, and the scores go where the configuration's
+                logging.writers say; otherwise nothing is written.
             out: A folder in place of the workdir, as for one that cannot be written; of
                 a model of the package, that is pretrained_NAME in the current folder.
             silent: Whether nothing is printed.
@@ -232,14 +236,20 @@ class Run:
         section = self.experiment.section("evaluation") | chosen | options
         scored = call_with_section("evaluation", EvaluationOptions, section)
         drawn = self._sample_options({**(sample or {}), **count})
-        own = self.workdir and place_for_outputs(self.workdir)
-        return score_run(
+        folder = self.workdir and place_for_outputs(self.workdir)
+        folder = folder if out is None else open_out(out)
+        folder = folder if keep else None
+        records = score_run(
             self.drawing(drawn),
             create_evaluator(self.experiment, scored, silent=silent),
-            (open_workdir(out) if out is not None else own) if keep else None,
+            folder,
             seeds=_choose_seeds(seeds, drawn.seed),
             silent=silent,
         )
+        if folder is not None:
+            told = logging.info if silent else say
+            tell_scores(self.experiment, records[-1], folder, told)
+        return records
 
     def _drawn_with(
         self, num_images: int, labels: LabelRule, seed: int, options: Mapping[str, Any]

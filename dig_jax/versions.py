@@ -1,5 +1,6 @@
 """Which versions of packages are installed, and whether they are new enough."""
 
+import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable
@@ -34,8 +35,14 @@ class Unmet(NamedTuple):
 
 def package_versions() -> dict[str, str]:
     """Version by name, of PACKAGES and of Python."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: _version_of(name) for name in PACKAGES}
     return {**versions, "python": platform.python_version()}
+
+
+@functools.cache
+def _version_of(package: str) -> str:
+    """Read once: what has been imported stays as it is."""
+    return importlib.metadata.version(package)
 
 
 def check_versions() -> None:

@@ -67,6 +67,9 @@ def test_commands_stand_before_flags(capsys):
         (["completion", "csh"], "one of bash, zsh, fish; got csh"),
         (["reference", "backbone"], "takes nothing, got backbone"),
         (["--explain"], "--explain=backbone.hops"),
+        (["--explain=seed", "--mode=sample"], "stands alone .*got also --mode=sample"),
+        (["--mode=sample", "--explain", "seed"], "stands alone .*also --mode=sample"),
+        (["--explain=seed", "--explain=sde"], "takes one key, got also --explain=sde"),
         (["--explain=backbone.hop"], "Perhaps backbone.hops"),
         (["--explain=bakbone"], "Perhaps backbone"),
         (["--explain=learningrate"], r"Perhaps .*optimizer\.learning_rate"),
@@ -197,6 +200,8 @@ TYPED = {
     "dig_jax --config.logging.wandb_p\tx": "<--config.logging.wandb_project=x>",
     "dig_jax --config=configs/imagenet6\t": "<--config=configs/imagenet64.py>",
     "dig_jax --workdir=fol\tins\t": "<--workdir=folder/inside>",
+    "dig_jax --workdir=pre\tdig\t": "<--workdir=pretrained:digits>",
+    "dig_jax --init_from=pretrained:fa\t": "<--init_from=pretrained:fashion_mnist>",
 }
 
 

@@ -155,10 +155,21 @@ def test_nothing_is_written_into_one(capsys):
     said = refused(capsys, config, DIGITS)
     assert "--init_from=pretrained:digits" in said
     said = refused(capsys, config, f"--workdir={FOLDER / 'digits'}")
-    assert "is a model that comes with dig_jax" in said
+    assert "lies in the package dig_jax" in said
     for mode in ("sample", "evaluate"):
         said = refused(capsys, f"--mode={mode}", DIGITS, "--out=pretrained:digits")
-        assert "is a model that comes with dig_jax" in said
+        assert "lies in the package dig_jax" in said
+    inside = f"--out={FOLDER / 'digits' / 'export'}"
+    said = refused(capsys, "--mode=export", DIGITS, inside)
+    assert "name a folder of your own, such as pretrained_digits" in said
+    assert said.count("\n") == 1
+
+
+def test_the_best_step_of_one_is_refused_without_sending_people_elsewhere(capsys):
+    for step in ("best", "1"):
+        said = refused(capsys, "--mode=sample", DIGITS, f"--step={step}")
+        assert "A model of the package holds one set of parameters" in said
+        assert said.endswith(f"got step={step}. Here leave step out.\n")
 
 
 def test_another_configuration_makes_no_model(tmp_path):

@@ -123,6 +123,36 @@ def test_a_runs_page_opens_by_itself_and_its_slider_works(browser, run):
         assert seen.outside == []
 
 
+PAINTED = """(event) => {
+  if (event) window.dispatchEvent(new Event(event));
+  const canvases = (node) => [...node.querySelectorAll("*")].flatMap((one) =>
+    one.tagName === "CANVAS" ? [one] : one.shadowRoot ? canvases(one.shadowRoot) : []);
+  const isPainted = (canvas) => canvas.width && canvas.height && canvas.getContext("2d")
+    .getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value);
+  return [...document.querySelectorAll(".plot")].every((plot) =>
+    canvases(plot).some(isPainted));
+}"""
+"""In a page's script: whether every chart is, right after an event."""
+
+
+def test_paper_has_the_charts_and_the_pictures_beside_each_other(browser, run):
+    with visit(browser, write_report(run), color_scheme="dark") as seen:
+        page = seen.page
+        page.wait_for_function(PAINTED)
+        # Bokeh draws later: what is drawn for paper alone is not there in time.
+        assert page.evaluate(PAINTED, "beforeprint")
+        strip = page.locator("#steps-on-paper img")
+        assert not strip.first.is_visible()
+        page.emulate_media(media="print")
+        shown = [strip.nth(i).get_attribute("alt") for i in range(strip.count())]
+        assert ["step 2" in shown[0], "step 4" in shown[1]] == [True, True]
+        assert strip.nth(1).is_visible()
+        for widget in ("#step-slider", "#step-play", "#config-search", "nav", ".copy"):
+            assert not page.locator(widget).first.is_visible(), widget
+        assert page.locator("#configuration tbody th").first.is_visible()
+        assert seen.errors == []
+
+
 def test_a_comparisons_page_opens_and_says_the_verdict_first(browser, tmp_path):
     record = judged(a_comparison(tmp_path))
     (tmp_path / "compare.json").write_text(json.dumps(record))
@@ -144,6 +174,25 @@ def test_a_comparison_without_a_verdict_has_its_ranking(tmp_path):
     assert "a version that judged nothing" in text
     assert "-0.9500 ± 0.0500" in text  # mean of -1.0 and -0.9, by hand
     assert 'id="rates"' not in text
+
+
+def test_a_ranking_by_held_out_loss_says_so_and_shows_the_loss(tmp_path):
+    record = judged(a_comparison(tmp_path))
+    first, second = record["variants"]
+    for variant, loss in ((first, 0.25), (second, 0.75)):  # the other way round
+        for run in variant["runs"]:
+            run["points"][-1]["noise_levels"]["eps"] = [loss - 0.125, loss + 0.125]
+    named = [first["name"], second["name"]]
+    (tmp_path / "compare.json").write_text(json.dumps({**record, "ranking": named}))
+    text = write_report(tmp_path).read_text()
+    assert "judged by held-out loss and frechet_pixels" in text
+    ranking = text.partition('id="ranking"')[2].partition("</section>")[0]
+    assert "Ranked by held-out loss" in ranking
+    assert ranking.index("0.2500 ± 0.0000") < ranking.index("0.7500 ± 0.0000")
+    (tmp_path / "compare.json").write_text(json.dumps(record))
+    ranking = write_report(tmp_path).read_text().partition('id="ranking"')[2]
+    assert "Ranked by frechet_pixels" in ranking
+    assert "0.7500" not in ranking.partition("</section>")[0]
 
 
 def test_a_run_that_trains_has_a_page_that_says_so(run):

@@ -67,6 +67,12 @@ def _explained(arguments: list[str]) -> str | None:
             from dig_jax.cli.explain import explain
 
             asked = value if equals else next(pending, "")
+            others = [a for a in arguments if a not in (argument, asked)]
+            if others or arguments.count(argument) > 1:
+                raise InputError(
+                    "--explain=KEY stands alone and takes one key, got also "
+                    f"{' '.join(others) or argument}."
+                )
             if not asked:
                 raise InputError(
                     "--explain=KEY needs a key, as in --explain=backbone.hops, or a "

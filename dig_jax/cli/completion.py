@@ -15,10 +15,13 @@ from dig_jax.cli.listing import KINDS
 from dig_jax.cli.type_words import choices_of
 from dig_jax.errors import InputError
 from dig_jax.experiment import section_keys
+from dig_jax.files.pretrained import PREFIX, shipped_names
 from dig_jax.files.shipped import shipped_configs
 from dig_jax.options import SECTIONS
 
-FILES = ("config", "workdir", "out", "init_from", "samples", "compilation_cache")
+RUNS = ("workdir", "init_from", "beside")
+"""Flags whose values are runs: folders, or models that come with the package."""
+FILES = ("config", *RUNS, "out", "known", "mask", "samples", "compilation_cache")
 """Flags whose values are files or folders."""
 
 
@@ -73,6 +76,8 @@ def collect_words() -> Words:
     values["--mode"] = list(MODE_HELP)
     values["--step"] = ["best"]
     values["--config"] = list(shipped_configs())
+    models = [PREFIX + name for name in shipped_names()]
+    values |= {f"--{name}": models for name in RUNS}
     values["--explain"] = [*SECTIONS, *keys]
     return Words(
         [*flags, "--config."],

@@ -17,7 +17,8 @@ _dig_jax() {{
         case $name in
             {files})
                 mapfile -t found < <(compgen -f -- "${{current#*=}}")
-                compopt -o filenames 2> /dev/null ;;
+                # Of files alone: it would put a backslash before the : of others.
+                [[ ${{#found[@]}} -gt 0 ]] && compopt -o filenames 2> /dev/null ;;
         esac
     elif [[ $current == --config.*.* ]]; then
         words=({keys})
@@ -61,7 +62,7 @@ _dig_jax() {{
 {values}
         esac
         case $name in
-            ({files}) (( compstate[nmatches] )) || _files ;;
+            ({files}) _files ;;
         esac
     elif [[ $PREFIX == --config.*.* ]]; then
         compadd -S '' -- {keys}

@@ -21,8 +21,8 @@ from dig_jax.files.paths import (
     AnyPath,
     check_writable,
     is_remote,
+    open_out,
     open_path,
-    open_workdir,
 )
 from dig_jax.files.pretrained import (
     LICENCE,
@@ -150,7 +150,7 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 
     workdir = workdir_of(options)
     out = place_for_outputs(workdir) / "export"
-    out = open_workdir(options.out) if options.out else out
+    out = open_out(options.out) if options.out else out
     run = Run(*load_trained(workdir, step=step_of(options), config=config))
     sample = run.experiment.sample
     licence, num_pictures = options.license, min(16, sample.num_images)
@@ -248,8 +248,8 @@ def _place_of_outputs(options: flags.FlagValues) -> AnyPath:
     Raises:
         InputError: That cannot be written to.
     """
-    workdir = workdir_of(options)
-    folder = open_workdir(options.out) if options.out else place_for_outputs(workdir)
+    folder = place_for_outputs(workdir_of(options))
+    folder = open_out(options.out) if options.out else folder
     check_writable(folder, OTHER_FOLDER)
     return folder
 
@@ -298,6 +298,6 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
     evaluator = create_evaluator(experiment)
     evaluator.check(len(drawn.images))
     record = score_drawn(drawn, evaluator).record
-    place = open_workdir(options.out) if options.out else workdir_of(options)
-    keep_record(record, place_for_outputs(place))
+    place = place_for_outputs(workdir_of(options))
+    keep_record(record, open_out(options.out) if options.out else place)
     return EXIT_DONE

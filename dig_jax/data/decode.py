@@ -62,7 +62,7 @@ def decode_image(content: bytes, *, channels: int, upright: bool) -> DecodedImag
             warnings.simplefilter("ignore", UserWarning)  # about broken Exif notes
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_known_formats()) as image:
-                return _normalize(image, channels, upright)
+                return normalize_image(image, channels=channels, upright=upright)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImageError(f"it has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
@@ -93,7 +93,19 @@ def is_image(content: bytes) -> bool:
         return False
 
 
-def _normalize(image: Image.Image, channels: int, upright: bool) -> DecodedImage:
+def normalize_image(
+    image: Image.Image, *, channels: int, upright: bool
+) -> DecodedImage:
+    """An image of Pillow in 8-bit grey or RGB, by the rules for files.
+
+    Args:
+        image: Any.
+        channels: 1 or 3.
+        upright: As for `decode_image`.
+
+    Raises:
+        BadImageError: It is of a sort that is refused.
+    """
     # A camera's MPO is a JPEG with more views of the same behind it.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadImageError("it is animated or has several pages")
@@ -107,9 +119,9 @@ def _normalize(image: Image.Image, channels: int, upright: bool) -> DecodedImage
     mode = image.mode
     if mode in ("I;16", "I;16B", "I;16L"):
         image, mode = _upper_bits(image), "L"
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        notes.append("transparent")
-        image = _over_white(image)
+    if image.has_transparency_data:
+        image, clear = _over_white(image)
+        notes += ["transparent"] if clear else []
         mode = "L" if mode in ("LA", "La") else "RGB"
     elif mode in ("CMYK", "YCbCr"):
         notes.append(mode)
@@ -145,7 +157,9 @@ def _upper_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def _over_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The image over white, and whether that shines through anywhere."""
     image = image.convert("RGBA")
+    clear = image.getextrema()[3] != (255, 255)
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
+    return Image.alpha_composite(white, image).convert("RGB"), clear

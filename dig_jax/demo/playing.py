@@ -24,6 +24,7 @@ from dig_jax.demo.nodes import Nodes
 from dig_jax.errors import InputError
 from dig_jax.options import SampleOptions
 from dig_jax.run import Run
+from dig_jax.sampling.choices import choose_solver
 from dig_jax.sampling.films import Film, draw_between, draw_film
 from dig_jax.sampling.label_rules import LABEL_RULES, MOST_NAMED, choose_labels
 from dig_jax.solvers import SOLVERS
@@ -135,11 +136,13 @@ class Played:
         if key not in self.films:
             sampler = self.run.sampler(options)
             shape = sampler.to_pixels.image_shape
+            solver = choose_solver(sampler.options, self.run.experiment.sde)
+            steps = len(solver.evaluations)
             self.films[key] = draw_film(
                 self.run.experiment,
                 sampler,
                 self.run.params,
-                num_frames=frames_that_fit(num_images, shape),
+                num_frames=min(frames_that_fit(num_images, shape), steps + 1),
                 estimates=key[1],
             )
         self.films.move_to_end(key)

@@ -20,6 +20,7 @@ from dig_jax.demo.asked import Asked
 from dig_jax.demo.playing import Played
 from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.files.shown import printable
+from dig_jax.sampling.choices import check_sample_options
 
 PAGE = Path(__file__).parent / "page"
 FILES = {
@@ -175,7 +176,9 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def check_models(models: list[Played]) -> None:
-    """Raise InputError where models cannot draw from the same noise."""
+    """Raise InputError for models that cannot draw, or not from the same noise."""
+    for model in models:
+        check_sample_options(model.run.experiment, model.run.experiment.sample)
     first, *others = (model.run.experiment.backbone.image_shape for model in models)
     for other in others:
         if other != first:

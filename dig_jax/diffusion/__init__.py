@@ -22,7 +22,7 @@ from dig_jax.diffusion.loss import (
     loss_of_draws,
     noise_level_losses,
 )
-from dig_jax.diffusion.objective import check_objective
+from dig_jax.diffusion.objective import check_objective, check_variance_loss
 from dig_jax.diffusion.prediction import (
     add_noise,
     make_denoiser,
@@ -82,6 +82,7 @@ __all__ = [
     "add_noise",
     "check_guidance",
     "check_objective",
+    "check_variance_loss",
     "create_edm",
     "create_flow",
     "create_sde",

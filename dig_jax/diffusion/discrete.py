@@ -42,6 +42,11 @@ class VPDiscrete:
     num_steps: int = 1000
     prior_std: float = field(default=1.0, init=False)
 
+    @property
+    def log_alphas(self) -> Float[np.ndarray, "step"]:
+        """log alpha at n = 0 ... N, in float64."""
+        return _log_alphas(self.betas, self.beta_min, self.beta_max, self.num_steps)
+
     def log_alpha(self, t: Time) -> Time:
         """log alpha(t)."""
         table, place = self._table(t), t * self.num_steps
@@ -86,8 +91,7 @@ class VPDiscrete:
 
     def _table(self, like: Time) -> Float[Array, "step"]:
         """log alpha at n = 0 ... N."""
-        table = _log_alphas(self.betas, self.beta_min, self.beta_max, self.num_steps)
-        return jnp.asarray(table, jnp.result_type(like, jnp.float32))
+        return jnp.asarray(self.log_alphas, jnp.result_type(like, jnp.float32))
 
     def _step_before(self, t: Time) -> Int[Array, "*batch"]:
         """The step n < N at or before t."""

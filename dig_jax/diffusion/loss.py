@@ -7,13 +7,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dig_jax.diffusion.by_scale import coarse_target, scale_weight
+from dig_jax.diffusion.discrete import VPDiscrete
 from dig_jax.diffusion.prediction import (
     add_noise,
     error_factor,
     network_input,
     per_image,
     prediction_target,
+    prediction_to_x0,
 )
+from dig_jax.diffusion.variance import variance_bound
 from dig_jax.errors import InputError
 from dig_jax.interfaces import (
     SDE,
@@ -23,6 +26,7 @@ from dig_jax.interfaces import (
     OutputsFn,
     Params,
     Times,
+    VarianceFn,
 )
 from dig_jax.options import LossSpace, Objective
 
@@ -85,7 +89,7 @@ def draw_times_and_noise(
 
 
 def denoising_loss(
-    outputs: OutputsFn,
+    outputs: OutputsFn | VarianceFn,
     params: Params,
     sde: SDE,
     key: PRNGKeyArray,
@@ -99,8 +103,13 @@ def denoising_loss(
     Predictions by scale each have their part: a_r times the mean squared error from
     the target at that scale (`Objective.scale_weights`, `coarse_targets`).
 
+    With `Objective.variance_loss` the network's word on the variance adds that much of
+    L_vlb (`variance_bound`), in which the prediction is held fast: it is taught by the
+    squared error alone (arXiv:2102.09672, Eq. 16).
+
     Args:
-        outputs: The network, with all predictions that it has (`Backbone.outputs`).
+        outputs: The network, with all predictions that it has (`Backbone.outputs`), or
+            with the variance that it learns (`Backbone.with_variance`).
         params: Its parameters.
         sde: The forward process.
         key: Draws times and noise.
@@ -116,7 +125,7 @@ def denoising_loss(
 
 
 def loss_of_draws(
-    outputs: OutputsFn,
+    outputs: OutputsFn | VarianceFn,
     params: Params,
     sde: SDE,
     draws: Draws,
@@ -129,6 +138,13 @@ def loss_of_draws(
     t, eps = draws
     x = add_noise(sde, x0, eps, t)
     predictions = outputs(params, network_input(objective, sde, x, t), t, label)
+    bound = None
+    if objective.variance_loss:
+        predictions, said = predictions
+        assert isinstance(sde, VPDiscrete), "check_variance_loss was not called"
+        fast = jax.lax.stop_gradient(predictions)
+        estimate = prediction_to_x0(objective, sde, fast, x, t)
+        bound = objective.variance_loss * variance_bound(sde, x0, estimate, said, t)
     target = prediction_target(objective, sde, x0, eps, t)
     loss, of_image = jnp.zeros(()), jnp.zeros(len(x0))
     for prediction in jax.tree.leaves(predictions):
@@ -141,6 +157,8 @@ def loss_of_draws(
         squared = jnp.square(error)
         loss = loss + weight * jnp.mean(squared)
         of_image = of_image + weight * jnp.mean(squared, axis=(1, 2, 3))
+    if bound is not None:
+        loss, of_image = loss + jnp.mean(bound), of_image + bound
     return loss, PerImage(of_image, t)
 
 

@@ -18,7 +18,7 @@ from dig_jax.config import (
 )
 from dig_jax.data import DATASETS
 from dig_jax.devices.sharding import create_mesh
-from dig_jax.diffusion import SDES, check_objective
+from dig_jax.diffusion import SDES, check_objective, check_variance_loss
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import SDE, Backbone
@@ -142,6 +142,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
         image_shape=data.image_shape,
         null_label=objective.label_dropout > 0,
     )
+    check_variance_loss(objective, sde, backbone)
     return Experiment(
         config=config,
         seed=config.seed,

@@ -34,7 +34,7 @@ from dig_jax.reporting.images import write_png
 from dig_jax.run import Run
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.decoding import Decoder, FirstChannels
-from dig_jax.sampling.grid import sample_grid
+from dig_jax.sampling.grid import MOST_ROWS, sample_grid
 from dig_jax.sampling.groups import group_size, image_keys
 from dig_jax.sampling.kept import draw_shown
 from dig_jax.sampling.sampler import Sampler
@@ -97,7 +97,8 @@ def export_run(
         out: A new or empty folder, or an earlier export, which is replaced.
         platforms: Some of PLATFORMS.
         licence: Of the parameters, as hubs name it: apache-2.0, cc-by-nc-4.0, ...
-        num_pictures: Images that are drawn now for the card's picture; 0 for none.
+        num_pictures: Images that are drawn now for the card's picture; 0 for none. Of
+            a few classes, drawn in turn, some more, so that each has as many.
 
     Raises:
         InputError: Options that do not work for the run, an unknown platform, no name
@@ -170,6 +171,10 @@ def _describe(
 
 def _draw_picture(run: Run, options: SampleOptions, file: AnyPath) -> None:
     """Draw a few images for the card, as `Run.sample` draws them."""
+    classes = run.experiment.backbone.num_classes
+    if options.labels == "balanced" and 2 <= classes <= MOST_ROWS:
+        each = -(-options.num_images // classes)
+        options = replace(options, num_images=each * classes)
     sampler = run.sampler(options)
     images = draw_shown(sampler, run.params)
     grid = sample_grid(images, sampler.labels, class_names=sampler.class_names)

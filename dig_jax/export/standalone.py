@@ -5,7 +5,9 @@ Needs jax, flatbuffers, numpy, pillow and safetensors.
     python sample.py --num_images=16 --labels=0,3,5 --seed=0 --out=samples.png
 
 Labels go round, and may be class names where the export has such. --out ends in .png,
-or in .npz for the arrays `images` and `labels`.
+or in .npz for the arrays `images` and `labels`. Exit codes are those of dig_jax: 0, 78
+for bad input or a damaged export, 77 where the network's output is not finite, 130
+after Ctrl-C.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -20,18 +23,33 @@ from jax import export
 from PIL import Image
 from safetensors.numpy import load_file
 
+EXIT_DONE, EXIT_NON_FINITE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 77, 78, 130
+
+
+class InputError(ValueError):
+    """What was asked for, or lies there, cannot work: said in one line."""
+
+
+class NonFiniteError(ArithmeticError):
+    """The network's output is not finite."""
+
 
 def draw_images(
     folder: Path, num_images: int, labels: list[int], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 [image, row, col, rgb], and their labels; all labels if none."""
+    """Images, uint8 [image, row, col, rgb], and their labels; all labels if none.
+
+    Raises:
+        InputError: Numbers or labels that cannot be, or a damaged export.
+        NonFiniteError: The network's output is not finite.
+    """
     record = read_record(folder)
     platform, classes = export.default_export_platform(), record["num_classes"]
     if platform not in (known := record["platforms"]):
-        sys.exit(f"error: exported for {', '.join(known)}, but this is {platform}.")
+        raise InputError(f"exported for {', '.join(known)}, but this is {platform}.")
     if num_images < 1 or not 0 <= seed < 2**31 or {*labels} - {*range(classes)}:
-        sys.exit(
-            f"error: needs num_images >= 1, seed in 0 to 2147483647 and labels in "
+        raise InputError(
+            f"needs num_images >= 1, seed in 0 to 2147483647 and labels in "
             f"{range(classes)}, got {num_images}, {seed}, {labels}."
         )
     group = record["group_sizes"][platform]
@@ -44,7 +62,7 @@ def draw_images(
         index = np.arange(start, start + group, dtype=np.int32)
         x = np.asarray(draw(parameters, np.int32(seed), index, wanted[index]))
         if not np.isfinite(x).all():
-            sys.exit("error: the network's output is not finite.")
+            raise NonFiniteError("the network's output is not finite.")
         images.append(np.rint((x + 1) * 127.5).clip(0, 255).astype(np.uint8))
     return np.concatenate(images)[:num_images], wanted[:num_images]
 
@@ -64,15 +82,15 @@ def read_record(folder: Path) -> dict:
                 path, expected = folder / Path(name).name, files[name]
                 content = path.read_bytes()
     except errors:
-        sys.exit(f"error: {path} is damaged: copy or export it again.")
+        raise InputError(f"{path} is damaged: copy or export it again.") from None
     return record
 
 
-def class_names(folder: Path) -> list[str]:
-    """The name of each label; none where the export has none, or nobody can read it."""
+def names_in_record(folder: Path, key: str) -> list[str]:
+    """`class_names` or `files` of the record; none where nobody can read it."""
     try:
         whole = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return [str(name) for name in whole["record"]["class_names"]]
+        return [str(name) for name in whole["record"][key]]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []  # `read_record` says what is damaged
 
@@ -106,31 +124,70 @@ def write_png(path: Path, images: np.ndarray) -> None:
     Image.fromarray(grid[..., 0] if channels == 1 else grid).save(path, "PNG")
 
 
-def main() -> None:
-    """Draw what the command line asks for, with the export beside this file."""
+def check_out(out: Path, folder: Path) -> None:
+    """Raise InputError for a name that images cannot be written to.
 
+    The export's own files have checksums: to write over one would damage it.
+    """
+    if out.suffix.lower() not in (".png", ".npz"):
+        raise InputError(f"--out must end in .png or .npz, got {out}")
+    if not out.parent.is_dir():
+        raise InputError(f"--out={out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise InputError(f"--out={out} is a folder: name a file in it")
+    own = "manifest.json", *names_in_record(folder, "files")
+    if out.resolve() in {folder / name for name in own}:
+        raise InputError(f"--out={out} is a file of this export: choose another name")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes end as all others do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(message)
+
+
+def draw(arguments: list[str]) -> None:
+    """Draw what the arguments ask for, with the export beside this file."""
     folder = Path(__file__).resolve().parent
 
     def labels(text: str) -> list[int]:
-        return read_labels(text, class_names(folder))
+        return read_labels(text, names_in_record(folder, "class_names"))
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--num_images", type=int, default=16)
     parser.add_argument(
         "--labels", type=labels, default=[], help="such as 3 or 0,3,5, or class names"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
-    asked = parser.parse_args()
-    if not asked.out.parent.is_dir():
-        parser.error(f"--out={asked.out}: there is no folder {asked.out.parent}")
+    asked = parser.parse_args(arguments)
+    check_out(asked.out, folder)
     images, of = draw_images(folder, asked.num_images, asked.labels, asked.seed)
-    if asked.out.suffix == ".npz":
-        np.savez_compressed(asked.out, images=images, labels=of)
+    if asked.out.suffix.lower() == ".npz":
+        with asked.out.open("wb") as file:
+            np.savez_compressed(file, images=images, labels=of)
     else:
         write_png(asked.out, images)
     print(f"Drew {len(images)} images: {asked.out}")
 
 
+def main() -> int:
+    """Draw what the command line asks for; returns the exit code."""
+    try:
+        draw(sys.argv[1:])
+    except (InputError, OSError) as error:  # OSError: a full disk, no rights
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except NonFiniteError as error:
+        print(f"not finite: {error}", file=sys.stderr)
+        return EXIT_NON_FINITE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_DONE
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

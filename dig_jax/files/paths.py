@@ -65,34 +65,60 @@ def open_workdir(path: str | os.PathLike[str]) -> AnyPath:
     if (shipped := find_shipped(path)) is not None:
         return shipped
     workdir = open_path(path)
-    _check_folder(workdir)
-    if is_remote(workdir):
-        # Asked first: gcsfs would try to make a bucket of a misspelt name.
-        bucket = epath.Path("/".join(str(workdir).split("/")[:3]))
-        with explain_remote_errors("workdir", workdir):
-            if not bucket.exists():
-                raise FileNotFoundError(f"there is no {bucket}, or you may not see it")
-    return workdir
-
-
-def _check_folder(workdir: AnyPath) -> None:
-    """Raise InputError for a path that is no folder of a run, whatever is there."""
-    if not is_remote(workdir):
-        file = next((p for p in (workdir, *workdir.parents) if p.is_file()), None)
-        if file is not None:
-            raise InputError(f"A folder is needed, got {workdir}: {file} is a file.")
+    _check_folder(workdir, "workdir")
     inner = workdir.parent if workdir.name.isdecimal() else workdir
-    if inner.name not in CHECKPOINT_FOLDERS:
-        return
-    run = inner.parent
-    if not (run / "config.json").is_file():
-        return
+    if (run := _run_of_checkpoints(inner)) is None:
+        return workdir
     step = "best" if inner.name == "best" else workdir.name
     flag = f" {quote(f'--step={step}')}" if inner != workdir or step == "best" else ""
     kind = "a checkpoint" if flag else "a folder of checkpoints"
     meant = f"--workdir={quote(str(run))}{flag}"
     modes = " (of --mode=sample, evaluate or export)" if flag else ""
     raise InputError(f"{workdir} is {kind} of the run in {run}: say {meant}{modes}.")
+
+
+def open_out(path: str | os.PathLike[str]) -> AnyPath:
+    """A folder to write to; see `open_path`.
+
+    Raises:
+        InputError: Its bucket cannot be reached, or it is a file, or in the checkpoints
+            of a run, or of a model that comes with the package.
+    """
+    if (shipped := find_shipped(path)) is not None:
+        refuse_shipped(shipped)
+    out = open_path(path)
+    if not is_remote(out):
+        refuse_shipped(out)
+    _check_folder(out, "out")
+    for folder in (out, *out.parents):
+        if (run := _run_of_checkpoints(folder)) is not None:
+            raise InputError(
+                f"{out} is among the checkpoints of the run in {run}, where nothing "
+                f"else is written: choose another folder, such as --out={run / 'out'}."
+            )
+    return out
+
+
+def _check_folder(folder: AnyPath, name: str) -> None:
+    """Raise InputError for a path that can be no folder."""
+    if not is_remote(folder):
+        file = next((p for p in (folder, *folder.parents) if p.is_file()), None)
+        if file is not None:
+            raise InputError(f"A folder is needed, got {folder}: {file} is a file.")
+        return
+    # Asked first: gcsfs would try to make a bucket of a misspelt name.
+    bucket = epath.Path("/".join(str(folder).split("/")[:3]))
+    with explain_remote_errors(name, folder):
+        if not bucket.exists():
+            raise FileNotFoundError(f"there is no {bucket}, or you may not see it")
+
+
+def _run_of_checkpoints(folder: AnyPath) -> AnyPath | None:
+    """The workdir of the run whose checkpoints a folder holds; None for any other."""
+    run = folder.parent
+    if folder.name not in CHECKPOINT_FOLDERS or not (run / "config.json").is_file():
+        return None
+    return run
 
 
 def check_writable(folder: AnyPath, advice: str) -> None:

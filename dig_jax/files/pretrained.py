@@ -42,10 +42,15 @@ def find_shipped(path: str | os.PathLike[str]) -> Path | None:
 
 def is_shipped(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder is that of a model of the package, or in it."""
+    return _model_of(folder) is not None
+
+
+def _model_of(folder: str | os.PathLike[str]) -> Path | None:
+    """The folder of the model that a place is in; None for one elsewhere."""
     if "://" in os.fspath(folder):
-        return False
+        return None
     path = Path(os.path.abspath(folder))
-    return any(parent.parent == FOLDER for parent in (path, *path.parents))
+    return next((p for p in (path, *path.parents) if p.parent == FOLDER), None)
 
 
 def place_for_outputs(workdir: Path | epath.Path) -> Path | epath.Path:
@@ -64,8 +69,9 @@ def name_of(folder: Path | epath.Path) -> str:
 
 def refuse_shipped(folder: str | os.PathLike[str]) -> None:
     """Raise InputError for a folder that nothing may be written into."""
-    if is_shipped(folder):
+    if (model := _model_of(folder)) is not None:
         raise InputError(
-            f"{folder} is a model that comes with dig_jax, and nothing is written "
-            "there. Name another folder."
+            f"{folder} lies in the package dig_jax, among the models that it brings "
+            "along, and nothing is written there: name a folder of your own, such as "
+            f"{place_for_outputs(model)}."
         )

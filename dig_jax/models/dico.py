@@ -62,7 +62,8 @@ class DiCoOptions:
         stage_depths: Each stage's own number of blocks; () for depth.
         mlp_ratio: Hidden width of the MLPs over the width.
         learned_variance: Predict as many channels of variance as the image has, too
-            (`Backbone.with_variance`), as published. The loss leaves them alone.
+            (`Backbone.with_variance`), as published. `objective.variance_loss` trains
+            them.
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of a stage's loop over blocks; 0 for no loop.
         remat: Recompute activations in the backward pass: less memory, more time.

@@ -62,8 +62,7 @@ class DiTOptions:
         time: What is embedded: 999 t (continuous), or of t = n / 1000 n (step) or n - 1
             (step_from_0: the published weights).
         learned_variance: Predict as many channels of variance as the image has, too
-            (`Backbone.with_variance`). The loss leaves them alone: for published
-            weights.
+            (`Backbone.with_variance`). `objective.variance_loss` trains them.
         attention: How attention is computed; no effect on the result.
         dtype: float32, mixed (bfloat16 products) or bfloat16.
         unroll: Blocks in each turn of the loop over blocks; 0 for no loop.

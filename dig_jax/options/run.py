@@ -153,6 +153,12 @@ class Objective:
         -1.2, "Mean of log(sigma_tilde) for log_normal times."
     )
     log_sigma_std: PositiveFloat = learning(1.2, "Its standard deviation.")
+    variance_loss: NonNegativeFloat = learning(
+        0.0,
+        "Weight of L_vlb, by which a network with learned_variance learns the variance "
+        "of ancestral's steps (arXiv:2102.09672, Eq. 16: 0.001); 0 leaves its channels "
+        "alone. With times=steps and sde.name=vp_discrete of 1,000 steps.",
+    )
     scale_weights: ScaleWeights = learning(
         "area",
         "How the errors of a network with predictions by scale are added up: each by "

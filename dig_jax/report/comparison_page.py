@@ -18,6 +18,8 @@ from dig_jax.report.comparison_pictures import pictures_section
 from dig_jax.report.comparison_record import (
     Record,
     ends,
+    is_ranked_by_loss,
+    losses,
     paired,
     quality_score,
     ranked,
@@ -36,7 +38,8 @@ from dig_jax.report.page import Missing, Page
 from dig_jax.report.provenance import RUN
 from dig_jax.report.scores import ARROWS
 
-_NAMES = {"held_out_loss": "held-out loss"}
+_LOSS = "held_out_loss"
+_NAMES = {_LOSS: "held-out loss"}
 
 
 def comparison_page(record: Record, workdir: AnyPath) -> Page:
@@ -51,11 +54,13 @@ def comparison_page(record: Record, workdir: AnyPath) -> Page:
     data = record["data"]
     title = f"Comparison on {data.get('title') or data['name']}"
     seeds = len(record["seeds"])
+    judges = [_NAMES[_LOSS]] if is_ranked_by_loss(record) else []
+    judges.append(record["quality"])
     done = sum(len(v["runs"]) for v in record["variants"])
     planned = seeds * len(record["variants"])
     line = (
         f"{len(record['variants'])} variants, {seeds} seed{'s' if seeds > 1 else ''} "
-        f"each, judged by {record['quality']}; equal for all: "
+        f"each, judged by {' and '.join(judges)}; equal for all: "
         f"{EQUAL.get(record['budget'], record['budget'])}."
     )
     page = Page(title, line)
@@ -150,41 +155,61 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
     names = [name for name in end if real_of(end, name) is not None]
     quality = record["quality"]
     names = [quality, *(name for name in names if name != quality)]
-    says = {
-        one["variant"]: _SAYS[one["says"]]
-        for one in record.get("verdict", ())
-        if one["score"] == quality and one["against"] == record["reference"]
-    }
+    says, by_loss = _says_of(record), is_ranked_by_loss(record)
     rows = []
     for place, variant in enumerate(variants, start=1):
         cells = [spread(list(ends(variant, name).values())) for name in names]
-        is_reference = variant["name"] == record["reference"]
-        mine = "reference" if is_reference else says.get(variant["name"], "")
-        seeds = str(len(variant["runs"]))
-        difference = "" if is_reference else paired(record, variant)
+        difference: object = "reference"
+        if variant["name"] != record["reference"]:
+            said = says.get((variant["name"], quality), "")
+            difference = _above(paired(record, variant), said)
         name = join([element("strong", variant["name"]), f" {variant['backbone']}"])
-        rows.append((str(place), name, mine, seeds, cells[0], difference, *cells[1:]))
+        row: list[object] = [str(place), name, str(len(variant["runs"]))]
+        if by_loss:
+            loss = spread(list(losses(variant).values()))
+            row.append(_above(loss, says.get((variant["name"], _LOSS), "")))
+        rows.append((*row, cells[0], difference, *cells[1:]))
     real = [real_of(end, name) for name in names]
     shown = ["" if value is None else f"{value:.4f}" for value in real]
-    rows.append(("", "real test images", "", "", shown[0], "", *shown[1:]))
+    gap = [""] * (2 if by_loss else 1)
+    rows.append(("", "real test images", *gap, shown[0], "", *shown[1:]))
     score = quality_score(record)
     heads = [
         _head(name, score if name == quality else None, way(record)) for name in names
     ]
-    head = ("", "variant", "says", "seeds", heads[0], "difference", *heads[1:])
+    first = [f"{_NAMES[_LOSS]} {ARROWS['down']}"] if by_loss else []
+    head = ("", "variant", "seeds", *first, heads[0], "difference", *heads[1:])
     attributes = ['class="first"'] + [""] * (len(rows) - 1)
     shown_table = table(
         head,
         rows,
         caption="Scores at the end of training, the best variant first",
-        text_columns=3,
+        text_columns=2,
         row_attributes=attributes,
     )
     said = (
-        "Mean over seeds ± their standard deviation. Difference: paired by seed with "
-        f"the reference, {record['reference']}, ± its standard error."
+        f"Ranked by {_NAMES[_LOSS] if by_loss else quality}, mean over seeds ± their "
+        "standard deviation. Difference: paired by seed with "
+        f"the reference, {record['reference']}, ± its standard error; beneath it what "
+        "the verdict says."
     )
     return join([shown_table, paragraph(said, "note")])
+
+
+def _says_of(record: Record) -> dict[tuple[str, str], str]:
+    """The verdict on a variant beside the reference, by its name and the score."""
+    return {
+        (one["variant"], one["score"]): _SAYS[one["says"]]
+        for one in record.get("verdict", ())
+        if one["against"] == record["reference"]
+    }
+
+
+def _above(value: str, said: str) -> Markup:
+    """A number, and a small word beneath it."""
+    return join(
+        [value, Markup("<br>"), element("small", said)] if said else [value], ""
+    )
 
 
 def _head(name: str, score: Score | None, better: str | None) -> Markup:

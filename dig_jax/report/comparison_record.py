@@ -46,6 +46,21 @@ def ranked(record: Record) -> list[Record]:
     )
 
 
+def losses(variant: Record) -> dict[int, float]:
+    """The held-out loss (eps) at the end of each run, by seed."""
+    found = {run["seed"]: run["points"][-1] for run in variant["runs"]}
+    return {s: float(np.mean(end["noise_levels"]["eps"])) for s, end in found.items()}
+
+
+def is_ranked_by_loss(record: Record) -> bool:
+    """Whether the ranking is by held-out loss: of one noise, in newer records."""
+    variants = ranked(record)
+    if any(key.startswith("sde.") for one in variants for key in one["differs"]):
+        return False
+    by_loss = sorted(variants, key=lambda one: np.mean(list(losses(one).values())))
+    return record.get("ranking") == [one["name"] for one in by_loss]
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation (over n - 1)."""
     deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""

@@ -42,6 +42,14 @@
     return {y_range: new Bokeh.Range1d({start: low, end: high + room})};
   }
 
+  // Around a single value Bokeh takes one to either side, below 0 and between steps.
+  function rangeOfOne(spec) {
+    const [first, ...others] = new Set(spec.series.flatMap((one) => one.x));
+    if (spec.categories.length || others.length || !first) return {};
+    const [start, end] = [0.9 * first, 1.1 * first].sort((a, b) => a - b);
+    return {x_range: new Bokeh.Range1d({start, end})};
+  }
+
   function draw(place, spec, mode, hidden) {
     const ink = inks[mode];
     const figure = Bokeh.Plotting.figure({
@@ -50,6 +58,7 @@
       background_fill_color: null, border_fill_color: null, outline_line_color: null,
       ...(spec.categories.length ? {x_range: new Bokeh.FactorRange({factors: spec.categories})} : {}),
       ...rangesOf(spec),
+      ...rangeOfOne(spec),
     });
     figure.toolbar.logo = null;
     figure.toolbar.autohide = true;
@@ -58,6 +67,12 @@
     figure.xgrid.grid_line_color = null;
     figure.ygrid.grid_line_color = ink.line;
     figure.below.forEach((axis) => { if (axis.ticker && axis.ticker.desired_num_ticks) axis.ticker.desired_num_ticks = 5; });
+    // 0.0005, not 5.000e-4.
+    const plain = () => new Bokeh.BasicTickFormatter({power_limit_low: -5});
+    if (!spec.log) figure.yaxis.formatter = plain();
+    if (!spec.categories.length) figure.xaxis.formatter = plain();
+    const isWhole = spec.series.every((one) => one.x.every(Number.isInteger));
+    if (isWhole) figure.below.forEach((axis) => { axis.ticker.min_interval = 1; });
     if (spec.categories.length > 5) figure.xaxis.major_label_orientation = 0.6;
     const glyphs = spec.series.map((one) => {
       const color = colorOf(one, mode);
@@ -146,6 +161,7 @@
 
   const state = charts.map(() => ({hidden: new Set()}));
   function drawAll(mode) {
+    document.documentElement.dataset.drawn = mode;
     charts.forEach((spec, i) => {
       const place = document.querySelector(`[data-chart="${i}"]`);
       const glyphs = draw(place, spec, mode, state[i].hidden);
@@ -154,12 +170,12 @@
   }
   if (charts.length) {
     Bokeh.set_log_level("off");
-    drawAll(dark.matches ? "dark" : "light");
-    dark.addEventListener("change", () => drawAll(dark.matches ? "dark" : "light"));
-    if (dark.matches) {
-      window.addEventListener("beforeprint", () => drawAll("light"));
-      window.addEventListener("afterprint", () => drawAll("dark"));
-    }
+    // Bokeh draws some time later, which would be too late for paper: there the style
+    // turns dark charts' colours round, and none is drawn again.
+    const paper = window.matchMedia("print");
+    const drawAsScreen = () => { if (!paper.matches) drawAll(dark.matches ? "dark" : "light"); };
+    drawAsScreen();
+    dark.addEventListener("change", drawAsScreen);
   }
   document.querySelectorAll("[data-numbers]").forEach((place) => {
     place.closest("details").addEventListener("toggle", () =>
@@ -197,6 +213,18 @@
       }, 500);
     });
     show();
+    const onPaper = document.getElementById("steps-on-paper");
+    const most = Math.min(frames.length, 4);
+    for (let i = 0; i < most; i++) {
+      const frame = frames[Math.round(i * (frames.length - 1) / Math.max(most - 1, 1))];
+      const figure = document.createElement("figure");
+      const image = document.createElement("img");
+      const caption = document.createElement("figcaption");
+      Object.assign(image, {src: frame.src, alt: frame.alt, className: "picture"});
+      caption.textContent = frame.told;
+      figure.append(image, caption);
+      onPaper.append(figure);
+    }
   }
 
   const search = document.getElementById("config-search");

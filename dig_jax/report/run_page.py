@@ -217,7 +217,8 @@ def samples(page: Page, workdir: AnyPath) -> Markup:
         'step="1"><button type="button" id="step-play">Play</button>'
         f"{paragraph(said + left, 'note')}</div>"
     )
-    return Markup(f'<div class="film">{shown}{controls}</div>')
+    on_paper = '<div id="steps-on-paper"></div>'  # a few beside each other
+    return Markup(f'<div class="film">{shown}{controls}{on_paper}</div>')
 
 
 def graph_section(workdir: AnyPath) -> Markup:

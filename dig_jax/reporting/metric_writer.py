@@ -30,7 +30,9 @@ NOISE_LEVEL_LOSS = "loss_by_noise_level/bin_"
 HELD_OUT_LOSS = "held_out_loss/"
 """Before `mean`, and `bin_` and a number."""
 SCORE = "score/"
-"""Before a score's name."""
+"""Before a score's name, of images drawn during training."""
+EVALUATION = "evaluation/"
+"""Before that of `Run.evaluate`; these are in no metrics.jsonl."""
 
 
 class MetricWriter:

@@ -122,7 +122,7 @@ def check_writers(options: LoggingOptions) -> None:
 def open_other_writers(
     options: LoggingOptions,
     workdir: AnyPath,
-    first_step: int,
+    first_step: int | None,
     config: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> OtherWriters:
@@ -132,8 +132,9 @@ def open_other_writers(
         options: The logging section.
         workdir: The run's.
         first_step: The first step that they will be given: TensorBoard forgets what it
-            was told of it, and of those after it, by an earlier start.
-        config: The run's, to be shown.
+            was told of it, and of those after it, by an earlier start. None where it
+            shall forget nothing.
+        config: The run's, to be shown; {} for what was shown before.
         say: Takes a line for the user.
     """
     makers = {
@@ -151,7 +152,7 @@ class EventFile:
         first_step: As for `open_other_writers`.
     """
 
-    def __init__(self, folder: AnyPath, first_step: int) -> None:
+    def __init__(self, folder: AnyPath, first_step: int | None) -> None:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
@@ -162,10 +163,12 @@ class EventFile:
             local = self._mirror.folder
         self._event, session = event_pb2.Event, event_pb2.SessionLog
         # The file's name has the second; two of one second must not be one file.
-        suffix = f".from_step_{first_step}.{secrets.token_hex(4)}"
+        what = "evaluation" if first_step is None else f"from_step_{first_step}"
+        suffix = f".{what}.{secrets.token_hex(4)}"
         self._file = EventsWriter(str(local / "events"), suffix)
-        start = session(status=session.START)
-        self._add(step=first_step, session_log=start)
+        if first_step is not None:
+            start = session(status=session.START)
+            self._add(step=first_step, session_log=start)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One scalar for each name."""
@@ -200,7 +203,7 @@ class EventFile:
 
 
 def _open_events(
-    options: LoggingOptions, workdir: AnyPath, first_step: int
+    options: LoggingOptions, workdir: AnyPath, first_step: int | None
 ) -> tuple[EventFile, str]:
     name = workdir.name or Path(workdir).absolute().name
     folder = open_path(options.tensorboard_dir) / name

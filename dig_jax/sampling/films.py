@@ -29,6 +29,7 @@ FRAME_SECONDS = 0.1
 LAST_SECONDS = 2.0
 """How long the finished images stay."""
 MOST_FRAMES = 1000
+USUAL_FRAMES = 24
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -150,34 +151,39 @@ def draw_film(
     sampler: Sampler,
     params: Params,
     *,
-    num_frames: int = 24,
+    num_frames: int | None = None,
     estimates: bool = False,
 ) -> Film:
     """A sampler's images, with frames on the way: x, or the estimates E[x0 | x].
 
-    Frames are equally many steps apart, as nearly as can be; there are no more of them
-    than the solver has steps, and one. Where noise is wider than images (EDM's), x is
-    shown over its sigma.
+    Frames are equally many steps apart, as nearly as can be. Where noise is wider than
+    images (EDM's), x is shown over its sigma.
 
     Args:
         experiment: Of the sampler.
         sampler: Says how many images, of which labels, from which seed.
         params: Parameters of the backbone.
-        num_frames: How many, the first and the last included.
+        num_frames: How many, the first and the last included; up to the solver's
+            steps, and one. 24 by default, or as many as there are.
         estimates: Show the network's estimates in place of x.
 
     Raises:
-        InputError: Frames that are no number from 2 on.
+        InputError: Frames that are no number from 2 on, or more than there are.
         NonFiniteError: The network's output was not finite.
     """
-    if type(num_frames) is not int or not 2 <= num_frames <= MOST_FRAMES:
-        raise InputError(
-            f"num_frames must be a whole number from 2 to {MOST_FRAMES}, got "
-            f"{num_frames!r}."
-        )
     options, sde = sampler.options, experiment.sde
     num_steps = len(choose_solver(options, sde).evaluations)
-    steps = np.unique(np.rint(np.linspace(0, num_steps, num_frames)).astype(int))
+    there_are = min(num_steps + 1, MOST_FRAMES)
+    if num_frames is None:
+        num_frames = min(USUAL_FRAMES, there_are)
+    if type(num_frames) is not int or not 2 <= num_frames <= there_are:
+        limit = f"{num_steps} steps of {options.solver}, and the noise before them"
+        raise InputError(
+            f"num_frames must be a whole number from 2 to {there_are} "
+            f"({limit if there_are == num_steps + 1 else 'the most there can be'}), "
+            f"got {num_frames!r}."
+        )
+    steps = np.rint(np.linspace(0, num_steps, num_frames)).astype(int)
     watch = Watch(tuple(steps.tolist()), estimates)
     path = draw_path(sampler, params, watch)
     times = choose_times(options, sde)[steps]

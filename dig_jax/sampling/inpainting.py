@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped, UInt8
 from PIL import Image
 
-from dig_jax.data.decode import BadImageError, decode_image
+from dig_jax.data.decode import BadImageError, decode_image, normalize_image
 from dig_jax.data.transforms import to_unit_range
 from dig_jax.diffusion.completion import make_completing_denoiser
 from dig_jax.errors import InputError
-from dig_jax.files.paths import AnyPath, open_path
+from dig_jax.files.paths import open_path
 from dig_jax.files.reading import readable
 from dig_jax.interfaces import SDE, Denoiser, Solver, UInt8Images
 from dig_jax.options import DataOptions, SampleOptions
@@ -26,6 +26,7 @@ GivenImage: TypeAlias = PixelsOrFile | Image.Image
 """Pixels, Pillow's image, or the file that they are in."""
 
 WHITE_FROM = 128
+"""Of masks that hold more than 0 and 1."""
 _CHANGED = ("16-bit", "transparent", "CMYK", "YCbCr")
 """What makes other pixels of a file's when it is decoded."""
 
@@ -51,7 +52,7 @@ def read_known(image: GivenImage, mask: GivenImage, data: DataOptions) -> KnownP
 
     Args:
         image: Of bytes, or a file of 8 bits, in the channels of the run's images.
-        mask: True, or 128 and more, where to draw.
+        mask: True, or 128 and more, where to draw; of 0 and 1 alone, 1.
         data: What the run's images are.
 
     Raises:
@@ -63,7 +64,6 @@ def read_known(image: GivenImage, mask: GivenImage, data: DataOptions) -> KnownP
             "Inpainting needs a run on pixels: this one's images are latents, of which "
             "no part is a part of the picture."
         )
-    image, mask = _pixels_of(image), _pixels_of(mask)
     rows, cols, channels = data.image_shape
     pixels = _read_image(image, channels)
     if pixels.shape != (rows, cols, channels):
@@ -79,10 +79,10 @@ def read_known(image: GivenImage, mask: GivenImage, data: DataOptions) -> KnownP
             f"{_said(drawn, mask)}."
         )
     if drawn.all() or not drawn.any():
+        found = "white: draw new images instead" if drawn.all() else "black"
         raise InputError(
-            "The mask must be white where to draw and black where the image is kept, "
-            f"got one that is all {'white' if drawn.all() else 'black'}"
-            f"{': draw new images instead.' if drawn.all() else '.'}"
+            f"The mask must be white ({WHITE_FROM} and more; 1, of 0 and 1) where to "
+            f"draw and black where the image is kept, got one that is all {found}."
         )
     return KnownPixels(pixels, drawn[..., None])
 
@@ -162,19 +162,7 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()[:16]
 
 
-def _pixels_of(given: GivenImage) -> PixelsOrFile:
-    """Pillow's images as arrays; the others as they are."""
-    if isinstance(given, Image.Image):
-        return np.asarray(given)
-    if isinstance(given, np.ndarray | str | os.PathLike):
-        return given
-    raise InputError(
-        "The known image and the mask must each be an array of NumPy, an image of "
-        f"Pillow, or the name of a file, got {given!r}."
-    )
-
-
-def _read_image(image: PixelsOrFile, channels: int) -> np.ndarray:
+def _read_image(image: GivenImage, channels: int) -> np.ndarray:
     """[row, col, rgb], in the channels that it has."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
@@ -183,45 +171,78 @@ def _read_image(image: PixelsOrFile, channels: int) -> np.ndarray:
                 f"col], got {image.dtype} {image.shape}."
             )
         return image[..., None] if image.ndim == 2 else image
-    pixels, notes = _decode(open_path(image), "the known image")
+    pixels, notes = _decode(image, "the known image")
     changed = [note for note in notes if note in _CHANGED]
     if changed:
         raise InputError(
             f"The known image must be a picture of 8 bits in grey or RGB, whose pixels "
-            f"can be kept as they are, got one that is {changed[0]} in {image}."
+            f"can be kept as they are, got one that is {changed[0]} in {_name(image)}."
         )
     is_grey = (pixels == pixels[..., :1]).all()
     return pixels[..., :1] if channels == 1 and is_grey else pixels
 
 
-def _read_mask(mask: PixelsOrFile) -> Bool[np.ndarray, "row col"]:
+def _read_mask(mask: GivenImage) -> Bool[np.ndarray, "row col"]:
     """True where to draw."""
-    if not isinstance(mask, np.ndarray):
-        pixels, _ = _decode(open_path(mask), "a mask")
-        return pixels.max(axis=-1) >= WHITE_FROM
-    if mask.ndim == 3 and mask.shape[-1] == 1:
-        mask = mask[..., 0]
-    if mask.dtype not in (np.bool_, np.uint8) or mask.ndim != 2:
+    if isinstance(mask, np.ndarray):
+        is_picture = mask.ndim == 3 and mask.shape[-1] in (1, 3, 4)
+        if mask.dtype not in (np.bool_, np.uint8) or not (mask.ndim == 2 or is_picture):
+            raise InputError(
+                "The mask must be bool or uint8 [row, col], True or white where to "
+                f"draw, got {mask.dtype} {mask.shape}."
+            )
+        pixels = mask if is_picture else mask[..., None]
+        opaque = pixels.shape[-1] < 4 or (pixels[..., 3] == np.max(pixels)).all()
+        clear, pixels = not opaque, pixels[..., :3]
+    else:
+        pixels, notes = _decode(mask, "a mask")
+        clear = "transparent" in notes
+    if clear:
         raise InputError(
-            "The mask must be bool or uint8 [row, col], True or white where to draw, "
-            f"got {mask.dtype} {mask.shape}."
+            "The mask must be white where to draw and black where the image is kept, "
+            f"without transparent pixels, got one with some in {_name(mask)}: save it "
+            "as grey or RGB."
         )
-    return mask if mask.dtype == np.bool_ else mask >= WHITE_FROM
+    brightest = pixels.max(axis=-1)
+    # 0 and 1 alone are no two shades of black.
+    is_bool = brightest.dtype == np.bool_ or brightest.max(initial=0) == 1
+    return brightest.astype(np.bool_) if is_bool else brightest >= WHITE_FROM
 
 
-def _decode(path: AnyPath, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """RGB pixels of a file, and what was done to make them."""
-    with readable(path, f"cannot be read as {what}"):
-        content = path.read_bytes()
+def _decode(
+    given: str | os.PathLike[str] | Image.Image, what: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """RGB pixels of a file or of Pillow's image, and what was done to make them."""
+    if not isinstance(given, str | os.PathLike | Image.Image):
+        raise InputError(
+            "The known image and the mask must each be an array of NumPy, an image of "
+            f"Pillow, or the name of a file, got {given!r}."
+        )
     try:
-        decoded = decode_image(content, channels=3, upright=True)
+        if isinstance(given, Image.Image):
+            decoded = normalize_image(given, channels=3, upright=True)
+        else:
+            path = open_path(given)
+            with readable(path, f"cannot be read as {what}"):
+                content = path.read_bytes()
+            decoded = decode_image(content, channels=3, upright=True)
     except BadImageError as error:
-        raise InputError(f"{path} cannot be read as {what}: {error}.") from error
+        name = _name(given)
+        raise InputError(f"{name} cannot be read as {what}: {error}.") from error
     return np.asarray(decoded.image), decoded.notes
 
 
-def _said(pixels: np.ndarray, source: PixelsOrFile) -> str:
+def _name(given: GivenImage) -> str:
+    """What was given, for messages."""
+    if isinstance(given, np.ndarray):
+        return f"{given.dtype} {given.shape}"
+    if isinstance(given, Image.Image):
+        return f"Pillow's image of mode {given.mode}"
+    return os.fspath(given)
+
+
+def _said(pixels: np.ndarray, source: GivenImage) -> str:
     """Size, channels and file of a picture, for messages."""
     rows, cols, *channels = pixels.shape
     said = f"{rows}x{cols}" + (f" with {channels[0]}" if channels else "")
-    return said if isinstance(source, np.ndarray) else f"{said} in {source}"
+    return said if isinstance(source, np.ndarray) else f"{said} in {_name(source)}"

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from dig_jax.errors import InputError
 from dig_jax.files.checked_json import sha256_of
 from dig_jax.files.paths import AnyPath, write_whole
+from dig_jax.files.pretrained import is_shipped
 from dig_jax.files.reading import read_json, readable
 from dig_jax.files.tensors import Declared, read_tensors
 from dig_jax.interfaces import Params
@@ -167,9 +168,12 @@ def read_parameters(
         ("sigma_rel", sigma_rel, manifest["sigma_rel"]),
     ):
         if asked != there and not (name == "step" and asked is None):
+            kind, advice = "An export", f"leave {name} out, or open the run it is of"
+            if is_shipped(folder):
+                kind, advice = "A model of the package", f"leave {name} out"
             raise InputError(
-                f"An export holds one set of parameters: the one in {folder} has "
-                f"{name}={there}, got {name}={asked}. Load the run it was made from."
+                f"{kind} holds one set of parameters: the one in {folder} has "
+                f"{name}={there}, got {name}={asked}. Here {advice}."
             )
     wanted = named_leaves(abstract)
 

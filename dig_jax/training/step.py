@@ -91,7 +91,11 @@ def make_train_step(
     The metrics are scalars, but for `noise_level_loss` and `noise_level_images`: the
     sum of the losses and the number of the images in each tenth of the times.
     """
-    outputs, objective = experiment.backbone.outputs, experiment.objective
+    backbone, objective = experiment.backbone, experiment.objective
+    outputs = backbone.outputs
+    if objective.variance_loss:
+        assert backbone.with_variance is not None, "the experiment is checked"
+        outputs = backbone.with_variance
 
     def train_step(
         state: TrainState,

@@ -131,6 +131,14 @@ def test_models_side_by_side_draw_images_of_one_shape(run):
         server.check_models([Played(run), Played(other)])
 
 
+def test_a_configuration_that_cannot_draw_is_refused_at_start(run, capsys):
+    command = ["--mode=demo", f"--workdir={run.workdir}", "--port=0"]
+    assert main([*command, "--config.sample.labels=99"]) == EXIT_BAD_INPUT
+    *loading, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: sample.labels must lie in 0 to 9")
+    assert all(line.startswith("loading ") for line in loading)
+
+
 def test_a_port_in_use_is_named(run, capsys):
     sockets = server.bind("127.0.0.1", 0)
     port = sockets[0].getsockname()[1]

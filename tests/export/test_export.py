@@ -20,9 +20,15 @@ from safetensors.numpy import load_file, save_file
 import dig_jax
 from dig_jax.config import load_config_file
 from dig_jax.devices.sharding import create_mesh
-from dig_jax.errors import InputError
+from dig_jax.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_NON_FINITE,
+    InputError,
+)
 from dig_jax.experiment import create_experiment
 from dig_jax.export import PLATFORMS, export_run, standalone
+from dig_jax.files.paths import open_out
 from dig_jax.options import MeshOptions, SampleOptions
 from dig_jax.reporting.images import choose_scale, image_grid
 from dig_jax.run import Run
@@ -225,7 +231,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(damaged):
         (damaged / name).write_bytes(flipped)
         with pytest.raises(InputError, match=re.escape(name)):
             dig_jax.load(damaged)
-        with pytest.raises(SystemExit, match=rf"{re.escape(name)} is damaged"):
+        with pytest.raises(standalone.InputError, match=rf"{name} is damaged"):
             draw(damaged, 1)
         (damaged / name).write_bytes(whole)
     dig_jax.load(damaged)
@@ -312,7 +318,9 @@ def test_another_platform_or_solver_is_refused(run, tmp_path):
         with pytest.raises(InputError, match=r"as in apache-2.0"):
             export_run(run, options, tmp_path / "out", licence=name)
     export_run(run, options, tmp_path / "out", platforms=["tpu"], num_pictures=0)
-    with pytest.raises(SystemExit, match=r"exported for tpu, but this is cpu"):
+    with pytest.raises(
+        standalone.InputError, match=r"exported for tpu, but this is cpu"
+    ):
         draw(tmp_path / "out", 1)
 
 
@@ -320,7 +328,7 @@ def test_another_platform_or_solver_is_refused(run, tmp_path):
     "asked", [{"num_images": 0}, {"labels": [10]}, {"labels": [-1]}, {"seed": 2**31}]
 )
 def test_what_cannot_be_drawn_is_refused(exported, asked):
-    with pytest.raises(SystemExit, match=r"labels in range\(0, 10\), got"):
+    with pytest.raises(standalone.InputError, match=r"labels in range\(0, 10\), got"):
         draw(exported, **asked)
 
 
@@ -329,7 +337,7 @@ def test_a_network_that_diverges_is_an_error(damaged):
     tensors = load_file(damaged / PARAMETERS)
     save_file({k: v * np.nan for k, v in tensors.items()}, damaged / PARAMETERS)
     write_manifest(damaged, record["files"], record)
-    with pytest.raises(SystemExit, match="not finite"):
+    with pytest.raises(standalone.NonFiniteError, match="not finite"):
         draw(damaged, 1)
 
 
@@ -341,6 +349,14 @@ def test_other_files_are_not_overwritten(run, tmp_path):
     with pytest.raises(InputError, match=r"needs a folder, got the file"):
         export_run(run, SampleOptions(num_steps=1), tmp_path / "file")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "file"]
+
+
+def test_no_folder_among_checkpoints_is_written_to(tmp_path):
+    (tmp_path / "config.json").touch()
+    for inside in ("checkpoints", "best/2", "checkpoints/new/export"):
+        with pytest.raises(InputError, match=r"among the checkpoints .*--out=.*/out\."):
+            open_out(tmp_path / inside)
+    assert open_out(tmp_path / "out") == tmp_path / "out"
 
 
 def test_an_export_replaces_an_earlier_one(run, damaged):
@@ -394,7 +410,7 @@ def test_the_card_counts_parameters_and_shows_the_newest_scores(
     _, head, card = card.split("---\n", 2)
     head = yaml.safe_load(head)
     assert (head["license"], head["library_name"]) == ("cc-by-4.0", "dig_jax")
-    known = standalone.class_names(tmp_path / "out")
+    known = standalone.names_in_record(tmp_path / "out", "class_names")
     assert tuple(known) == names
     assert standalone.read_labels("class 3,0", known) == [3, 0]
     assert standalone.read_labels(EVIL, known) == [0]
@@ -410,12 +426,57 @@ def test_the_card_counts_parameters_and_shows_the_newest_scores(
     assert "None were recorded" in (exported / "README.md").read_text()
 
 
+@pytest.fixture
+def script(exported, monkeypatch, capsys):
+    """sample.py of the export as a command: exit code, and what it says."""
+    monkeypatch.setattr(standalone, "__file__", str(exported / "sample.py"))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sample.py", *arguments])
+        code = standalone.main()
+        return code, capsys.readouterr().err
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
-    [("--labels=cat", "invalid labels value: 'cat'"), ("--x=1", "arguments: --x=1")],
+    [
+        ("--labels=cat", "invalid labels value: 'cat'"),
+        ("--labels=10", "labels in range(0, 10), got"),
+        ("--x=1", "arguments: --x=1"),
+        ("--num_images=many", "invalid int value: 'many'"),
+        ("--num_images=0", "needs num_images >= 1"),
+        ("--out=none/samples.png", "there is no folder none"),
+        ("--out=samples.jpg", "must end in .png or .npz, got samples.jpg"),
+        ("--out=folder.png", "is a folder: name a file in it"),
+        ("--out=export/examples.png", "is a file of this export: choose another"),
+    ],
 )
-def test_a_mistake_on_the_command_line_is_named(argument, said, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sample.py", argument])
-    with pytest.raises(SystemExit):
-        standalone.main()
-    assert said in capsys.readouterr().err
+def test_a_mistake_of_sample_py_is_one_line(
+    argument, said, script, exported, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "export").symlink_to(exported)
+    code, error = script(argument)
+    assert code == EXIT_BAD_INPUT
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    read_manifest(exported)
+
+
+def test_the_exit_codes_of_sample_py_are_those_of_dig_jax(script, monkeypatch):
+    for error, code in (
+        (standalone.NonFiniteError("x"), EXIT_NON_FINITE),
+        (standalone.InputError("x"), EXIT_BAD_INPUT),
+        (PermissionError(13, "Permission denied"), EXIT_BAD_INPUT),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED),
+    ):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(standalone, "draw_images", fail)
+        assert script()[0] == code

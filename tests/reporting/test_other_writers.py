@@ -1,5 +1,6 @@
 """Metrics beside the workdir: nothing is lost, and nothing of it ends a run."""
 
+import fcntl
 import json
 import struct
 from pathlib import Path
@@ -15,7 +16,7 @@ from test_metric_writer import read_events
 from trained_runs import SHORT
 
 from dig_jax import main as command_line
-from dig_jax.config import load_config_file
+from dig_jax.config import load_config_file, with_values
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.experiment import check_same_run, create_experiment
 from dig_jax.options import LoggingOptions
@@ -23,6 +24,7 @@ from dig_jax.options.keys import call_with_section
 from dig_jax.reporting import other_writers
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
 from dig_jax.reporting.other_writers import OtherWriters, check_writers
+from dig_jax.run import load
 
 DIGITS = str(Path(__file__).parents[2] / "configs" / "digits.py")
 # All that is written: metrics, scores and a picture, after two steps and after four.
@@ -188,6 +190,54 @@ def test_tensorboard_is_told_where_the_second_start_begins(resumed):
         if event.session_log.status == SessionLog.START
     }
     assert starts == {1, 3}
+
+
+def test_an_evaluations_scores_are_told_to_both(
+    trained_runs, tmp_path, without_optimizations, monkeypatch
+):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    run = load(trained_runs.workdir())
+    logging = {
+        "logging.writers": ("tensorboard", "wandb"),
+        "logging.tensorboard_dir": str(tmp_path / "tb"),
+    }
+    run = load(trained_runs.workdir(), config=with_values(run.config, logging))
+    out, said = tmp_path / "scored", {"features": "none", "allow_few_images": True}
+    asked = {"metrics": ("frechet_pixels",), "sample": {"num_steps": 1}, "out": out}
+
+    def told():
+        files = list((tmp_path / "tb" / "scored").glob("events.*"))
+        events = [event for file in files for event in read_events(file)]
+        # No start: TensorBoard forgets from there on what other files told.
+        assert not any(event.HasField("session_log") for event in events)
+        return {
+            (e.step, v.tag): v.simple_value for e in events for v in e.summary.value
+        }
+
+    records = run.evaluate(20, seeds=2, **asked, **said)
+    scores = records[-1]["scores"]
+    expected = {
+        f"evaluation/{name}{end}": score[key]
+        for name, score in scores.items()
+        for end, key in (("", "value"), ("_std", "std"))
+    }
+    assert expected
+    found = told()
+    assert found.keys() == {(run.step, name) for name in expected}
+    for (_, name), value in found.items():
+        assert value == pytest.approx(expected[name], rel=1e-6)  # of float32
+    (row,) = [
+        {name: value for name, value in row.items() if not name.startswith("_")}
+        for row in wandb_rows(out)[0]
+    ]
+    assert row == {"step": run.step, **expected}
+    with (out / "trainer.lock").open("a") as lock:  # as while it is trained
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run.evaluate(20, seeds=[2], **asked, **said)
+    assert told().keys() == found.keys()
+    assert len(list((out / "wandb").glob("offline-run-*"))) == 1
 
 
 def read_log(path):

@@ -163,6 +163,10 @@ def test_an_interpolation_ends_on_what_sample_draws(run):
     ("draw", "said"),
     [
         (lambda run: run.film(num_frames=1), "num_frames must be"),
+        (
+            lambda run: run.film(num_frames=5, num_steps=3, solver="ddim"),
+            r"from 2 to 4 \(3 steps of ddim, and the noise before them\), got 5",
+        ),
         (lambda run: run.film(num_steps=3).save("film.mp4"), "NAME.gif"),
         (lambda run: run.interpolate(1), "at least two"),
         (lambda run: run.interpolate(seeds=(0, -1)), "seeds must be whole numbers"),

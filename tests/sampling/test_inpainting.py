@@ -79,11 +79,48 @@ def test_files_mean_what_their_pixels_say(image, tmp_path, mode):
     np.testing.assert_array_equal(read.drawn[..., 0], MASK)
 
 
-def test_images_of_pillow_are_their_pixels(image):
-    known, mask = Image.fromarray(image[..., 0]), Image.fromarray(MASK)
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "LA"])
+def test_images_of_pillow_are_their_pixels(image, mode):
+    known = Image.fromarray(image[..., 0]).convert(mode)
+    mask = Image.fromarray(MASK).convert(mode)
     read = read_known(known, mask, GREY)
     np.testing.assert_array_equal(read.image, image)
     np.testing.assert_array_equal(read.drawn[..., 0], MASK)
+
+
+def test_a_palettes_indices_are_no_pixels(image):
+    # 0 is white here, and 1 black: what the palette says, not what the bytes are.
+    mask = Image.fromarray((~MASK).astype(np.uint8))
+    mask.putpalette([255, 255, 255, 0, 0, 0])
+    assert mask.mode == "P"
+    np.testing.assert_array_equal(read_known(image, mask, GREY).drawn[..., 0], MASK)
+
+
+WHITE = MASK[..., None].astype(np.uint8) * 255
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        MASK.astype(np.uint8),
+        MASK[..., None],
+        WHITE.repeat(3, -1),
+        np.concatenate([WHITE.repeat(3, -1), np.full((8, 8, 1), 255, np.uint8)], -1),
+        WHITE // 255 * 129,
+    ],
+    ids=["0 and 1", "bool with a channel", "RGB", "opaque RGBA", "129"],
+)
+def test_arrays_are_masks_however_they_are_written(image, mask, tmp_path):
+    read = read_known(image, mask, GREY)
+    np.testing.assert_array_equal(read.drawn[..., 0], MASK)
+    file = write(tmp_path / "mask.png", mask)
+    np.testing.assert_array_equal(read_known(image, file, GREY).drawn, read.drawn)
+
+
+def test_an_opaque_picture_is_kept_as_it_is(image, tmp_path):
+    known = tmp_path / "known.png"
+    Image.fromarray(image[..., 0]).convert("RGBA").save(known)
+    np.testing.assert_array_equal(read_known(known, MASK, GREY).image, image)
 
 
 def test_grey_pictures_are_known_in_every_colour(image, tmp_path):
@@ -97,6 +134,9 @@ def colourful(image):
     return np.concatenate([image, 255 - image, image], -1)
 
 
+CLEAR = np.concatenate([np.full((8, 8, 3), 255, np.uint8), WHITE], -1)
+
+
 @pytest.mark.parametrize(
     ("known", "mask", "said"),
     [
@@ -105,7 +145,7 @@ def colourful(image):
         (np.zeros((8, 8)), MASK, r"uint8 .*got float64 \(8, 8\)"),
         (np.zeros((8, 8), np.uint8), MASK[:4], r"mask must be 8x8 .*got 4x8"),
         (np.zeros((8, 8), np.uint8), MASK * 1.0, r"bool or uint8 .*got float64"),
-        (np.zeros((8, 8), np.uint8), MASK & False, r"white where .* all black"),
+        (np.zeros((8, 8), np.uint8), MASK & False, r"black where .* all black\."),
         (np.zeros((8, 8), np.uint8), MASK | True, r"all white: draw new images"),
         ("nothing.png", MASK, r"nothing.png cannot be read as the known image: .*No"),
         ("text.png", MASK, r"text.png cannot be read .*: it is not an image"),
@@ -115,6 +155,12 @@ def colourful(image):
         ("large.png", "large.png", r"8x8 .*got 16x8 with 1 in .*large.png"),
         ("grey.png", "large.png", r"mask must be 8x8 .*got 16x8 in .*large.png"),
         ("grey.png", "text.png", r"text.png cannot be read as a mask: it is not"),
+        ("grey.png", "clear.png", r"without transparent pixels, .* in .*clear.png"),
+        ("grey.png", CLEAR, r"transparent pixels, .* uint8 \(8, 8, 4\): save it as"),
+        ("grey.png", Image.fromarray(CLEAR), r"pixels, .* Pillow's image of mode RGBA"),
+        ("grey.png", Image.new("F", (8, 8)), r"mode F cannot be read as a mask: its"),
+        ("grey.png", MASK[..., None].repeat(2, -1), r"bool or uint8 .*got bool"),
+        ("grey.png", np.uint8(90) * MASK, r"white \(128 and more; .* all black"),
     ],
 )
 def test_what_does_not_fit_is_refused(image, tmp_path, monkeypatch, known, mask, said):
@@ -123,8 +169,7 @@ def test_what_does_not_fit_is_refused(image, tmp_path, monkeypatch, known, mask,
     write(tmp_path / "grey.png", image)
     write(tmp_path / "colour.png", colourful(image))
     write(tmp_path / "large.png", image.repeat(2, axis=0))
-    clear = np.concatenate([colourful(image), image], -1)
-    Image.fromarray(clear, mode="RGBA").save(tmp_path / "clear.png")
+    Image.fromarray(CLEAR).save(tmp_path / "clear.png")
     Image.fromarray(image[..., 0].astype(np.uint16) * 250).save(tmp_path / "deep.png")
     with pytest.raises(InputError, match=said) as refused:
         read_known(known, mask, GREY)
