@@ -9,10 +9,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dig_jax.errors import InputError
-from dig_jax.evaluation.score_run import create_evaluator, score_run
+from dig_jax.evaluation.score_run import choose_seeds, create_evaluator, score_run
 from dig_jax.evaluation.told import tell_scores
 from dig_jax.experiment import Experiment
-from dig_jax.files.paths import AnyPath, open_out
+from dig_jax.files.paths import AnyPath, open_out, open_workdir
 from dig_jax.files.pretrained import place_for_outputs
 from dig_jax.files.shown import say
 from dig_jax.interfaces import Params, UInt8Images
@@ -243,7 +243,7 @@ class Run:
             self.drawing(drawn),
             create_evaluator(self.experiment, scored, silent=silent),
             folder,
-            seeds=_choose_seeds(seeds, drawn.seed),
+            seeds=choose_seeds(seeds, drawn.seed),
             silent=silent,
         )
         if folder is not None:
@@ -342,19 +342,3 @@ def load(
     """
     given = {"step": step, "config": config, "sigma_rel": sigma_rel}
     return Run(*load_trained(open_workdir(workdir), **given))
-
-
-def _choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:
-    """Seeds by their number or one by one.
-
-    Raises:
-        InputError: None, or one that is no whole number from 0 on, or the same twice.
-    """
-    chosen = range(first, first + seeds) if isinstance(seeds, int) else seeds
-    whole = all(isinstance(seed, int) and seed >= 0 for seed in chosen)
-    if not (chosen and whole and len(set(chosen)) == len(chosen)):
-        raise InputError(
-            "seeds must be how many (1 or more), or different whole numbers from 0 on, "
-            f"got {seeds!r}."
-        )
-    return chosen

@@ -160,6 +160,6 @@ def _upper_bits(image: Image.Image) -> Image.Image:
 def _over_white(image: Image.Image) -> tuple[Image.Image, bool]:
     """The image over white, and whether that shines through anywhere."""
     image = image.convert("RGBA")
-    clear = image.getextrema()[3] != (255, 255)
+    clear = image.getchannel("A").getextrema() != (255, 255)
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image).convert("RGB"), clear

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dig_jax.errors import InputError
 from dig_jax.evaluation.evaluator import Evaluation, Evaluator
 from dig_jax.evaluation.features import OnProgress
 from dig_jax.evaluation.options import check_evaluation_options
@@ -108,3 +109,19 @@ def keep_record(
         say(format_record(record))
         if path is not None:
             say(f"  recorded in {path}")
+
+
+def choose_seeds(seeds: int | Sequence[int], first: int) -> Sequence[int]:
+    """Seeds by their number or one by one.
+
+    Raises:
+        InputError: None, or one that is no whole number from 0 on, or the same twice.
+    """
+    chosen = range(first, first + seeds) if isinstance(seeds, int) else seeds
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in chosen)
+    if not (chosen and whole and len(set(chosen)) == len(chosen)):
+        raise InputError(
+            "seeds must be how many (1 or more), or different whole numbers from 0 on, "
+            f"got {seeds!r}."
+        )
+    return chosen
