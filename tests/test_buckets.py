@@ -100,7 +100,7 @@ def test_a_resumed_run_in_a_bucket_equals_an_uninterrupted_local_one(local, remo
     here, there = dig_jax.load(RUN), dig_jax.load(local / "run")
     assert here.step == there.step == 4
     jax.tree.map(np.testing.assert_array_equal, here.params, there.params)
-    lines = [read_metrics(workdir) for workdir in (RUN, local / "run")]
+    lines = [read_metrics(workdir) for workdir in (files.open_path(RUN), local / "run")]
     for line in [*lines[0], *lines[1]]:
         line.pop("images_per_second", None)  # of the clock
     assert lines[0] == lines[1]
@@ -193,7 +193,7 @@ def test_a_flipped_bit_in_a_bucket_is_noticed(bucket, steps):
 
 
 def test_metrics_are_in_a_bucket_once_flushed(bucket):
-    workdir = f"{BUCKET}/metrics/flushed"
+    workdir = files.open_path(f"{BUCKET}/metrics/flushed")
     with MetricWriter(workdir, resume_step=None) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": step})
@@ -208,7 +208,7 @@ def test_metrics_are_in_a_bucket_once_flushed(bucket):
 
 
 def test_a_bucket_that_is_away_for_a_while_costs_no_metrics(bucket):
-    workdir = f"{BUCKET}/metrics/away"
+    workdir = files.open_path(f"{BUCKET}/metrics/away")
     writer = MetricWriter(workdir, resume_step=None)
     bucket.broken = True
     try:
@@ -223,7 +223,7 @@ def test_a_bucket_that_is_away_for_a_while_costs_no_metrics(bucket):
 
 
 def test_what_cannot_be_uploaded_at_the_end_is_kept_and_said(bucket):
-    writer = MetricWriter(f"{BUCKET}/metrics/lost", resume_step=None)
+    writer = MetricWriter(files.open_path(f"{BUCKET}/metrics/lost"), resume_step=None)
     writer.write(1, {"loss": 1})
     bucket.broken = True
     try:
@@ -240,7 +240,8 @@ def test_a_bucket_that_is_away_does_not_hide_why_a_run_ended(bucket, monkeypatch
         pass
 
     def end_while_away():
-        with MetricWriter(f"{BUCKET}/metrics/ended", resume_step=None) as writer:
+        workdir = files.open_path(f"{BUCKET}/metrics/ended")
+        with MetricWriter(workdir, resume_step=None) as writer:
             writer.write(1, {"loss": 1})
             monkeypatch.setattr(bucket, "broken", True)
             raise EndedError

@@ -297,7 +297,10 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
         )
     evaluator = create_evaluator(experiment)
     evaluator.check(len(drawn.images))
+    if options.out:
+        folder = open_out(options.out)
+    else:
+        folder = place_for_outputs(workdir_of(options))
     record = score_drawn(drawn, evaluator).record
-    place = place_for_outputs(workdir_of(options))
-    keep_record(record, open_out(options.out) if options.out else place)
+    keep_record(record, folder)
     return EXIT_DONE
