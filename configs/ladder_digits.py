@@ -77,7 +77,10 @@ def get_config(which: str = "ladder") -> ConfigDict:
     config = read_config_file(str(Path(__file__).with_name("compare_digits.py")))
     config.unlock()
     config.compare.update(
-        seeds=seeds, num_points=2, learning_rates=(4e-3, 8e-3, 1.6e-2), search_share=0.35
+        seeds=seeds,
+        num_points=2,
+        learning_rates=(4e-3, 8e-3, 1.6e-2),
+        search_share=0.35,
     )
     config.base.optimizer.warmup_steps = 100
     config.base.training.diversity_every = 0
