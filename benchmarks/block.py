@@ -160,6 +160,35 @@ def products(num_rows: int, width: int) -> Iterator[tuple[str, Callable, list]]:
     yield name, product(0, jnp.float32), gradient
 
 
+def aggregations(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """Each kind, and the name that a network is given: it is off until the next one."""
+    for kind in options.aggregation:
+        if kind == "none":
+            with aggregation_off():
+                yield kind, "stencil"
+        else:
+            yield kind, kind
+
+
+def relational_programs(
+    options: argparse.Namespace, image_size: int, batch: int
+) -> Iterator[Program]:
+    """A block of dig_relational with each aggregation."""
+    graph = GridGraph.create(image_size, (2,), neighbors=8, num_hubs=0)
+    shape = (batch * graph.num_padded_nodes, options.width)
+    rows = jax.ShapeDtypeStruct(shape, activation_dtype(options.dtype))
+    for kind, name in aggregations(options):
+        keywords = RelationalOptions(
+            image_shape=(image_size, image_size, 3),
+            width=options.width,
+            aggregation=name,
+            dtype=options.dtype,
+        )
+        run = forward_and_backward(Relational(graph, keywords), rows)
+        macs = batch * relational_macs(graph, keywords)
+        yield Program(f"relational, {kind}", *run, macs)
+
+
 def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
     """All that is compiled."""
     graph = GridGraph.create(
@@ -175,34 +204,17 @@ def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
     dtype = activation_dtype(options.dtype)
     rows = jax.ShapeDtypeStruct((num_rows, width), dtype)
     if "block" in options.parts:
-        for kind in options.aggregation:
+        for kind, name in aggregations(options):
             keywords = ParallelOptions(
                 image_shape=(image_size, image_size, 3),
                 mlp_ratio=MLP_RATIO,
-                aggregation="stencil" if kind == "none" else kind,
+                aggregation=name,
                 dtype=options.dtype,
             )
-            block = ParallelBlock(graph, keywords)
-            off = aggregation_off() if kind == "none" else contextlib.nullcontext()
-            with off:  # it holds until the next one is asked for
-                run = forward_and_backward(block, rows)
-                macs = batch * dig_macs(graph, width)
-                yield Program(f"block, {kind}", *run, macs)
+            run = forward_and_backward(ParallelBlock(graph, keywords), rows)
+            yield Program(f"block, {kind}", *run, batch * dig_macs(graph, width))
     if "relational" in options.parts:
-        graph = GridGraph.create(image_size, (2,), neighbors=8, num_hubs=0)
-        rows = jax.ShapeDtypeStruct((batch * num_patches, width), dtype)
-        for kind in options.aggregation:
-            keywords = RelationalOptions(
-                image_shape=(image_size, image_size, 3),
-                width=width,
-                aggregation="stencil" if kind == "none" else kind,
-                dtype=options.dtype,
-            )
-            off = aggregation_off() if kind == "none" else contextlib.nullcontext()
-            with off:
-                run = forward_and_backward(Relational(graph, keywords), rows)
-                macs = batch * relational_macs(graph, keywords)
-                yield Program(f"relational, {kind}", *run, macs)
+        yield from relational_programs(options, image_size, batch)
     if "uvit" in options.parts:
         num_tokens = num_patches + 1
         tokens = jax.ShapeDtypeStruct((batch * num_tokens, width), dtype)
