@@ -248,8 +248,10 @@ def _place_of_outputs(options: flags.FlagValues) -> AnyPath:
     Raises:
         InputError: That cannot be written to.
     """
-    folder = place_for_outputs(workdir_of(options))
-    folder = open_out(options.out) if options.out else folder
+    if options.out:
+        folder = open_out(options.out)
+    else:
+        folder = place_for_outputs(workdir_of(options))
     check_writable(folder, OTHER_FOLDER)
     return folder
 
@@ -297,10 +299,7 @@ def _evaluate_file(config: ConfigDict, options: flags.FlagValues) -> int:
         )
     evaluator = create_evaluator(experiment)
     evaluator.check(len(drawn.images))
-    if options.out:
-        folder = open_out(options.out)
-    else:
-        folder = place_for_outputs(workdir_of(options))
+    folder = _place_of_outputs(options)
     record = score_drawn(drawn, evaluator).record
     keep_record(record, folder)
     return EXIT_DONE

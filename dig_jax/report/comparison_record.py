@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from dig_jax.comparison.noise_levels import has_reference_sde
+from dig_jax.comparison.verdict import HELD_OUT_LOSS, by_seed, value_of
 from dig_jax.evaluation.records import direction, read_scores
 from dig_jax.metrics.scores import Score
 
@@ -48,14 +50,13 @@ def ranked(record: Record) -> list[Record]:
 
 def losses(variant: Record) -> dict[int, float]:
     """The held-out loss (eps) at the end of each run, by seed."""
-    found = {run["seed"]: run["points"][-1] for run in variant["runs"]}
-    return {s: float(np.mean(end["noise_levels"]["eps"])) for s, end in found.items()}
+    return by_seed(variant, value_of(HELD_OUT_LOSS))
 
 
 def is_ranked_by_loss(record: Record) -> bool:
     """Whether the ranking is by held-out loss: of one noise, in newer records."""
     variants = ranked(record)
-    if any(key.startswith("sde.") for one in variants for key in one["differs"]):
+    if not all(map(has_reference_sde, variants)):
         return False
     by_loss = sorted(variants, key=lambda one: np.mean(list(losses(one).values())))
     return record.get("ranking") == [one["name"] for one in by_loss]
