@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tensorboard_events import read_events
 
 from dig_jax.comparison import measure, plots, report
 from dig_jax.comparison import plan as comparison_plan
@@ -28,6 +29,7 @@ from dig_jax.experiment import create_experiment
 from dig_jax.files.checked_json import write_checked
 from dig_jax.interfaces import LabelledImages
 from dig_jax.options.compare import CompareOptions
+from dig_jax.reporting.metric_writer import EVALUATION
 from dig_jax.run import load
 from dig_jax.training import log as training_log
 
@@ -81,6 +83,8 @@ def compared(data_dir, tmp_path_factory):
     config = create_config(
         data_dir, parallel={}, twin={}, other={"backbone": {"mlp_ratio": 2.0}}
     )
+    told = {"writers": ("tensorboard",), "tensorboard_dir": str(workdir / "events")}
+    config.base.logging = told
     assert compare(read_comparison(config), workdir) == EXIT_DONE
     return config, workdir
 
@@ -101,6 +105,27 @@ def test_variants_that_are_the_same_end_the_same(compared):
             del record["record"]  # with the seconds that it took
     assert parallel == twin
     assert parallel["4"]["noise_levels"] != other["4"]["noise_levels"]
+
+
+def test_the_scores_of_each_run_are_told_to_the_writers(compared):
+    _, workdir = compared
+    for name in ("parallel-0", "twin-0", "other-0"):
+        told = {
+            (event.step, value.tag.removeprefix(EVALUATION)): value.simple_value
+            for file in (workdir / "events" / name).glob("events.*")
+            for event in read_events(file)
+            for value in event.summary.value
+            if value.tag.startswith(EVALUATION)
+        }
+        expected = {}
+        for step, point in points_of(workdir, name).items():
+            for score, found in point["record"]["scores"].items():
+                expected[int(step), score] = found["value"]
+            loss = np.mean(point["noise_levels"]["eps"])
+            expected[int(step), "held_out_loss"] = loss
+        assert told.keys() == expected.keys()
+        for key, value in expected.items():
+            assert told[key] == pytest.approx(value, rel=1e-6)  # of float32
 
 
 def test_speeds_that_were_measured_are_not_measured_again(data_dir, tmp_path, capsys):

@@ -20,11 +20,13 @@ from dig_jax.comparison.points import read_points, write_points
 from dig_jax.comparison.report import write_report
 from dig_jax.comparison.search import LEARNING_RATES, Search
 from dig_jax.comparison.training import train_to_end
+from dig_jax.comparison.verdict import held_out_loss
 from dig_jax.config import Comparison, config_of, read_comparison
 from dig_jax.data.damage import SoundRecords
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.evaluation import Evaluator, flat_scores
 from dig_jax.evaluation.score_run import score_drawn
+from dig_jax.evaluation.told import tell_scores
 from dig_jax.experiment import complete_config
 from dig_jax.experiment.images import open_pixels
 from dig_jax.files.checked_json import read_sound, write_checked
@@ -158,11 +160,14 @@ class _Evaluator:
                 f"compare.quality={self._quality!r} is no score of this run. "
                 f"Available: {', '.join(scores)}."
             )
+        levels = self._losses(run.params)
+        loss = held_out_loss(levels)
+        tell_scores(run.experiment, record, folder, say, held_out_loss=loss)
         return {
             **flat_scores(record),
             "checkpoint_step": run.step,
             "record": record,
-            "noise_levels": self._losses(run.params),
+            "noise_levels": levels,
         }
 
 

@@ -19,6 +19,7 @@ def tell_scores(
     record: Mapping[str, Any],
     workdir: AnyPath,
     say: Callable[[str], None],
+    **further: float,
 ) -> None:
     """Give scores to the writers of the logging section, at their checkpoint's step.
 
@@ -31,6 +32,7 @@ def tell_scores(
         workdir: Where the record is kept. The run of Weights & Biases is that of this
             folder; while it is trained its trainer alone writes there.
         say: Takes lines for the user.
+        **further: More numbers of that checkpoint, told alike.
     """
     options = experiment.logging
     trained_now = not is_remote(workdir) and is_held(Path(workdir) / LOCK_FILE)
@@ -40,7 +42,7 @@ def tell_scores(
         options = replace(options, writers=others)
     if not options.writers:
         return
-    scalars = {}
+    scalars = {f"{EVALUATION}{name}": value for name, value in further.items()}
     for score in read_scores(record):
         scalars[f"{EVALUATION}{score.name}"] = score.value
         if score.std is not None:

@@ -1,15 +1,14 @@
 import json
 import os
 import shutil
-import struct
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboard_events import read_events
 from tensorboardX.proto.event_pb2 import (
-    Event,  # pyright: ignore[reportAttributeAccessIssue]  # made at import
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]  # made at import
 )
 
 from dig_jax.files.json_lines import to_line
@@ -20,16 +19,6 @@ def write_steps(workdir: Path, steps: range, *, resume_step: int | None) -> None
     with MetricWriter(workdir, resume_step=resume_step) as writer:
         for step in steps:
             writer.write(step, {"loss": 1.0 / (step + 1), "grad_norm": 2.0})
-
-
-def read_events(path: Path) -> list[Event]:
-    """TFRecord: length (8 bytes), its checksum (4), the record, its checksum (4)."""
-    data, events = path.read_bytes(), []
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        events.append(Event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    return events
 
 
 def test_what_is_written_reads_back_in_order(tmp_path):

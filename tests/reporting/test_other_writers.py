@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 from processes import digits_flags
+from tensorboard_events import read_events
 from tensorboardX.proto.event_pb2 import (
     SessionLog,  # pyright: ignore[reportAttributeAccessIssue]  # made at import
 )
-from test_metric_writer import read_events
 from trained_runs import SHORT
 
 from dig_jax import main as command_line
