@@ -346,11 +346,18 @@ def test_the_chosen_width_costs_nearest_to_the_reference(name, monkeypatch):
 
 
 @pytest.mark.parametrize("size", ["gpu", "small"])
-def test_transformers_on_fashion_mnist_cost_what_dig_does(size):
-    """To 4%, with attention's products, as the configuration says."""
-    config = read_config_file(str(CONFIGS / f"compare_fashion_mnist.py:{size}"))
+@pytest.mark.parametrize(
+    ("file", "fitted"),
+    [
+        ("compare_fashion_mnist", ("dit", "uvit")),
+        ("ladder_fashion_mnist", ("relational_one_scale", "relational_hourglass")),
+    ],
+)
+def test_networks_for_fashion_mnist_cost_what_dig_does(file, fitted, size):
+    """To 4%, with attention's products, as the configurations say."""
+    config = read_config_file(str(CONFIGS / f"{file}.py:{size}"))
     runs, macs = read_comparison(config).runs, {}
-    for name in ("parallel", "dit", "uvit"):
+    for name in ("parallel", *fitted):
         few = with_values(runs[name], {"backbone.unroll": 1})  # quick to trace
         costs = count_costs(create_experiment(few).backbone)
         macs[name] = costs.macs + costs.attention_macs
