@@ -31,7 +31,7 @@ program_cache.keep_programs()
 
 if not DEVICE:
     # Before the first import of dig_jax: annotations are checked at every call.
-    jaxtyping.install_import_hook("dig_jax", "beartype.beartype")
+    jaxtyping.install_import_hook("dig_jax", "type_checks.checked")
 
 absl_logging.set_verbosity(absl_logging.WARNING)
 # Traces are millions of small objects that live on: to look through them as often as

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from known_network import PREDICTIONS, SDE, X0, as_prediction, predict_x0
 
 from dig_jax.diffusion import (
     SDES,
@@ -15,36 +15,12 @@ from dig_jax.diffusion import (
     create_sde,
     denoising_loss,
     drop_labels,
-    loss_by_noise_level,
-    noise_level_losses,
 )
-from dig_jax.diffusion.loss import sample_times
-from dig_jax.diffusion.prediction import per_image, prediction_target
+from dig_jax.diffusion.prediction import per_image
 from dig_jax.errors import InputError
-from dig_jax.options import LossSpace, Prediction
+from dig_jax.options import LossSpace
 
-SDE = create_sde("vp_linear")
-PREDICTIONS = typing.get_args(Prediction)
 SPACES = typing.get_args(LossSpace)
-X0 = jax.random.uniform(jax.random.key(7), (64, 4, 4, 1), minval=-1.0)
-
-
-def predict_x0(params, x, t):
-    """Some smooth network that estimates x0 from x and t."""
-    return jnp.tanh(params * x + per_image(t))
-
-
-def as_prediction(objective, apply_x0, sde=SDE):
-    """The network of an objective that says this about x0."""
-
-    def apply(params, x, t, label):
-        alpha, sigma = per_image(sde.alpha(t)), per_image(sde.sigma(t))
-        if objective.prediction == "edm":  # it is shown a scaled image
-            x = x * jnp.sqrt((alpha * objective.sigma_data) ** 2 + sigma**2)
-        x0 = apply_x0(params, x, t)
-        return prediction_target(objective, sde, x0, (x - alpha * x0) / sigma, t)
-
-    return apply
 
 
 def loss_of(apply, objective, key=3, params=0.5, x0=X0, sde=SDE):
@@ -173,74 +149,6 @@ def test_edm_loss_is_the_papers(name):
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
-def test_stratified_times_have_one_in_each_stratum():
-    batch = 48
-    objective = Objective(times="stratified")
-    draw = jax.vmap(lambda key: sample_times(key, batch, SDE, objective))
-    times = np.asarray(draw(jax.random.split(jax.random.key(0), 200)))
-    assert ((times >= 0) & (times < 1)).all()
-    # Sorted, they are equally spaced to within float32's rounding of a time, 6e-8.
-    gaps = np.diff(np.sort(times, axis=1), axis=1)
-    np.testing.assert_allclose(gaps, 1 / batch, atol=2e-7)
-
-
-@pytest.mark.parametrize("times", ["uniform", "stratified"])
-def test_each_images_time_is_uniform(times):
-    num_batches, batch = 4000, 5
-    draw = jax.vmap(lambda key: sample_times(key, batch, SDE, Objective(times=times)))
-    drawn = np.asarray(draw(jax.random.split(jax.random.key(1), num_batches)))
-    for column in drawn.T:
-        counts, _ = np.histogram(column, bins=10, range=(0, 1))
-        # Four standard errors of a binomial count with p = 1/10.
-        assert np.abs(counts - num_batches / 10).max() < 4 * np.sqrt(
-            num_batches * 0.1 * 0.9
-        )
-
-
-@pytest.mark.parametrize("name", SDES)
-def test_log_normal_times_make_the_noise_log_normal(name):
-    sde = create_sde(name)
-    objective = Objective(times="log_normal", log_sigma_mean=-0.4, log_sigma_std=0.8)
-    t = sample_times(jax.random.key(0), 4000, sde, objective)
-    log_sigma = -np.asarray(sde.logsnr(t)) / 2
-    # Kolmogorov-Smirnov: one key in a thousand fails a true law.
-    assert stats.kstest(log_sigma, stats.norm(-0.4, 0.8).cdf).pvalue > 1e-3
-
-
-def test_times_that_are_steps_are_each_as_frequent():
-    t = np.asarray(
-        sample_times(jax.random.key(0), 50_000, SDE, Objective(times="steps"))
-    )
-    steps, counts = np.unique(t, return_counts=True)
-    np.testing.assert_allclose(steps, np.arange(1, 1001) / 1000, rtol=1e-6)
-    # Chi square: one key in a thousand fails a true law.
-    assert stats.chisquare(counts).pvalue > 1e-3
-
-
-def test_logit_normal_times_are_what_they_say():
-    objective = Objective(times="logit_normal")
-    t = np.asarray(sample_times(jax.random.key(0), 4000, SDE, objective), np.float64)
-    assert stats.kstest(np.log(t / (1 - t)), stats.norm.cdf).pvalue > 1e-3
-
-
-def test_on_the_straight_path_logit_normal_is_log_normal():
-    flow = create_sde("flow")
-    log_normal = Objective(times="log_normal", log_sigma_mean=0.0, log_sigma_std=1.0)
-    logit, log = (
-        sample_times(jax.random.key(0), 100, flow, objective)
-        for objective in (Objective(times="logit_normal"), log_normal)
-    )
-    np.testing.assert_allclose(logit, log, rtol=1e-6)
-
-
-@pytest.mark.parametrize("mean", [-50.0, 50.0])
-@pytest.mark.parametrize("name", SDES)
-def test_noise_beyond_an_sde_is_taken_at_its_end(name, mean):
-    objective = Objective(times="log_normal", log_sigma_mean=mean)
-    t = sample_times(jax.random.key(0), 10, create_sde(name), objective)
-    np.testing.assert_allclose(t, float(mean > 0), atol=1e-6)
-
-
 def test_stratified_times_estimate_the_same_loss_with_less_variance():
     def network(params, x, t, label):
         return predict_x0(params, x, t)
@@ -267,75 +175,6 @@ def test_losses_of_images_average_to_the_batchs():
         objective=objective,
     )
     np.testing.assert_allclose(loss, np.mean(each.loss), rtol=1e-6)
-
-
-def test_losses_by_noise_level_are_a_weighted_histogram(rng):
-    t, loss = rng.uniform(size=(2, 200)).astype(np.float32)
-    t[:2] = 0.0, 1.0
-    sums, counts = loss_by_noise_level(jnp.asarray(loss), jnp.asarray(t))
-    expected, _ = np.histogram(t, bins=10, range=(0, 1), weights=loss)
-    np.testing.assert_allclose(sums, expected, rtol=1e-5)
-    np.testing.assert_array_equal(counts, np.histogram(t, bins=10, range=(0, 1))[0])
-
-
-def test_a_loss_that_is_not_finite_stays_at_its_noise_level():
-    loss, t = jnp.asarray([1.0, jnp.nan, 2.0]), jnp.asarray([0.1, 0.5, 0.9])
-    sums, counts = loss_by_noise_level(loss, t, num_bins=3)
-    np.testing.assert_array_equal(sums, [1.0, np.nan, 2.0])
-    np.testing.assert_array_equal(counts, 1)
-
-
-def held_out(apply, objective, **options):
-    key = jax.random.key(11)
-    return noise_level_losses(
-        apply, 0.5, SDE, key, X0, None, objective=objective, **options
-    )
-
-
-def test_held_out_losses_are_at_their_noise_levels():
-    """A network that is wrong by t shows its time in its error."""
-    losses = held_out(
-        lambda params, x, t, label: X0 + per_image(t),
-        Objective("x0"),
-        num_bins=4,
-        loss_spaces=("x0",),
-    )
-    t = np.sort(np.sqrt(losses["x0"]), axis=1)  # [bin, batch]
-    stratum = np.arange(64) / 64
-    for level, times in enumerate(t):
-        assert ((times >= level / 4) & (times < (level + 1) / 4)).all()
-        spread = 4 * times - level - stratum
-        # One in each of 64 parts of the level, to within a root's rounding.
-        assert (spread > -1e-5).all()
-        assert (spread < 1 / 64 + 1e-5).all()
-
-
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_held_out_losses_do_not_depend_on_how_a_network_says_it(prediction):
-    own, x0 = Objective(prediction), Objective("x0")
-    got = held_out(as_prediction(own, predict_x0), own)
-    expected = held_out(as_prediction(x0, predict_x0), x0)
-    for space in ("x0", "eps"):
-        # float32, with divisions by sigma = 0.02 and alpha = 0.007 on the way.
-        np.testing.assert_allclose(got[space], expected[space], rtol=1e-3, atol=1e-6)
-
-
-def test_held_out_losses_are_the_same_under_jit():
-    def losses(key):
-        return noise_level_losses(
-            lambda params, x, t, label: predict_x0(params, x, t),
-            0.5,
-            SDE,
-            key,
-            X0,
-            None,
-            objective=Objective("x0"),
-        )
-
-    key = jax.random.key(0)
-    plain, jitted = losses(key), jax.jit(losses)(key)
-    assert plain["eps"].shape == (10, 64)
-    np.testing.assert_allclose(plain["eps"], jitted["eps"], rtol=1e-4)
 
 
 def test_dropped_labels_are_the_null_label_at_the_rate():

@@ -1,22 +1,19 @@
-"""The scripts of launch/: what each would start, and when a run is started again."""
+"""The scripts of launch/: what each would start."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from running_scripts import ENDED, LAUNCH, RESTARTED, run_script, wait_for
 
 from dig_jax import errors
 
-LAUNCH = Path(__file__).parents[2] / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
-RESTARTED = (errors.EXIT_WATCHDOG, errors.EXIT_PEER_FAILURE)
-ENDED = (errors.EXIT_NON_FINITE, errors.EXIT_BAD_INPUT)
 SHARED = ("--config=configs/cifar10.py", "--workdir=gs://bucket/run")
 ODD = "--config.sample.labels=(1, 2)'\"\\$x"  # as a shell and YAML must quote it
 TPU = {"TPU_NAME": "dig", "ZONE": "us-west4-a", "PROJECT": "mine"}
@@ -24,17 +21,6 @@ GKE = {"NAME": "dig", "IMAGE": "repository/dig:tpu"}
 XPK = {**GKE, "CLUSTER": "all", "DEVICE": "v5litepod-16"}
 MODES = ("sample", "evaluate")
 JOBSET = {**GKE, "ACCELERATOR": "tpu-v5-lite-podslice", "TOPOLOGY": "4x4", "HOSTS": "4"}
-
-
-def run_script(name, *arguments, folder=None, **settings):
-    return subprocess.run(
-        ["bash", str(LAUNCH / name), *arguments],
-        env={**os.environ, **settings},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def dry_run(name, *arguments, **settings):
@@ -193,14 +179,6 @@ def test_a_slurm_job_goes_back_into_the_queue_when_its_time_is_up(
         assert (tmp_path / "requeued").read_text() == "requeue 17\n"
 
 
-def wait_for(path):
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} did not come")
-
-
 def test_a_tpu_slice_is_made_installed_and_deleted():
     (made,) = dry_run("tpu.sh", "create", **TPU, ACCELERATOR="v5litepod-16", SPOT="1")
     where = ["dig", "--zone=us-west4-a", "--project=mine"]
@@ -318,75 +296,3 @@ def test_what_is_missing_is_named_before_anything_starts(
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
-
-
-def supervise(tmp_path, codes, **settings):
-    """Supervise a command that ends with one code after the other; how often it ran."""
-    script = 'echo >> runs; set -- {}; n=$(wc -l < runs); exit "${{!n}}"'
-    command = ["bash", "-c", script.format(" ".join(map(str, codes)))]
-    settings = {"RESTART_DELAY": "0", **settings}
-    done = run_script("supervise.sh", *command, folder=tmp_path, **settings)
-    return done.returncode, len((tmp_path / "runs").read_text().splitlines())
-
-
-@pytest.mark.parametrize("code", RESTARTED)
-def test_a_run_is_started_again_after_what_may_pass(tmp_path, code):
-    assert supervise(tmp_path, [code, code, 0]) == (0, 3)
-
-
-@pytest.mark.parametrize("code", [0, 1, *ENDED, errors.EXIT_INTERRUPTED, 137])
-def test_a_run_is_not_started_again_after_anything_else(tmp_path, code):
-    assert supervise(tmp_path, [75, code, 0]) == (code, 2)
-
-
-def test_restarts_end(tmp_path):
-    assert supervise(tmp_path, [76] * 9, MAX_RESTARTS="2") == (76, 3)
-
-
-@pytest.mark.parametrize(
-    ("sent", "code", "expected"),
-    [
-        (signal.SIGTERM, 0, 143),  # saved: stopped, not done
-        (signal.SIGINT, 0, 130),
-        (signal.SIGTERM, 75, 75),  # not started again
-        (signal.SIGTERM, 78, 78),
-    ],
-)
-def test_a_signal_reaches_the_run_which_may_take_its_time(
-    tmp_path, sent, code, expected
-):
-    script = (
-        f"trap 'sleep 0.3; echo saved > saved; exit {code}' {sent.name[3:]}\n"
-        "echo ready > ready\nfor i in {1..600}; do sleep 0.1; done"
-    )
-    process = subprocess.Popen(
-        ["bash", LAUNCH / "supervise.sh", "bash", "-c", script],
-        cwd=tmp_path,
-        # A shell's background jobs ignore it, and so would these if tests are one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        wait_for(tmp_path / "ready")
-        process.send_signal(sent)
-        assert process.wait(timeout=60) == expected
-    finally:
-        process.kill()
-    assert (tmp_path / "saved").read_text() == "saved\n"
-
-
-def test_a_signal_ends_the_wait_before_a_restart(tmp_path):
-    process = subprocess.Popen(
-        ["bash", LAUNCH / "supervise.sh", "bash", "-c", "echo >> runs; exit 75"],
-        cwd=tmp_path,
-        env={**os.environ, "RESTART_DELAY": "600"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        assert "exit code 75, restart 1" in process.stderr.readline()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
-    finally:
-        process.kill()
-    assert (tmp_path / "runs").read_text() == "\n"

@@ -1,26 +1,21 @@
-"""Products of low precision, and GELU, against NumPy in float64."""
+"""Products of low precision against NumPy in float64."""
 
-import math
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from operands import exact, random
 
-from dig_jax.devices.target import compiling_for
-from dig_jax.models.layers import LayerNorm
 from dig_jax.ops.convolution import convolve
-from dig_jax.ops.gelu import gelu, gelu_of_sum
-from dig_jax.ops.layer_norm import layer_norm
+from dig_jax.ops.gelu import gelu
 from dig_jax.ops.look_up import look_up
 from dig_jax.ops.node_product import node_product
 from dig_jax.ops.products import batched_matmul, matmul
 
 # Kernels whose rows divide by 16, by 2 and by nothing; of many rows to few columns.
 SHAPES = [((4, 16), 8), ((2, 3, 18), 5), ((7, 13), 3), ((40, 24), 3)]
-platforms = pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
 low_precision = pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
 # Sums of at most 40 products in float32.
 ROUNDING = 1e-5
@@ -30,10 +25,6 @@ def rounded(values):
     return np.asarray(jnp.asarray(values).astype(jnp.bfloat16), np.float64)
 
 
-def random(rng, *shape):
-    return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-
 def in_float32(dtype, x, kernel):
     """The product as a loss sees it."""
     return matmul(x, kernel, dtype).astype(jnp.float32)
@@ -41,10 +32,6 @@ def in_float32(dtype, x, kernel):
 
 def mixed(x, kernel):
     return matmul(x, kernel, "mixed")
-
-
-def exact(x, kernel):
-    return matmul(x, kernel, "float32")
 
 
 @pytest.mark.parametrize(("shape", "out"), SHAPES)
@@ -182,42 +169,6 @@ def test_products_over_nodes_equal_the_formula(rng, dtype):
         np.testing.assert_allclose(actual, wanted, atol=20 * ROUNDING)
 
 
-def test_gelu_and_its_derivatives_equal_the_formula():
-    x = np.linspace(-9, 9, 721)
-    cdf = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
-    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-    x32 = jnp.asarray(x, jnp.float32)
-    # Rounding of Phi(x), some 1e-7, times x.
-    np.testing.assert_allclose(gelu(x32), x * cdf, atol=2e-6)
-    slope = jax.vmap(jax.grad(gelu))(x32)
-    np.testing.assert_allclose(slope, cdf + x * density, atol=2e-6)
-    forward = jax.jvp(gelu, (x32,), (jnp.ones_like(x32),))[1]
-    np.testing.assert_allclose(forward, slope, atol=1e-7)
-    curvature = jax.vmap(jax.grad(jax.grad(gelu)))(x32)
-    np.testing.assert_allclose(curvature, (2 - x**2) * density, atol=5e-6)
-
-
-def test_tanh_gelu_and_its_derivatives_equal_the_formula():
-    x = np.linspace(-9, 9, 721)
-    root = math.sqrt(2 / math.pi)
-    wave = np.tanh(root * (x + 0.044715 * x**3))
-    inner = root * (1 + 3 * 0.044715 * x**2)
-    slope = 0.5 * (1 + wave) + 0.5 * x * (1 - wave**2) * inner
-    x32 = jnp.asarray(x, jnp.float32)
-    np.testing.assert_allclose(gelu(x32, True), 0.5 * x * (1 + wave), atol=2e-6)
-    of_x = jax.vmap(jax.grad(gelu), (0, None))(x32, True)
-    np.testing.assert_allclose(of_x, slope, atol=5e-6)
-    forward = jax.jvp(lambda x: gelu(x, True), (x32,), (jnp.ones_like(x32),))[1]
-    np.testing.assert_allclose(forward, slope, atol=5e-6)
-
-
-def test_gelu_of_bfloat16_is_rounded_once():
-    x = jnp.linspace(-6, 6, 301).astype(jnp.bfloat16)
-    exact = gelu(x.astype(jnp.float32))
-    assert gelu(x).dtype == jnp.bfloat16
-    np.testing.assert_array_equal(gelu(x), exact.astype(jnp.bfloat16))
-
-
 def test_a_convolution_and_its_derivatives_equal_their_sums(rng):
     image, d_image = random(rng, 2, 5, 4, 3), random(rng, 2, 5, 4, 3)
     kernel, d_kernel = random(rng, 3, 3, 3, 2), random(rng, 3, 3, 3, 2)
@@ -254,115 +205,3 @@ def test_rows_that_are_looked_up_have_gradients_that_add_up(rng):
     expected = np.zeros((4, 3))
     np.add.at(expected, np.asarray(index), np.asarray(g, np.float64))
     np.testing.assert_allclose(vjp(g)[0], expected, atol=1e-6)
-
-
-@platforms
-def test_a_norm_is_the_same_in_one_pass_and_in_two(rng, platform):
-    x = random(rng, 6, 64) * 3 + 2
-    with compiling_for(platform):
-        y, _ = LayerNorm(affine=False).init_with_output(jax.random.key(0), x)
-    expected = normalized(np.asarray(x, np.float64))
-    np.testing.assert_allclose(np.asarray(y), expected, atol=1e-5)
-
-
-def normalized(x):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-
-
-@pytest.mark.parametrize("affine", [True, False])
-@platforms
-def test_derivatives_of_a_norm_are_those_of_its_formula(rng, platform, affine):
-    """Finite differences in float64 along a direction in x, scale and bias."""
-    scales = {k: random(rng, 2, 24) for k in ("scale", "bias")} if affine else {}
-    params = {k: v[0] for k, v in scales.items()}, 3 * random(rng, 2, 5, 24) + 2
-    moved = {k: v[1] for k, v in scales.items()}, random(rng, 2, 5, 24)
-    g = random(rng, 2, 5, 24)
-
-    def in_numpy(step):
-        at = jax.tree.map(
-            lambda p, d: np.asarray(p, np.float64) + step * np.asarray(d, np.float64),
-            params,
-            moved,
-        )
-        unit = normalized(at[1])
-        return unit * at[0]["scale"] + at[0]["bias"] if affine else unit
-
-    with compiling_for(platform):
-
-        def apply(scales, x) -> Any:
-            return LayerNorm(affine=affine).apply({"params": scales}, x)
-
-        value, tangent = jax.jvp(apply, params, moved)
-        cotangents = jax.vjp(apply, *params)[1](g)
-        of_sum = jax.jvp(lambda *p: jnp.vdot(apply(*p), g), params, moved)[1]
-        curved = jax.jvp(
-            lambda p: jax.grad(lambda *p: jnp.vdot(apply(*p), g), 1)(*p),
-            (params,),
-            (moved,),
-        )[1]
-    np.testing.assert_allclose(value, in_numpy(0.0), atol=1e-5)
-    expected = (in_numpy(1e-5) - in_numpy(-1e-5)) / 2e-5
-    np.testing.assert_allclose(tangent, expected, atol=1e-5)
-    along = jax.tree.map(lambda c, d: np.vdot(c, np.float64(d)), cotangents, moved)
-    expected_sum = np.vdot(expected, np.float64(g))
-    np.testing.assert_allclose(sum(jax.tree.leaves(along)), expected_sum, atol=1e-3)
-    np.testing.assert_allclose(of_sum, expected_sum, atol=1e-3)
-    second = (in_numpy(1e-3) - 2 * in_numpy(0.0) + in_numpy(-1e-3)) / 1e-6
-    if not affine:  # of x alone: the second derivative along the direction, twice
-        np.testing.assert_allclose(
-            np.vdot(curved, np.float64(moved[1])),
-            np.vdot(second, np.float64(g)),
-            atol=1e-2,
-        )
-
-
-def test_a_norm_of_bfloat16_is_rounded_once_on_a_gpu(rng):
-    x = (3 * random(rng, 5, 24) + 2).astype(jnp.bfloat16)
-    scale, bias = random(rng, 2, 24)
-    with compiling_for("gpu"):
-        value, vjp = jax.vjp(lambda *p: layer_norm(*p, 1e-5), x, scale, bias)
-        exact = layer_norm(x.astype(jnp.float32), scale, bias, 1e-5)
-        of_x, *of_params = vjp(jnp.ones_like(value))
-    np.testing.assert_array_equal(value, exact.astype(jnp.bfloat16))
-    assert of_x.dtype == jnp.bfloat16
-    # Sums over the rows stay in float32.
-    assert {v.dtype for v in jax.tree.leaves(of_params)} == {jnp.dtype("float32")}
-
-
-@pytest.mark.parametrize("tanh", [False, True])
-@platforms
-def test_gelu_of_a_sum_is_gelu_of_the_sum(rng, platform, tanh):
-    """Value, tangent, gradient and second derivative, against `gelu`, tested above."""
-    x, dx, g = random(rng, 3, 4, 7, 6)
-    bias, d_bias = random(rng, 2, 6)
-
-    def derivatives(function):
-        value, tangent = jax.jvp(function, (x, bias), (dx, d_bias))
-        cotangents = jax.vjp(function, x, bias)[1](g)
-        curved = jax.jvp(
-            lambda x, b: jax.grad(lambda *p: jnp.vdot(function(*p), g), (0, 1))(x, b),
-            (x, bias),
-            (dx, d_bias),
-        )[1]
-        return value, tangent, cotangents, curved
-
-    expected = derivatives(lambda x, b: gelu(x + b, tanh))
-    with compiling_for(platform):
-        actual = derivatives(lambda x, b: gelu_of_sum(x, b, tanh=tanh))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), actual, expected
-    )
-
-
-def test_gelu_of_a_sum_is_rounded_once_on_a_gpu(rng):
-    """The bias's gradient, a sum over all rows, stays in float32."""
-    x, bias = random(rng, 500, 6).astype(jnp.bfloat16), random(rng, 6)
-    with compiling_for("gpu"):
-        value, vjp = jax.vjp(gelu_of_sum, x, bias)
-        _, of_bias = vjp(jnp.ones_like(value))
-    x32 = x.astype(jnp.float32)
-    np.testing.assert_array_equal(value, gelu(x32 + bias).astype(jnp.bfloat16))
-    assert of_bias.dtype == jnp.float32
-    slope = jax.vmap(jax.vmap(jax.grad(gelu)))(x32 + bias)
-    np.testing.assert_allclose(of_bias, slope.sum(0), atol=1e-3)

@@ -1,8 +1,8 @@
 """A disk without room ends every mode that writes with one line that names a file.
 
 Files may not grow beyond a limit here (RLIMIT_FSIZE), which fails in the same calls as
-a full disk, with "File too large". Training is in tests/test_main.py and, on disks that
-are full, in the long tests.
+a full disk, with "File too large". Training is in
+tests/cli/test_train_mode.py and, on disks that are full, in the long tests.
 """
 
 import contextlib

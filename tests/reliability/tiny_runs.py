@@ -24,6 +24,12 @@ TINY = {
     "training.checkpoint_every": 5,
     "sample.num_steps": 1,
 }
+# Flags of a run that goes on for minutes.
+MANY = (
+    "--config.training.num_steps=10000",
+    "--config.training.checkpoint_every=50",
+    "--config.training.log_every=100",
+)
 
 
 def tiny_config(data_dir, **changes):

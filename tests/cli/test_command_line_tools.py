@@ -32,7 +32,7 @@ from dig_jax.options.keys import Marks, documented, keys_of
 from dig_jax.options.limits import ImageSize
 from dig_jax.solvers import SOLVERS, TIME_GRIDS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LISTED = {
     "backbones": BACKBONES,
     "configs": shipped_configs(),

@@ -1,0 +1,149 @@
+"""Comparisons: every variant is treated alike, and nothing is done twice."""
+
+import copy
+import json
+import shutil
+
+import numpy as np
+import pytest
+from small_comparison import create_config, points_of
+from tensorboard_events import read_events
+
+from dig_jax.comparison.run import compare
+from dig_jax.config import read_comparison
+from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.reporting.metric_writer import EVALUATION
+
+
+@pytest.fixture(scope="module")
+def compared(data_dir, tmp_path_factory):
+    """A comparison of three variants with one seed, not to be changed."""
+    workdir = tmp_path_factory.mktemp("compared")
+    config = create_config(
+        data_dir, parallel={}, twin={}, other={"backbone": {"mlp_ratio": 2.0}}
+    )
+    told = {"writers": ("tensorboard",), "tensorboard_dir": str(workdir / "events")}
+    config.base.logging = told
+    assert compare(read_comparison(config), workdir) == EXIT_DONE
+    return config, workdir
+
+
+def test_variants_that_are_the_same_end_the_same(compared):
+    """Same data, order, times, noise, optimizer and samples: to the last bit."""
+    _, workdir = compared
+    parallel, twin, other = (
+        points_of(workdir, f"{name}-0") for name in ("parallel", "twin", "other")
+    )
+    for point in (parallel, twin, other):
+        assert set(point) == {"2", "4"}
+        for record in point.values():
+            del record["record"]  # with the seconds that it took
+    assert parallel == twin
+    assert parallel["4"]["noise_levels"] != other["4"]["noise_levels"]
+
+
+def test_the_scores_of_each_run_are_told_to_the_writers(compared):
+    _, workdir = compared
+    for name in ("parallel-0", "twin-0", "other-0"):
+        told = {
+            (event.step, value.tag.removeprefix(EVALUATION)): value.simple_value
+            for file in (workdir / "events" / name).glob("events.*")
+            for event in read_events(file)
+            for value in event.summary.value
+            if value.tag.startswith(EVALUATION)
+        }
+        expected = {}
+        for step, point in points_of(workdir, name).items():
+            for score, found in point["record"]["scores"].items():
+                expected[int(step), score] = found["value"]
+            loss = np.mean(point["noise_levels"]["eps"])
+            expected[int(step), "held_out_loss"] = loss
+        assert told.keys() == expected.keys()
+        for key, value in expected.items():
+            assert told[key] == pytest.approx(value, rel=1e-6)  # of float32
+
+
+def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path, no_plots):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    first = points_of(tmp_path, "parallel-0")
+    unevaluated = tmp_path / "runs" / "twin-0"
+    only_first = {"2": points_of(tmp_path, "twin-0")["2"]}
+    (unevaluated / "points.json").write_text(json.dumps(only_first))
+    trained = (unevaluated / "metrics.jsonl").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "runs" / "other-0")
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    # What was done is kept, with the seconds that it took.
+    assert points_of(tmp_path, "parallel-0") == first
+    # What was trained is evaluated, not trained again.
+    assert (unevaluated / "metrics.jsonl").stat().st_mtime_ns == trained
+    for run in ("twin-0", "other-0"):
+        again, before = points_of(tmp_path, run), points_of(workdir, run)
+        assert again["4"]["noise_levels"] == before["4"]["noise_levels"]
+        assert again["4"]["frechet_pixels"] == before["4"]["frechet_pixels"]
+
+
+def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path, no_plots):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = copy.deepcopy(config)
+    config.compare.seeds = (0, 1)
+    del config.variants["twin"], config.variants["other"]
+    # A variant that is left out is another comparison.
+    with pytest.raises(InputError, match=r"holds another comparison"):
+        compare(read_comparison(config), tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    assert points_of(tmp_path, "parallel-0") != points_of(tmp_path, "parallel-1")
+    record = json.loads((tmp_path / "compare.json").read_text())
+    assert [run["seed"] for run in record["variants"][0]["runs"]] == [0, 1]
+    assert record["verdict"] == []  # there is nobody else
+
+
+def test_tables_and_plots_are_written(compared):
+    _, workdir = compared
+    text = (workdir / "compare.md").read_text()
+    assert all(f"| {name} |" in text for name in ("parallel", "twin", "other"))
+    assert "No verdict yet" in text  # of one seed
+    for name in ("quality", "noise_levels", "diversity", "samples"):
+        assert (workdir / f"{name}.png").stat().st_size > 1000
+        assert f"]({name}.png)" in text
+    record = json.loads((workdir / "compare.json").read_text())
+    assert sorted(record["ranking"]) == ["other", "parallel", "twin"]
+    assert record["learning_rates"] == []
+    assert record["scores"]["frechet_pixels"]["better"] == "down"
+    runs = [run for variant in record["variants"] for run in variant["runs"]]
+    assert all(run["training_seconds"] > 0 for run in runs)
+
+
+def test_a_score_that_is_not_taken_cannot_be_plotted(compared, tmp_path):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "runs" / "parallel-0" / "points.json").unlink()
+    config = copy.deepcopy(config)
+    config.compare.quality = "fid"
+    with pytest.raises(InputError, match=r"'fid'.*Available: frechet_pixels"):
+        compare(read_comparison(config), tmp_path)
+
+
+def test_a_run_without_a_sound_end_goes_on_from_its_last_good_checkpoint(
+    compared, tmp_path, no_plots
+):
+    """Killed in its last save; and a flipped digit among its scores."""
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    killed, flipped = (tmp_path / "runs" / f"{name}-0" for name in ("twin", "other"))
+    (killed / "checkpoints" / "4" / "commit_success.txt").unlink()
+    damaged = next((flipped / "checkpoints" / "4" / "train" / "d").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    text = (flipped / "points.json").read_text()
+    value = f'"frechet_pixels": {points_of(workdir, "other-0")["2"]["frechet_pixels"]}'
+    assert text.count(value) == 1
+    changed = value[:-1] + ("1" if value[-1] != "1" else "2")
+    (flipped / "points.json").write_text(text.replace(value, changed))
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    for run in ("twin-0", "other-0"):
+        again, before = points_of(tmp_path, run), points_of(workdir, run)
+        for step in ("2", "4"):
+            assert again[step]["frechet_pixels"] == before[step]["frechet_pixels"]
+            assert again[step]["noise_levels"] == before[step]["noise_levels"]
