@@ -61,6 +61,14 @@ RUNGS: dict[str, dict[str, Any]] = dict(
     # Patches of 4 pixels too, joined to those of 2.
     two_scales=dict(patch_sizes=(2, 4), mlp_ratio=4.2),
 )
+# What the ladder kept, all of it at once, and with each part left out.
+KEPT = RUNGS["swiglu"] | RUNGS["two_scales"] | ATTENTION | dict(channel_gate=True)
+LEFT_OUT: dict[str, dict[str, Any]] = dict(
+    swiglu=dict(mlp="gelu", norm="layer"),
+    two_scales=dict(patch_sizes=(2,)),
+    attention=dict(attention_size=0),
+    gate=dict(channel_gate=False),
+)
 PUBLISHED: dict[str, dict[str, Any]] = dict(
     dico=dict(name="dico", width=32, stage_depths=(2, 1, 1, 1, 2), mlp_ratio=1.9),
     diffit=dict(
@@ -69,7 +77,7 @@ PUBLISHED: dict[str, dict[str, Any]] = dict(
     ),
     dimr=dict(name="dimr", width=56, branches=2, branch_depths=(5, 2), num_heads=4),
 )  # fmt: skip
-SIZES = {"ladder": (0, 1, 2), "claim": (0, 1, 2, 3, 4)}
+SIZES = {"ladder": (0, 1, 2), "kept": (0, 1, 2), "claim": (0, 1, 2, 3, 4)}
 
 
 def get_config(which: str = "ladder") -> ConfigDict:
@@ -81,6 +89,7 @@ def get_config(which: str = "ladder") -> ConfigDict:
         num_points=2,
         learning_rates=(4e-3, 8e-3, 1.6e-2),
         search_share=0.35,
+        controls=("relational",),
     )
     config.base.optimizer.warmup_steps = 100
     config.base.training.diversity_every = 0
@@ -88,6 +97,10 @@ def get_config(which: str = "ladder") -> ConfigDict:
     if which == "ladder":
         others = {f"relational_{name}": rung for name, rung in RUNGS.items()}
         networks = {name: RELATIONAL | rung for name, rung in others.items()}
+    elif which == "kept":
+        networks = {"relational_kept": RELATIONAL | KEPT}
+        for name, without in LEFT_OUT.items():
+            networks[f"kept_without_{name}"] = RELATIONAL | KEPT | without
     else:
         networks = {"relational_attention": RELATIONAL | ATTENTION}
         networks["uvit"] = dict(config.variants.uvit.backbone)

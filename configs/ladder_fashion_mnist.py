@@ -43,6 +43,7 @@ def get_config(size: str = "gpu") -> ConfigDict:
     file = Path(__file__).with_name("compare_fashion_mnist.py")
     config = read_config_file(f"{file}:{size}")
     config.unlock()
+    config.compare.controls = ("relational",)
     for name, rung in RUNGS.items():
         changed = config.variants.relational.backbone.to_dict() | rung
         fitted = changed | FITTED[size].get(name, {})

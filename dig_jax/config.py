@@ -241,11 +241,15 @@ def read_comparison(config: ConfigDict) -> Comparison:
         name: vary(config.base, name, sections.to_dict())
         for name, sections in config.variants.items()
     }
-    if options.reference not in runs:
-        raise InputError(
-            f"Unknown compare.reference {options.reference!r}. Variants: "
-            f"{', '.join(runs)}."
-        )
+    for key, names in (
+        ("reference", (options.reference,)),
+        ("controls", options.controls),
+    ):
+        for name in names:
+            if name not in runs:
+                raise InputError(
+                    f"Unknown compare.{key} {name!r}. Variants: {', '.join(runs)}."
+                )
     # A ConfigDict keeps no order: the reference first, the others by name.
     runs = {options.reference: runs.pop(options.reference), **runs}
     return Comparison(config.to_dict(), options, runs)
@@ -254,7 +258,8 @@ def read_comparison(config: ConfigDict) -> Comparison:
 def choose_variants(comparison: Comparison, names: str) -> Comparison:
     """A comparison of some of its variants; `names` has commas between them.
 
-    Where the reference is left out, the first one named takes its place.
+    Where the reference is left out, the first one named takes its place; controls that
+    are left out judge nobody.
 
     Raises:
         InputError: An unknown name, or one twice.
@@ -268,12 +273,13 @@ def choose_variants(comparison: Comparison, names: str) -> Comparison:
         )
     reference = comparison.options.reference
     reference = reference if reference in chosen else chosen[0]
+    controls = tuple(n for n in comparison.options.controls if n in chosen)
     written = copy.deepcopy(comparison.written)
     written["variants"] = {name: written["variants"][name] for name in chosen}
-    written["compare"]["reference"] = reference
+    written["compare"] |= {"reference": reference, "controls": controls}
     return Comparison(
         written,
-        replace(comparison.options, reference=reference),
+        replace(comparison.options, reference=reference, controls=controls),
         {n: comparison.runs[n] for n in (reference, *sorted({*chosen} - {reference}))},
     )
 

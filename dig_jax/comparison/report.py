@@ -70,6 +70,7 @@ def comparison_record(
         "budget": options.budget,
         "minutes": options.minutes,
         "reference": options.reference,
+        "controls": list(options.controls),
         "quality": options.quality,
         "seeds": list(options.seeds),
         "device": f"{jax.device_count()} x {device.device_kind}",

@@ -216,7 +216,8 @@ def _real_images(plan: Plan) -> LabelledImages | None:
 def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     """Raise InputError where the workdir holds another comparison.
 
-    More seeds, and more variants, may come: what is done stays as it is. A comparison
+    More seeds, and more variants, may come, and other judges and controls be asked:
+    what is done stays as it is. A comparison
     of which nothing has been trained may become any other.
     """
     path = workdir / "config.json"
@@ -227,6 +228,7 @@ def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
             before.options,
             seeds=comparison.options.seeds,
             quality=comparison.options.quality,
+            controls=comparison.options.controls,
         )
         now = fit_comparison(comparison).runs
         if options != comparison.options or any(

@@ -85,7 +85,7 @@ def false_alarms(num_pairs: int) -> float:
 
 
 def find_verdicts(record: dict[str, Any]) -> list[Verdict]:
-    """Every variant against the reference, and against the best one, by each judge.
+    """Every variant against the reference, the controls and the best, by each judge.
 
     Best is the least or greatest mean. A variant without two seeds in common with the
     other one has no verdict, nor one by held-out loss whose noise is another.
@@ -95,7 +95,8 @@ def find_verdicts(record: dict[str, Any]) -> list[Verdict]:
         ranked = rank(record, score)
         values = {v["name"]: by_seed(v, value_of(score)) for v in ranked}
         greater = direction_of(record, score) == "up"
-        for against in dict.fromkeys((record["reference"], *list(values)[:1])):
+        asked = (record["reference"], *record.get("controls", ()), *list(values)[:1])
+        for against in dict.fromkeys(asked):
             for name in values:
                 if name == against or against not in values:
                     continue

@@ -30,6 +30,8 @@ class CompareOptions:
         num_points: Evaluations along each run, equally spaced, the last at its end.
         quality: The score that is plotted over the budget, and judges beside the
             held-out loss; any that the metrics give.
+        controls: Variants that the others are held against too, beside the reference
+            and the best one.
         width_multiple: Widths are multiples of this, and of the number of heads.
 
     Raises:
@@ -45,6 +47,7 @@ class CompareOptions:
     search_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     num_points: PositiveInt = 4
     quality: str = "frechet_pixels"
+    controls: tuple[str, ...] = ()
     width_multiple: PositiveInt = 4
 
     def __post_init__(self) -> None:

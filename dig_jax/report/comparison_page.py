@@ -110,11 +110,17 @@ def verdict_section(record: Record, variants: list[Record]) -> Markup:
             if one["against"] == record["reference"]
         ]
         parts.append(element("ul", join(items), class_="verdict"))
-        against_best = [o for o in mine if o["against"] != record["reference"]]
-        if against_best:
-            best = against_best[0]["against"]
-            said = [f"{one['variant']} is {_SAYS[one['says']]}" for one in against_best]
-            parts.append(paragraph(f"Against the best, {best}: {'; '.join(said)}."))
+        controls = record.get("controls", ())
+        for other in dict.fromkeys(one["against"] for one in mine):
+            if other == record["reference"]:
+                continue
+            said = [
+                f"{one['variant']} is {_SAYS[one['says']]}"
+                for one in mine
+                if one["against"] == other
+            ]
+            named = other if other in controls else f"the best, {other}"
+            parts.append(paragraph(f"Against {named}: {'; '.join(said)}."))
     parts.append(
         paragraph(
             "A difference is the mean over seeds of one variant's value less the "

@@ -87,7 +87,7 @@ def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path, no_p
     config, workdir = compared
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     config = copy.deepcopy(config)
-    config.compare.seeds = (0, 1)
+    config.compare.update(seeds=(0, 1), controls=("parallel",))
     del config.variants["twin"], config.variants["other"]
     # A variant that is left out is another comparison.
     with pytest.raises(InputError, match=r"holds another comparison"):

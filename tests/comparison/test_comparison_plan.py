@@ -107,6 +107,7 @@ def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir):
     ("change", "said"),
     [
         (lambda c: c.compare.update(reference="nobody"), r"'nobody'. Variants: para"),
+        (lambda c: c.compare.update(controls=("x",)), r"controls 'x'. Variants: para"),
         (lambda c: c.compare.update(seeds=(1, 1)), r"different whole numbers"),
         (lambda c: c.compare.update(seeds=()), r"different whole numbers"),
         (lambda c: c.compare.update(minutes=-1.0), r"minutes must be .*got -1"),

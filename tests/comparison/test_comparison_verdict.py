@@ -13,6 +13,7 @@ from dig_jax.comparison.verdict import (
     judge_pairs,
     rank,
 )
+from dig_jax.report.comparison_page import verdict_section
 
 
 def judged(values, others, **better):
@@ -151,6 +152,23 @@ def test_each_is_judged_against_the_reference_and_the_best(record):
     assert verdict["standard_error"] == pytest.approx(0.005)
     assert verdict["num_seeds"] == 2
     json.dumps(record)
+
+
+def test_controls_are_what_others_are_held_against_too(record):
+    record["controls"] = ["bad"]
+    said = {(v.variant, v.against): v.says for v in find_verdicts(record)}
+    assert said == {
+        ("better", "first"): "tie",  # by distance, the last judge
+        ("bad", "first"): "behind",
+        ("first", "bad"): "ahead",
+        ("better", "bad"): "ahead",
+        ("first", "better"): "tie",
+        ("bad", "better"): "behind",
+    }
+    record["verdict"] = [verdict._asdict() for verdict in find_verdicts(record)]
+    page = str(verdict_section(record, []))
+    assert "Against bad: first is ahead; better is ahead." in page
+    assert "Against the best, better: first is a tie; bad is behind." in page
 
 
 def test_losses_under_another_noise_are_not_judged(record):
