@@ -3,7 +3,8 @@
 Flax draws all of them in one program, which has the random numbers of each leaf in it:
 50,000 lines of HLO for twelve blocks, most of a minute of compiling on a GPU. Here the
 network is traced for its leaves' shapes, initializers and keys alone, and each leaf is
-drawn by a program of its own, which leaves that are alike share.
+drawn by a program of its own, which leaves that are alike share. Zeros and ones need
+none.
 """
 
 import os
@@ -16,12 +17,15 @@ import flax.linen as nn
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from flax.core.scope import LazyRng, Scope
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from dig_jax.interfaces import InitFn, Params
+
+_CONSTANTS = {nn.initializers.zeros: 0, nn.initializers.ones: 1}
 
 
 @struct.dataclass
@@ -89,9 +93,10 @@ def _init(
     if places is None:
         places = jax.tree.map(lambda _: None, known, is_leaf=_is_recipe)
     leaves = jax.tree.map(_leaf, known, places, is_leaf=_is_recipe)
-    if not isinstance(key, jax.core.Tracer):
-        _compile(leaves)
-    return jax.tree.map(_draw_leaf, leaves, is_leaf=_is_leaf)
+    if isinstance(key, jax.core.Tracer):
+        return jax.tree.map(lambda leaf: _draw(*leaf), leaves, is_leaf=_is_leaf)
+    _compile(leaves)
+    return jax.tree.map(_make_leaf, leaves, is_leaf=_is_leaf)
 
 
 def _is_recipe(node: Any) -> bool:
@@ -153,13 +158,26 @@ def _leaf(recipe: Recipe, place: Sharding | None) -> _Leaf:
     return _Leaf(key, recipe.draw, recipe.arguments, place)
 
 
-def _draw_leaf(leaf: _Leaf) -> Array:
-    return _draw(*leaf)
+def _make_leaf(leaf: _Leaf) -> Array:
+    """Drawn, or written where it is to be if it is constant."""
+    if leaf.draw not in _CONSTANTS:
+        return _draw(*leaf)
+    one, dtype = (*leaf.arguments, float)[:2]
+    shape = (*leaf.key.shape, *one)
+    part = np.full(
+        leaf.place.shard_shape(shape) if leaf.place else shape,
+        _CONSTANTS[leaf.draw],
+        jax.dtypes.canonicalize_dtype(dtype),
+    )
+    if leaf.place is None:
+        return jnp.asarray(part)
+    return jax.make_array_from_callback(shape, leaf.place, lambda _: part)
 
 
 def _compile(leaves: Any) -> None:
     """Compile what draws the leaves, side by side: each program keeps one core busy."""
     found = jax.tree.leaves(leaves, is_leaf=_is_leaf)
+    found = [leaf for leaf in found if leaf.draw not in _CONSTANTS]
     alike = {(leaf.key.shape, *leaf[1:]): leaf for leaf in found}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda leaf: _draw.lower(*leaf).compile(), alike.values()))

@@ -11,11 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import UInt32
+from jaxtyping import Shaped, UInt32
 
 WORD_BITS = 32
+SMALL_BYTES = 1 << 20
+"""Arrays of fewer bytes are summed where Python runs: to compile a program for each
+shape of them takes longer."""
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -46,14 +50,39 @@ def fingerprints(leaves: Mapping[str, jax.Array]) -> dict[str, list[int]]:
     Returns:
         [plain sum, weighted sum] by the name of the array.
     """
-    sums = {name: _sums_of(leaf) for name, leaf in leaves.items()}
-    return {name: [int(s) for s in pair] for name, pair in jax.device_get(sums).items()}
+    small = {name: _at_hand(leaf) for name, leaf in leaves.items() if _is_small(leaf)}
+    large = {name: _sums_of(leaf) for name, leaf in leaves.items() if name not in small}
+    sums = {name: _host_sums(x) for name, x in jax.device_get(small).items()}
+    sums |= jax.device_get(large)
+    return {name: [int(s) for s in sums[name]] for name in leaves}
 
 
 def digest_of(tree: Any) -> str:
     """16 hex digits of the bits of a tree's arrays, whatever devices they are on."""
     text = json.dumps(fingerprints(named_leaves(tree)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_small(leaf: jax.Array) -> bool:
+    """Whether this process has all of it, and it is soon at hand."""
+    whole = leaf.is_fully_addressable or leaf.is_fully_replicated
+    return whole and leaf.nbytes < SMALL_BYTES
+
+
+def _at_hand(leaf: jax.Array) -> jax.Array:
+    """The same numbers, on devices of this process alone."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
+
+
+def _host_sums(x: Shaped[np.ndarray, "..."]) -> tuple[int, int]:
+    """As `_fingerprint`."""
+    bits = np.ascontiguousarray(x).reshape(-1).view(f"u{min(x.itemsize, 4)}")
+    words = bits.astype(np.uint32)
+    weights = _hashed(np.arange(words.size, dtype=np.uint32), np.uint32)
+    plain, weighted = (w.sum(dtype=np.uint32) for w in (words, words * weights))
+    return int(plain), int(weighted)
 
 
 def _sums_of(leaf: jax.Array) -> jax.Array:
@@ -95,7 +124,7 @@ def _words(x: jax.Array) -> UInt32[jax.Array, "..."]:
 def _weights(shape: tuple[int, ...]) -> UInt32[jax.Array, "..."]:
     """An odd number for each position, so that no bit of an element is multiplied away.
 
-    The position is counted in uint32 and wraps; its hash is Murmur's, shortened.
+    The position is counted in uint32 and wraps.
     """
     position = jnp.zeros(shape, jnp.uint32)
     stride = 1
@@ -103,6 +132,11 @@ def _weights(shape: tuple[int, ...]) -> UInt32[jax.Array, "..."]:
         index = lax.broadcasted_iota(jnp.uint32, shape, axis)
         position += index * jnp.uint32(stride % 2**WORD_BITS)
         stride *= shape[axis]
-    position *= jnp.uint32(0x9E3779B1)
-    position = (position ^ (position >> 15)) * jnp.uint32(0x85EBCA77)
-    return (position ^ (position >> 13)) | jnp.uint32(1)
+    return _hashed(position, jnp.uint32)
+
+
+def _hashed(position: Any, uint32: Callable[[int], Any]) -> Any:
+    """Murmur's hash of 32-bit words, shortened, and odd; they wrap."""
+    position = position * uint32(0x9E3779B1)
+    position = (position ^ (position >> uint32(15))) * uint32(0x85EBCA77)
+    return (position ^ (position >> uint32(13))) | uint32(1)

@@ -167,7 +167,7 @@ def test_controls_are_what_others_are_held_against_too(record):
     }
     record["verdict"] = [verdict._asdict() for verdict in find_verdicts(record)]
     page = str(verdict_section(record, []))
-    assert "Against bad: first is ahead; better is ahead." in page
+    assert "Against bad: better is ahead; first is ahead." in page
     assert "Against the best, better: first is a tie; bad is behind." in page
 
 

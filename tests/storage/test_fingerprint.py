@@ -5,9 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dig_jax.storage import fingerprint
 from dig_jax.storage.fingerprint import fingerprints, named_leaves
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint32", "uint8", "bool"]
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def size(request, monkeypatch):
+    """Every test, of what is summed where Python runs and of what devices sum."""
+    if request.param == "large":
+        monkeypatch.setattr(fingerprint, "SMALL_BYTES", 0)
 
 
 def numpy_fingerprint(x):
