@@ -243,20 +243,22 @@ def test_a_state_spread_over_processes_is_trained_drawn_scored_and_kept(
         assert_nearly(spread_out[name], leaf, name)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_other_and_nothing_is_lost(
-    finished, tmp_path, data_dir, victim
+    finished, tmp_path, data_dir
 ):
+    """The first process is killed, then, of the run that goes on, the second."""
     workdir = tmp_path / "killed"
-    with start(workdir, data_dir) as run:
-        run.wait_for_step(15)
-        run.processes[victim].kill()
-        codes = [-signal.SIGKILL, EXIT_PEER_FAILURE]
-        said = run.ends(*(codes if victim == 0 else codes[::-1]))
-    assert "peer failure: " in said[1 - victim][1]
+    for victim, step, resumed in ((0, 15, ""), (1, 25, "resumed at step 10")):
+        with start(workdir, data_dir) as run:
+            run.wait_for_step(step)
+            run.processes[victim].kill()
+            codes = [-signal.SIGKILL, EXIT_PEER_FAILURE]
+            said = run.ends(*(codes if victim == 0 else codes[::-1]))
+        assert "peer failure: " in said[1 - victim][1]
+        assert resumed in said[0][0]
     with start(workdir, data_dir) as run:
         (out, _), _ = run.ends(EXIT_DONE, EXIT_DONE)
-    assert "resumed at step 10" in out
+    assert "resumed at step 20" in out
     assert_same_end(workdir, finished[0])
 
 
