@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -121,17 +122,20 @@ def match_width(
     def with_width(units: int) -> Experiment:
         return experiment.changed({"backbone.width": units * quantum})
 
+    @cache  # each takes a second
     def cost(units: int) -> int:
         return _cost(_count(with_width(units)), options)
 
-    above = 1
+    written = experiment.backbone_options.keywords.get("width", quantum)
+    above = max(written // quantum, 1)
+    for _ in range(3):  # it grows about as the square of the width
+        above = max(round(above * math.sqrt(target / cost(above))), 1)
     while cost(above) < target:
-        above *= 2
-    below = above // 2
-    while above - below > 1:
-        middle = (above + below) // 2
-        below, above = (middle, above) if cost(middle) < target else (below, middle)
-    return with_width(min((below or 1, above), key=lambda n: abs(cost(n) - target)))
+        above += 1
+    while above > 1 and cost(above - 1) >= target:
+        above -= 1
+    below = max(above - 1, 1)
+    return with_width(min(below, above, key=lambda n: abs(cost(n) - target)))
 
 
 def _is_matched(name: str, options: CompareOptions) -> bool:

@@ -129,8 +129,8 @@ def test_the_prediction_learns_from_the_squared_error_alone(rng):
 
         return loss_of_draws(apply, params, SDE, draws, x0, None, objective=plain)
 
-    (both, per_image), grads = jax.value_and_grad(whole, has_aux=True)(params)
-    (simple, _), expected = jax.value_and_grad(alone, has_aux=True)(params)
+    (both, per_image), grads = jax.jit(jax.value_and_grad(whole, has_aux=True))(params)
+    (simple, _), expected = jax.jit(jax.value_and_grad(alone, has_aux=True))(params)
     assert grads["predicts"] == expected["predicts"]
     assert expected["says"] == 0
     assert grads["says"] != 0
@@ -169,7 +169,7 @@ def test_a_network_with_the_loss_trains_its_channels_of_variance(tmp_path, rng):
             objective=experiment.objective,
         )[0]
 
-    grads = jax.grad(loss)(params)["to_pixels"]["bias"]
+    grads = jax.jit(jax.grad(loss))(params)["to_pixels"]["bias"]
     # Each pixel of a patch has its channel, and one of variance behind it.
     assert (grads.reshape(-1, 2) != 0).all()
 

@@ -74,7 +74,9 @@ def test_a_gpu_pools_without_a_scatter(function):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
-def test_a_network_for_another_platform_predicts_the_same(rng, platform):
+def test_a_network_for_another_platform_predicts_the_same(
+    rng, platform, without_optimizations
+):
     """What is traced for a TPU or GPU, run here: other sums, other roundings."""
     backbone = create_dig_parallel(
         image_shape=(8, 8, 3), width=16, depth=2, patch_sizes=(2, 4), dtype="mixed"

@@ -81,9 +81,9 @@ def test_bfloat16_features_are_summed_in_float32(rng):
     relations = RelationalGraph.of_grid(grid)
     h, w, _ = problem(relations, rng, False)
     h, w = jnp.asarray(h), jnp.asarray(w)
-    exact = create_relational_sum("stencil", relations, grid)(h, w)
+    exact = jax.jit(create_relational_sum("stencil", relations, grid))(h, w)
     for name in ("segment", "dense", "stencil"):
-        total = create_relational_sum(name, relations, grid)
+        total = jax.jit(create_relational_sum(name, relations, grid))
         low = total(jnp.asarray(h, jnp.bfloat16), w)
         assert low.dtype == jnp.bfloat16
         # Terms and result are rounded to 2^-9 of their size, of at most some 10.
