@@ -162,7 +162,8 @@ def _make_leaf(leaf: _Leaf) -> Array:
     """Drawn, or written where it is to be if it is constant."""
     if leaf.draw not in _CONSTANTS:
         return _draw(*leaf)
-    one, dtype = (*leaf.arguments, float)[:2]
+    one, *rest = leaf.arguments
+    dtype = rest[0] if rest else float
     shape = (*leaf.key.shape, *one)
     part = np.full(
         leaf.place.shard_shape(shape) if leaf.place else shape,
