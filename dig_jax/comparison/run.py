@@ -217,8 +217,8 @@ def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     """Raise InputError where the workdir holds another comparison.
 
     More seeds, and more variants, may come, and other judges and controls be asked:
-    what is done stays as it is. A comparison
-    of which nothing has been trained may become any other.
+    what is done stays as it is. A comparison of which nothing has been trained may
+    become any other.
     """
     path = workdir / "config.json"
     if path.is_file() and any((workdir / p).exists() for p in _TRAINED):

@@ -125,12 +125,13 @@ class TrainingScores:
 
         What the first process finds counts for all.
         """
-        missing = False
-        if schedule(self._options)["evaluate"].has(step) and is_first_process():
+        if not schedule(self._options)["evaluate"].has(step):
+            return False
+        best, missing = storage.read_best(), False  # which all processes read together
+        if is_first_process():
             scores = _recorded_scores(workdir, step)
             missing = scores is None or (
-                not _is_told(workdir, step, scores)
-                or self._is_best(scores, storage.read_best())
+                not _is_told(workdir, step, scores) or self._is_best(scores, best)
             )
         return as_first_process_says(missing)
 
