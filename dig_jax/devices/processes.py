@@ -239,8 +239,11 @@ def end_processes(code: int) -> int:
     import jax
     from jax._src import distributed
 
+    global _own_failure
     seconds = SECONDS_FOR_ALL_TO_END if code in ENDS_OF_ALL else SECONDS_FOR_SOME
-    if code != EXIT_PEER_FAILURE and failed_peer() is None:
+    if code not in ENDS_OF_ALL:
+        _own_failure = code
+    if code != EXIT_PEER_FAILURE:
         try:
             # jax's own barrier at the shutdown kills the process when it is too late.
             client = distributed.global_state.client
@@ -263,6 +266,7 @@ def exit_now(code: int) -> NoReturn:
 
 
 _abort_hook = None  # ctypes calls it as long as it lives
+_own_failure: int | None = None  # the exit code of a process that has said its own error
 
 
 def _end_well_when_jax_aborts() -> None:
@@ -276,6 +280,8 @@ def _end_well_when_jax_aborts() -> None:
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def hook(_: int) -> None:
+        if _own_failure is not None:
+            os._exit(_own_failure)
         text = (
             "peer failure: jax gave up, most likely because another process of the run "
             "has ended or never came; it says more above.\n"

@@ -11,12 +11,19 @@ from dig_jax.devices.processes import says_lost
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_PEER_FAILURE, EXIT_UNFORESEEN
 
 RUN = '''
-import os, signal, sys
+import os, signal, sys, time
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dig_jax import main
+from dig_jax.devices import processes
+from dig_jax.errors import InputError
+
+def end_late(code):
+    """Leave jax's own threads the time to end this process first, if they would."""
+    time.sleep(3)
+    os._exit(code)
 
 def fail(how):
     if how == "killed":
@@ -34,13 +41,24 @@ def fail(how):
 
 def train(config, options):
     """Sums over both processes until one of them fails."""
+    first = jax.process_index() == int(sys.argv[2])
+    if sys.argv[1] in ("alike", "left"):
+        processes.exit_now = end_late
+    if sys.argv[1] == "alike":
+        time.sleep(0 if first else 2)
+        raise InputError("refused by both")
+    if sys.argv[1] == "left":
+        if first:
+            time.sleep(2)
+            os._exit(5)
+        raise InputError("refused by one")
     mesh = Mesh(np.array(jax.devices()), ("device",))
     spread = NamedSharding(mesh, PartitionSpec("device"))
     x = jax.make_array_from_process_local_data(spread, np.ones(100, np.float32))
     add_up = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
     for i in range(10**6):
         add_up(x).block_until_ready()
-        if i == 20 and jax.process_index() == int(sys.argv[2]):
+        if i == 20 and first:
             fail(sys.argv[1])
 
 main.MODES["train"] = train
@@ -96,6 +114,21 @@ def test_an_error_of_ones_own_is_told_as_such(how, code, message):
     assert ("Traceback" in said[0]) == (code == EXIT_UNFORESEEN)
     assert "peer failure" not in said[0]
     assert f"process 1 failed by itself, with {code}" in said[1]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_all_refuse_ends_all_alike_whoever_is_first(first):
+    """Where process 0 comes last, it must not leave the one that waits for it."""
+    codes, said = run_two("alike", first)
+    assert codes == [EXIT_BAD_INPUT, EXIT_BAD_INPUT], said
+    assert said == ["error: refused by both\n"] * 2
+
+
+def test_who_has_said_its_error_keeps_its_code_when_process_0_dies():
+    codes, said = run_two("left", 0)
+    assert codes == [5, EXIT_BAD_INPUT], said
+    assert said[1].startswith("error: refused by one\n")
+    assert "peer failure" not in said[1]
 
 
 def test_an_error_of_process_0_is_its_own():
