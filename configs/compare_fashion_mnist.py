@@ -12,7 +12,7 @@ The networks and all else of configs/fashion_mnist.py, and what others have publ
 for a GPU or (`:small`) two CPU cores. Three learning rates are tried with each, on a
 seed of their own; the one with the least held-out loss is trained with two seeds.
 `compare.minutes` trains each run for so long instead of for the configuration's steps,
-40,000 on a GPU. `:small` has 3,000. None of it has been run to its end yet.
+40,000 on a GPU. `:small` has 2,000. None of it has been run to its end yet.
 """
 
 from pathlib import Path
@@ -75,7 +75,7 @@ def get_config(size: str = "gpu") -> ConfigDict:
         seeds=(0, 1),
         learning_rates=rates,
         search_seed=1000,
-        search_share=0.2 if small else 0.25,
+        search_share=0.3 if small else 0.25,
         num_points=2 if small else 4,
         quality="fd_fashion_mnist5k",
         width_multiple=4,
@@ -90,7 +90,7 @@ def get_config(size: str = "gpu") -> ConfigDict:
     config.base.unlock()
     config.base.training.update(evaluate_every=0, keep_best="")
     if small:
-        config.base.training.num_steps = 3000
+        config.base.training.num_steps = 2000
         config.base.optimizer.warmup_steps = 150
     config.base.sample.num_images = 5000
     config.base.evaluation.metrics = ("frechet_pixels",)
