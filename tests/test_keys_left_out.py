@@ -18,10 +18,10 @@ from dig_jax.comparison.report import comparison_record
 from dig_jax.config import (
     config_to_json,
     load_config_file,
-    read_comparison,
     read_config_file,
     with_values,
 )
+from dig_jax.config.comparison import read_comparison
 from dig_jax.costs.count_tables import count_tables
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.experiment import (

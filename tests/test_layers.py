@@ -99,7 +99,7 @@ def test_only_the_conversion_of_weights_knows_torch():
 
 def test_below_the_door_nobody_reads_a_configuration():
     """Sections come typed, in an experiment: a default is written in one place."""
-    names = ("config", "experiment/__init__", "from_data")
+    names = ("config/__init__", "config/comparison", "experiment/__init__", "from_data")
     door = {ROOT / f"{name}.py" for name in names}
     door.add(ROOT / "cli" / "command_line.py")  # it writes a flag's value into one
     keys = {*SECTIONS, "get", "seed"}

@@ -169,7 +169,7 @@ def export_mode(config: ConfigDict, options: flags.FlagValues) -> int:
 def compare_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     """--mode=compare."""
     from dig_jax.comparison.run import compare, describe_comparison
-    from dig_jax.config import choose_variants, read_comparison
+    from dig_jax.config.comparison import choose_variants, read_comparison
 
     comparison = read_comparison(config)
     if options.variants:

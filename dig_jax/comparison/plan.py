@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from dig_jax.config import Comparison, with_values
+from dig_jax.config import with_values
+from dig_jax.config.comparison import Comparison
 from dig_jax.costs.summary import Costs, count_costs
 from dig_jax.errors import Findings, InputError
 from dig_jax.evaluation import (

@@ -21,7 +21,8 @@ from dig_jax.comparison.report import write_report
 from dig_jax.comparison.search import LEARNING_RATES, Search
 from dig_jax.comparison.training import train_to_end
 from dig_jax.comparison.verdict import held_out_loss
-from dig_jax.config import Comparison, config_of, read_comparison
+from dig_jax.config import config_of
+from dig_jax.config.comparison import Comparison, read_comparison
 from dig_jax.data.damage import SoundRecords
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.evaluation import Evaluator, flat_scores

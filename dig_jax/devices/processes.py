@@ -266,7 +266,9 @@ def exit_now(code: int) -> NoReturn:
 
 
 _abort_hook = None  # ctypes calls it as long as it lives
-_own_failure: int | None = None  # the exit code of a process that has said its own error
+_own_failure: int | None = (
+    None  # the exit code of a process that has said its own error
+)
 
 
 def _end_well_when_jax_aborts() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from dig_jax.comparison.plan import fit_comparison
-from dig_jax.config import config_of, read_comparison
+from dig_jax.config import config_of
+from dig_jax.config.comparison import read_comparison
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.experiment.images import open_dataset

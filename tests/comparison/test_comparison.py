@@ -10,7 +10,7 @@ from small_comparison import create_config, points_of
 from tensorboard_events import read_events
 
 from dig_jax.comparison.run import compare
-from dig_jax.config import read_comparison
+from dig_jax.config.comparison import read_comparison
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.reporting.metric_writer import EVALUATION
 

@@ -10,7 +10,8 @@ from small_comparison import CONFIGS, SPEED, create_config
 from dig_jax.comparison import plan as comparison_plan
 from dig_jax.comparison.plan import create_plan, match_width
 from dig_jax.comparison.run import describe_comparison, with_equal_seconds
-from dig_jax.config import read_comparison, read_config_file, vary, with_values
+from dig_jax.config import read_config_file, with_values
+from dig_jax.config.comparison import read_comparison, vary
 from dig_jax.costs.summary import count_costs
 from dig_jax.errors import InputError
 from dig_jax.evaluation.checks import num_features

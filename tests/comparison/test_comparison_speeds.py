@@ -6,7 +6,7 @@ from small_comparison import SPEED, create_config
 
 from dig_jax.comparison import measure
 from dig_jax.comparison.plan import create_plan
-from dig_jax.config import read_comparison
+from dig_jax.config.comparison import read_comparison
 
 
 def test_speeds_that_were_measured_are_not_measured_again(data_dir, tmp_path, capsys):

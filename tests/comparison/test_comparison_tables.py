@@ -9,7 +9,7 @@ from dig_jax.comparison import plots
 from dig_jax.comparison.markdown import format_comparison
 from dig_jax.comparison.plan import create_plan
 from dig_jax.comparison.report import comparison_record
-from dig_jax.config import read_comparison
+from dig_jax.config.comparison import read_comparison
 from dig_jax.interfaces import LabelledImages
 
 

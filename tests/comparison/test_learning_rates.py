@@ -10,7 +10,7 @@ from small_comparison import create_config
 from dig_jax.comparison import report
 from dig_jax.comparison.held_out import HeldOutLosses
 from dig_jax.comparison.run import compare
-from dig_jax.config import read_comparison
+from dig_jax.config.comparison import read_comparison
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.files.checked_json import write_checked
 from dig_jax.run import load

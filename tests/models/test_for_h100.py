@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import FrozenConfigDict
 
-from dig_jax.config import vary
+from dig_jax.config.comparison import vary
 from dig_jax.devices.target import Gpu, compiling_for
 from dig_jax.experiment import create_experiment
 from dig_jax.models import create_backbone
