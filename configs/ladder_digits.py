@@ -4,12 +4,15 @@
         --workdir=runs/ladder_digits
     python -m dig_jax.main --mode=compare --config=configs/ladder_digits.py:claim \\
         --workdir=runs/claim_digits
+    python -m dig_jax.main --mode=compare --config=configs/ladder_digits.py:kept \\
+        --workdir=runs/kept_digits
 
 The runs of configs/compare_digits.py with other networks, each with its own learning
 rate. The ladder has DiG-parallel as the reference, DiT, dig_relational, and its rungs,
 each of which changes one thing (RUNGS). `:claim` has the best of them beside what
 others have published, with five seeds; `--config.base.training.num_steps=4800` trains
-all of it four times as long.
+all of it four times as long. `:kept` has all that the ladder kept at once, and the
+hourglass, beside DiCo.
 
 Multiply-accumulates are equal within 1.5%, for which widths alone are too coarse: the
 MLPs' ratios are not the usual 4 (2 in DiCo). Counted are products and convolutions: of
@@ -69,6 +72,8 @@ LEFT_OUT: dict[str, dict[str, Any]] = dict(
     attention=dict(attention_size=0),
     gate=dict(channel_gate=False),
 )
+# Two blocks on patches of 2 pixels, and around them two before and two after on pixels.
+HOURGLASS = dict(outer_size=1, outer_width=0.5, outer_depth=2, depth=2)
 PUBLISHED: dict[str, dict[str, Any]] = dict(
     dico=dict(name="dico", width=32, stage_depths=(2, 1, 1, 1, 2), mlp_ratio=1.9),
     diffit=dict(
@@ -101,6 +106,10 @@ def get_config(which: str = "ladder") -> ConfigDict:
         networks = {"relational_kept": RELATIONAL | KEPT}
         for name, without in LEFT_OUT.items():
             networks[f"kept_without_{name}"] = RELATIONAL | KEPT | without
+        networks["relational_hourglass"] = RELATIONAL | HOURGLASS | dict(mlp_ratio=3.5)
+        kept = RELATIONAL | KEPT | LEFT_OUT["two_scales"]
+        networks["kept_hourglass"] = kept | HOURGLASS | dict(mlp_ratio=3.45)
+        networks["dico"] = dict(PUBLISHED["dico"], num_classes=10)
     else:
         networks = {"relational_attention": RELATIONAL | ATTENTION}
         networks["uvit"] = dict(config.variants.uvit.backbone)

@@ -47,7 +47,7 @@ class RelationalOptions:
         num_heads: Of that attention.
         outer_size: Side of finer patches around the blocks, which patches hear when
             they are made, and send to at the end (an hourglass); 0 for none.
-        outer_width: Their width over d.
+        outer_width: Their width over d, to a multiple of 4.
         outer_depth: Blocks among them before, and as many after.
         long_skips: Join each block of the second half to its counterpart (U-ViT's).
         mlp_ratio: Hidden width of the MLPs over the width.
@@ -96,12 +96,11 @@ class RelationalOptions:
     def __post_init__(self) -> None:
         size, finest = self.image_shape[:2], self.patch_sizes[0]
         check_patch_sizes(size, self.patch_sizes)
-        for name, width in (("width", self.width), ("outer_width", self.width_outside)):
-            if width % 4:
-                raise InputError(
-                    f"{name} must make features of a multiple of 4 (sines and cosines "
-                    f"of rows and columns), got {width}."
-                )
+        if self.width % 4:
+            raise InputError(
+                f"width must be a multiple of 4 (sines and cosines of rows and "
+                f"columns), got {self.width}."
+            )
         if self.long_skips and self.depth % 2:
             raise InputError(
                 f"depth must be even with long_skips (half of the blocks lie on each "
@@ -153,4 +152,6 @@ class RelationalOptions:
     @property
     def width_outside(self) -> int:
         """Width of the outer patches' features; the width itself without any."""
-        return round(self.width * self.outer_width) if self.outer_size else self.width
+        if not self.outer_size:
+            return self.width
+        return max(4 * round(self.width * self.outer_width / 4), 4)

@@ -129,7 +129,7 @@ def test_relations_cost_no_products():
         (dict(outer_size=3), "3-pixel patches need an image size divisible by 3"),
         (dict(patch_sizes=(4,), outer_size=4), "must be ascending"),
         (dict(outer_size=1, conditioning="hubs"), "outer patches would not know"),
-        (dict(outer_size=1, outer_width=0.3), "outer_width .* multiple of 4"),
+        (dict(width=18), "width must be a multiple of 4"),
         (dict(attention_size=3), "3-pixel patches need"),
         (dict(attention_size=4, num_heads=3), "num_heads must divide .* 4, got 3"),
         (dict(noise_weights=True, relations="untyped"), "noise_weights needs"),
