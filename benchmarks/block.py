@@ -1,17 +1,18 @@
 """Parts of a network compiled for a chip that is not there: minutes, not tens of them.
 
     python benchmarks/block.py [--topology=v5e:1x1] [--image_size=32] [--batch=0]
-        [--width=512] [--parts=block,relational,uvit,mlp,products]
+        [--width=512] [--parts=block,relational,dit,dico,uvit,mlp,products]
         [--aggregation=none,dense,stencil] [--attention=xla,free] [--dtype=mixed]
         [--node_multiple=1] [--kinds] [--out=FILE.json]
 
 block: one DiG-parallel block {2, 4} with K = 2, forward and backward, with each
 aggregation; "none" scales features. relational: one of dig_relational's, of the same
-patches of 2, without registers. uvit: one of U-ViT's blocks at patches of 2, with
-each attention; "free" leaves the attention itself out and adds its products at the
-chip's peak: no kernel is faster. mlp: DiG's MLP with the norm before it, forward and
-backward. products: the bare matrix products of the finest graph's nodes, of bfloat16
-operands. Batch 0: images of 16,384 patches together.
+patches of 2, without registers. dit, dico: one of DiT's or DiCo's, of these patches.
+uvit: one of U-ViT's blocks at patches of 2, with each attention; "free" leaves the
+attention itself out and adds its products at the chip's peak: no kernel is faster.
+mlp: DiG's MLP with the norm before it, forward and backward. products: the bare matrix
+products of the finest graph's nodes, of bfloat16 operands. Batch 0: images of 16,384
+patches together.
 
 Cycles are the compiler's estimates, memory is counted in the optimized HLO
 (`dig_jax.costs`); "share" is the products' FLOPs over the chip's peak in those
@@ -23,6 +24,7 @@ whole training step: roofline.py.
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -49,8 +51,10 @@ from dig_jax.costs import (
     create_topology,
 )
 from dig_jax.graphs import GridGraph
+from dig_jax.models.dico import DiCoBlock
 from dig_jax.models.dig import ParallelBlock
 from dig_jax.models.dig_options import ParallelOptions
+from dig_jax.models.dit import DiTBlock
 from dig_jax.models.layers import MLP, LayerNorm
 from dig_jax.models.relational_blocks import RelationalBlock
 from dig_jax.models.relational_options import RelationalOptions
@@ -89,6 +93,19 @@ class Relational(nn.Module):
         condition = self.param("condition", nn.initializers.ones, shape)
         block = RelationalBlock(self.graph, self.options, attends=False, returns=False)
         return block((h, condition), None)[0][0]
+
+
+class Modulated(nn.Module):
+    """A block that an image's condition modulates; the condition is a parameter."""
+
+    block: Callable[[], nn.Module]
+    batch: int
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        shape = (self.batch, h.shape[-1])
+        condition = self.param("condition", nn.initializers.ones, shape)
+        return self.block()(h, condition)[0]
 
 
 class NormedMLP(nn.Module):
@@ -215,6 +232,15 @@ def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
             yield Program(f"block, {kind}", *run, batch * dig_macs(graph, width))
     if "relational" in options.parts:
         yield from relational_programs(options, image_size, batch)
+    side, heads = graph.scales[0].rows, width // 64
+    modulated = {
+        "dit": partial(DiTBlock, heads, 4.0, "xla", False, options.dtype),
+        "dico": partial(DiCoBlock, (side, side), 4.0, False, options.dtype),
+    }
+    patches = jax.ShapeDtypeStruct((batch * num_patches, width), dtype)
+    for name in modulated.keys() & {*options.parts}:
+        run = forward_and_backward(Modulated(modulated[name], batch), patches)
+        yield Program(name, *run)
     if "uvit" in options.parts:
         num_tokens = num_patches + 1
         tokens = jax.ShapeDtypeStruct((batch * num_tokens, width), dtype)

@@ -190,9 +190,10 @@ def aggregation_off() -> Iterator[None]:
 
         def scale_rows(h: jax.Array, w: jax.Array) -> jax.Array:
             mean = jnp.mean(w.reshape(-1, *w.shape[-2:]), axis=1, keepdims=True)
-            # [batch * node, width] to [batch, node, width] and back
+            # [batch, node, width] to [batch * node, width] and back
             grid = h.reshape(-1, relations.graph.num_padded_nodes, h.shape[-1])
-            return nodes((grid * mean).astype(h.dtype).reshape(h.shape))
+            rows = (grid * mean).astype(h.dtype).reshape(-1, h.shape[-1])
+            return nodes(rows).reshape(h.shape)
 
         return scale_rows
 

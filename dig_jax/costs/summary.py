@@ -13,6 +13,7 @@ from jax.extend import core
 from dig_jax.devices.target import compiling_for
 from dig_jax.interfaces import Backbone
 from dig_jax.ops.conv2d import SHIFTED_SUM
+from dig_jax.ops.relations import MESSAGES
 
 
 class Costs(NamedTuple):
@@ -206,6 +207,8 @@ def _format_graph(graph: dict[str, Any]) -> list[str]:
 def _count_macs(jaxpr: core.Jaxpr, outer: str = "") -> Iterator[tuple[str, int, int]]:
     """(module, MACs, attention's MACs) of every operation, inner programs included."""
     for equation in jaxpr.eqns:
+        if equation.params.get("name") == MESSAGES:
+            continue
         stack = f"{outer}/{equation.source_info.name_stack}"
         yield _module_name(stack), *_macs_of(equation)
         repeats = equation.params["length"] if equation.primitive.name == "scan" else 1

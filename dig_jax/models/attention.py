@@ -35,7 +35,8 @@ class SelfAttention(nn.Module):
     channel), as in U-ViT and DiT.
 
     Attributes:
-        num_tokens: Tokens of an image; rows are images' tokens, image after image.
+        num_tokens: Tokens of an image; rows are images' tokens, image after image, or
+            have an axis of images before theirs.
         num_heads: A divisor of the width.
         kernel: xla or cudnn.
         padding: How many of an image's last tokens are padding.
@@ -50,7 +51,7 @@ class SelfAttention(nn.Module):
     padding: int = 0
 
     @nn.compact
-    def __call__(self, h: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
+    def __call__(self, h: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         width = h.shape[-1]
         qkv = Linear(
             3 * width, self.dtype, self.qkv_bias, self.kernel_init, name="qkv"

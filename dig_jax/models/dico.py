@@ -21,8 +21,8 @@ from dig_jax.interfaces import Backbone
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.dit import (
     ModulatedNorm,
+    by_image,
     embed_time_and_label,
-    per_token,
     xavier_uniform,
     zeros,
 )
@@ -30,6 +30,7 @@ from dig_jax.models.image_layers import Conv2D, DepthwiseConv2D, Features
 from dig_jax.models.layers import MLP, Linear, TimeInput
 from dig_jax.models.stack import Outputs, stack_blocks, stacked
 from dig_jax.ops.gelu import gelu
+from dig_jax.ops.keep_shape import keep_shape
 from dig_jax.ops.products import DType, activation_dtype
 from dig_jax.options.keys import Rounding, takes_fields_of
 
@@ -144,9 +145,9 @@ class DiCoBlock(nn.Module):
     dtype: DType = "float32"
 
     @nn.compact
-    def __call__(self, h: Rows, condition: PerImage) -> tuple[Rows, Rows | None]:
+    def __call__(self, rows: Rows, condition: PerImage) -> tuple[Rows, Rows | None]:
         batch, width = condition.shape
-        num_pixels = math.prod(self.grid)
+        h = by_image(rows, batch)
         linear = partial(Linear, width, self.dtype, kernel_init=xavier_uniform)
         modulation = Linear(
             6 * width, self.dtype, kernel_init=zeros, name="modulation"
@@ -154,19 +155,18 @@ class DiCoBlock(nn.Module):
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = jnp.split(
             modulation, 6, axis=-1
         )
-        y = linear(name="mix_in")(ModulatedNorm()(h, shift, scale))
+        y = keep_shape(linear(name="mix_in")(ModulatedNorm()(h, shift, scale)))
         y = DepthwiseConv2D(
             3, kernel_init=xavier_by_channel, bias_init=zeros, name="depthwise"
         )(y.reshape(batch, *self.grid, width))
-        y = gelu(y).reshape(batch, num_pixels, width)
+        y = gelu(y).reshape(h.shape)
         mean = jnp.mean(y.astype(jnp.float32), axis=1)
         y = y * nn.sigmoid(linear(name="channel_attention")(mean))[:, None]
-        update = linear(name="mix_out")(y.reshape(h.shape))
-        h = h + per_token(gate, num_pixels) * update
+        h = h + gate[:, None] * linear(name="mix_out")(y)
         update = MLP(
             self.mlp_ratio, self.dtype, kernel_init=xavier_uniform, name="mlp"
         )(ModulatedNorm()(h, mlp_shift, mlp_scale))
-        h = h + per_token(mlp_gate, num_pixels) * update
+        h = (h + mlp_gate[:, None] * update).reshape(rows.shape)
         return h, h if self.return_features else None
 
 
@@ -247,7 +247,8 @@ class DiCo(nn.Module):
 
         modulation = Linear(4 * width, dtype, kernel_init=zeros, name="modulation")
         shift, scale = jnp.split(modulation(nn.silu(told[1])), 2, axis=-1)
-        normed = ModulatedNorm()(h.reshape(-1, 2 * width), shift, scale)
+        pixels = h.reshape(len(x), -1, 2 * width)  # and back
+        normed = ModulatedNorm()(pixels, shift, scale)
         return Conv2D(
             self.channels, kernel_init=zeros, bias_init=zeros, name="to_pixels"
         )(normed.reshape(h.shape).astype(jnp.float32))

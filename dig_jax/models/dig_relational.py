@@ -233,9 +233,8 @@ class DiGRelational(nn.Module):
         self, h: Nodes, condition: Condition, shape: tuple[int, ...], size: int
     ) -> Float[Array, "batch row col rgb"]:
         """A norm, modulated as the blocks' are, and a linear layer to the pixels."""
-        batch, rows, cols, rgb = shape
-        width = h.shape[-1]
-        h, norm = h.reshape(-1, width), Norm(self.options.norm, name="norm")
+        _, rows, cols, rgb = shape
+        width, norm = h.shape[-1], Norm(self.options.norm, name="norm")
         if self.options.modulated:
             modulation = Linear(
                 2 * width, self.dtype, kernel_init=zeros, name="modulation"
@@ -246,6 +245,4 @@ class DiGRelational(nn.Module):
         pixels = Linear(size**2 * rgb, self.dtype, kernel_init=zeros, name="to_pixels")(
             h
         )
-        # [batch * node, pixel * rgb] to [batch, node, pixel * rgb]
-        pixels = pixels.reshape(batch, -1, size**2 * rgb).astype(jnp.float32)
-        return patches_to_image(pixels, (rows, cols), size)
+        return patches_to_image(pixels.astype(jnp.float32), (rows, cols), size)

@@ -39,6 +39,7 @@ from dig_jax.ops.products import DType, activation_dtype
 from dig_jax.options.keys import Rounding, takes_fields_of
 
 Rows = Float[Array, "rows width"]
+Tokens = Float[Array, "batch token width"]
 PerImage = Float[Array, "batch width"]
 
 TIME_CHANNELS = 256
@@ -154,15 +155,23 @@ def grid_positions(
     return np.concatenate([*waves], axis=-1)
 
 
+def by_image(rows: Rows, batch: int) -> Tokens:
+    """[batch * token, width] to [batch, token, width].
+
+    Of what all tokens of an image share, as a gate, a TPU would write a copy for each
+    row, at half of a block's time.
+    """
+    return rows.reshape(batch, -1, rows.shape[-1])
+
+
 class ModulatedNorm(nn.Module):
     """LayerNorm(h) * (1 + scale) + shift, with a scale and a shift for each image."""
 
     @nn.compact
-    def __call__(self, h: Rows, shift: PerImage, scale: PerImage) -> Rows:
+    def __call__(self, h: Tokens, shift: PerImage, scale: PerImage) -> Tokens:
         y = LayerNorm(epsilon=1e-6, affine=False)(h.astype(jnp.float32))
-        y = y.reshape(len(shift), -1, h.shape[-1])
         y = y * (1 + scale[:, None]) + shift[:, None]
-        return y.reshape(h.shape).astype(h.dtype)
+        return y.astype(h.dtype)
 
 
 class DiTBlock(nn.Module):
@@ -176,9 +185,9 @@ class DiTBlock(nn.Module):
     padding: int = 0
 
     @nn.compact
-    def __call__(self, h: Rows, condition: PerImage) -> tuple[Rows, Rows | None]:
+    def __call__(self, rows: Rows, condition: PerImage) -> tuple[Rows, Rows | None]:
         batch, width = condition.shape
-        num_tokens = len(h) // batch
+        h = by_image(rows, batch)
         modulation = Linear(
             6 * width, self.dtype, kernel_init=zeros, name="modulation"
         )(nn.silu(condition))
@@ -186,7 +195,7 @@ class DiTBlock(nn.Module):
             modulation, 6, axis=-1
         )
         update = SelfAttention(
-            num_tokens,
+            h.shape[1],
             self.num_heads,
             qkv_bias=True,
             dtype=self.dtype,
@@ -195,7 +204,7 @@ class DiTBlock(nn.Module):
             padding=self.padding,
             name="attention",
         )(ModulatedNorm()(h, shift, scale))
-        h = h + per_token(gate, num_tokens) * update
+        h = h + gate[:, None] * update
         update = MLP(
             self.mlp_ratio,
             self.dtype,
@@ -203,7 +212,7 @@ class DiTBlock(nn.Module):
             kernel_init=xavier_uniform,
             name="mlp",
         )(ModulatedNorm()(h, mlp_shift, mlp_scale))
-        h = h + per_token(mlp_gate, num_tokens) * update
+        h = (h + mlp_gate[:, None] * update).reshape(rows.shape)
         return h, h if self.return_features else None
 
 
@@ -269,7 +278,7 @@ class DiT(nn.Module):
         )(h.reshape(-1, self.width), condition)
         if return_features:
             return stacked(features).reshape(-1, *padded)[:, :, :num_tokens]
-        h = h.reshape(padded)[:, :num_tokens].reshape(-1, self.width)
+        h = h.reshape(padded)[:, :num_tokens]
 
         shift, scale = jnp.split(
             Linear(2 * self.width, self.dtype, kernel_init=zeros, name="modulation")(
@@ -281,13 +290,7 @@ class DiT(nn.Module):
         pixels = Linear(
             size**2 * self.channels, self.dtype, kernel_init=zeros, name="to_pixels"
         )(ModulatedNorm()(h, shift, scale))
-        pixels = pixels.reshape(*patches.shape[:2], -1).astype(jnp.float32)
-        return patches_to_image(pixels, (rows, cols), size)
-
-
-def per_token(gate: PerImage, num_tokens: int) -> Rows:
-    """Each image's row for each of its tokens."""
-    return jnp.repeat(gate, num_tokens, axis=0)
+        return patches_to_image(pixels.astype(jnp.float32), (rows, cols), size)
 
 
 def embed_time_and_label(

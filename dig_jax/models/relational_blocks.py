@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from dig_jax.graphs import GridGraph, RelationalGraph
 from dig_jax.models.attention import dot_product_attention
-from dig_jax.models.dit import per_token, xavier_uniform, zeros
+from dig_jax.models.dit import by_image, xavier_uniform, zeros
 from dig_jax.models.layers import MLP, LayerNorm, Linear, torch_uniform
 from dig_jax.models.relational_options import RelationalOptions
 from dig_jax.ops.aggregation import create_aggregate
@@ -21,6 +21,7 @@ from dig_jax.ops.relations import create_relational_sum
 from dig_jax.ops.stencil import pool_sum, repeat_patches
 
 Rows = Float[Array, "rows width"]
+Nodes = Float[Array, "batch node width"]
 PerImage = Float[Array, "batch width"]
 Condition = Float[Array, "batch told"]
 Told = tuple[Rows, Condition]
@@ -34,21 +35,19 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Rows, shift: PerImage | None = None, scale: PerImage | None = None
-    ) -> Rows:
-        width = h.shape[-1]
+        self, h: Nodes, shift: PerImage | None = None, scale: PerImage | None = None
+    ) -> Nodes:
+        width, y = h.shape[-1], h.astype(jnp.float32)
         if self.kind == "layer":
-            y = LayerNorm(epsilon=1e-6, affine=False)(h.astype(jnp.float32))
+            y = LayerNorm(epsilon=1e-6, affine=False)(y)
         else:
-            y = h.astype(jnp.float32)
             y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + 1e-6)
         if scale is None or shift is None:
             y = y * self.param("scale", nn.initializers.ones, (width,))
             y = y + self.param("bias", zeros, (width,))
-            return y.astype(h.dtype)
-        # [batch * node, width] to [batch, node, width] and back
-        y = y.reshape(len(shift), -1, width) * (1 + scale[:, None]) + shift[:, None]
-        return y.reshape(h.shape).astype(h.dtype)
+        else:
+            y = y * (1 + scale[:, None]) + shift[:, None]
+        return y.astype(h.dtype)
 
 
 class Messages(nn.Module):
@@ -59,22 +58,21 @@ class Messages(nn.Module):
     attends: bool
 
     @nn.compact
-    def __call__(self, x: Rows, condition: Condition) -> Rows:
+    def __call__(self, x: Nodes, condition: Condition) -> Nodes:
         options, width = self.options, x.shape[-1]
         linear = partial(Linear, width, options.dtype, kernel_init=xavier_uniform)
         h = gelu(self._pass(linear(name="expand")(x), condition))
         if options.channel_gate:
-            nodes = h.reshape(-1, self.graph.num_padded_nodes, width)
-            patches = nodes[:, : self.graph.num_patches].astype(jnp.float32)
+            patches = h[:, : self.graph.num_patches].astype(jnp.float32)
             gate = linear(name="channel_gate")(jnp.mean(patches, axis=1))
             gate = nn.sigmoid(gate.astype(jnp.float32)).astype(h.dtype)
-            h = (nodes * gate[:, None]).reshape(h.shape)
+            h = h * gate[:, None]
         h = linear(name="project")(h)
         if not self.attends:
             return h
         return h + CoarseAttention(self.graph, options, name="attention")(x)
 
-    def _pass(self, h: Rows, condition: Condition) -> Rows:
+    def _pass(self, h: Nodes, condition: Condition) -> Nodes:
         """What the nodes are sent."""
         options, width = self.options, h.shape[-1]
         if options.relations == "untyped":
@@ -82,7 +80,9 @@ class Messages(nn.Module):
             own = self.param("self_weight", start, (width,))
             other = self.param("mean_weight", start, (width,))
             mean = create_aggregate(options.aggregation, self.graph)
-            return h * own.astype(h.dtype) + mean(h) * other.astype(h.dtype)
+            # [batch, node, width] to [batch * node, width] and back
+            heard = mean(h.reshape(-1, width)).reshape(h.shape)
+            return h * own.astype(h.dtype) + heard * other.astype(h.dtype)
         relations = RelationalGraph.of_grid(self.graph)
         # By what a patch hears in its scale, as torch starts depthwise convolutions.
         start = torch_uniform(options.neighbors + 1)
@@ -94,9 +94,8 @@ class Messages(nn.Module):
             )(nn.silu(condition))
             # [batch, relation] times [relation, width]
             weights = weights * (1 + scale[..., None])
-        return create_relational_sum(options.aggregation, relations, self.graph)(
-            h, weights
-        )
+        total = create_relational_sum(options.aggregation, relations, self.graph)
+        return total(h, weights)
 
 
 class CoarseAttention(nn.Module):
@@ -106,27 +105,24 @@ class CoarseAttention(nn.Module):
     options: RelationalOptions
 
     @nn.compact
-    def __call__(self, x: Rows) -> Rows:
+    def __call__(self, x: Nodes) -> Nodes:
         options, finest = self.options, self.graph.scales[0]
         width, inner = x.shape[-1], options.channels_of_attention
         factor = options.attention_size // finest.patch_size
-        nodes = x.reshape(-1, self.graph.num_padded_nodes, width)
         # [batch, row * col, width] to [batch, row, col, width]
-        grid = nodes[:, finest.nodes].reshape(-1, finest.rows, finest.cols, width)
+        grid = x[:, finest.nodes].reshape(-1, finest.rows, finest.cols, width)
         pooled = pool_sum(grid.astype(jnp.float32), factor) / factor**2
         linear = partial(Linear, dtype=options.dtype, kernel_init=xavier_uniform)
         qkv = linear(3 * inner, name="qkv")(pooled.astype(x.dtype).reshape(-1, width))
         # [batch, coarse patch, q k v, head, channel]
-        qkv = qkv.reshape(
-            len(nodes), -1, 3, options.num_heads, inner // options.num_heads
-        )
+        qkv = qkv.reshape(len(x), -1, 3, options.num_heads, inner // options.num_heads)
         q, k, v = (qkv[:, :, i] for i in range(3))
         out = dot_product_attention(q, k, v, options.dtype)
         out = linear(width, name="project")(out.reshape(-1, inner))
         copied = repeat_patches(out.reshape(pooled.shape), factor)
         others = self.graph.num_padded_nodes - finest.num_nodes
-        patches = copied.reshape(len(nodes), finest.num_nodes, width)
-        return jnp.pad(patches, ((0, 0), (0, others), (0, 0))).reshape(x.shape)
+        patches = copied.reshape(len(x), finest.num_nodes, width)
+        return jnp.pad(patches, ((0, 0), (0, others), (0, 0)))
 
 
 class SwiGLU(nn.Module):
@@ -135,7 +131,7 @@ class SwiGLU(nn.Module):
     options: RelationalOptions
 
     @nn.compact
-    def __call__(self, x: Rows) -> Rows:
+    def __call__(self, x: Nodes) -> Nodes:
         width, dtype = x.shape[-1], self.options.dtype
         hidden = round(width * self.options.mlp_ratio * 2 / 3)
         linear = partial(Linear, dtype=dtype, kernel_init=xavier_uniform)
@@ -161,8 +157,10 @@ class RelationalBlock(nn.Module):
     @nn.compact
     def __call__(self, told: Told, skip: Rows | None) -> tuple[Told, Rows | None]:
         (h, condition), options = told, self.options
-        width = h.shape[-1]
+        rows, width = h.shape, h.shape[-1]
+        h = by_image(h, len(condition))  # and back
         if skip is not None:
+            skip = skip.reshape(h.shape)
             join = partial(Linear, width, options.dtype)
             h = join(use_bias=False, name="join_h")(h) + join(name="join_skip")(skip)
         norm = partial(Norm, options.norm)
@@ -177,6 +175,7 @@ class RelationalBlock(nn.Module):
             shift, scale, gate = mlp_part
             update = self._mlp(norm(name="mlp_norm")(h, shift, scale))
             h = self._add(h, gate, update, "mlp_gate")
+        h = h.reshape(rows)
         return (h, condition), h if self.returns else None
 
     def _modulation(self, condition: Condition, width: int) -> tuple:
@@ -190,15 +189,15 @@ class RelationalBlock(nn.Module):
         parts = jnp.split(modulation, count, axis=-1)
         return parts[:3], parts[3:]
 
-    def _add(self, h: Rows, gate: PerImage | None, update: Rows, name: str) -> Rows:
+    def _add(self, h: Nodes, gate: PerImage | None, update: Nodes, name: str) -> Nodes:
         width, starts_at_zero = h.shape[-1], self.options.zero_gates
         if gate is None:
             start = zeros if starts_at_zero else nn.initializers.ones
             return h + self.param(name, start, (width,)).astype(h.dtype) * update
         gate = gate if starts_at_zero else 1 + gate
-        return h + per_token(gate.astype(h.dtype), len(h) // len(gate)) * update
+        return h + gate.astype(h.dtype)[:, None] * update
 
-    def _mlp(self, x: Rows) -> Rows:
+    def _mlp(self, x: Nodes) -> Nodes:
         options = self.options
         if options.mlp == "swiglu":
             return SwiGLU(options, name="mlp")(x)

@@ -10,6 +10,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from dig_jax.devices.target import target_platform
 from dig_jax.ops.linear_call import linear_call
 
 DType: TypeAlias = Literal["float32", "mixed", "bfloat16"]
@@ -20,7 +21,7 @@ those of the backward pass too. bfloat16: as mixed, and activations are kept in 
 between layers.
 """
 
-Matrices: TypeAlias = Float[Array, "*batch _ _"]
+Matrices: TypeAlias = Float[Array, "... _ _"]
 
 
 def activation_dtype(dtype: DType) -> jnp.dtype:
@@ -31,15 +32,18 @@ def activation_dtype(dtype: DType) -> jnp.dtype:
 def matmul(
     x: Float[Array, "*batch k"], kernel: Float[Array, "k n"], dtype: DType
 ) -> Float[Array, "*batch n"]:
-    """x times a kernel."""
+    """x times a kernel.
+
+    On a TPU in the shape of x, so that what its elements are made of keeps that shape
+    (`dig_jax.ops.keep_shape`). Elsewhere as a product of matrices, whose gradients are
+    such products, too.
+    """
+    if x.ndim > 2 and target_platform() != "tpu":
+        rows = x.reshape(-1, x.shape[-1])  # [*batch, k] to [rows, k] and back
+        return matmul(rows, kernel, dtype).reshape(*x.shape[:-1], -1)
     if dtype == "float32":
-        contract_last = (((x.ndim - 1,), (0,)), ((), ()))
-        return jax.lax.dot_general(
-            x, kernel, contract_last, precision=jax.lax.Precision.HIGHEST
-        )
-    rows = x.reshape(-1, x.shape[-1])  # [*batch, k] to [rows, k]
-    out = _bfloat16_product(rows, kernel).astype(activation_dtype(dtype))
-    return out.reshape(*x.shape[:-1], -1)  # [rows, n] to [*batch, n]
+        return _dot(x, kernel, 0, jnp.float32, jax.lax.Precision.HIGHEST)
+    return _bfloat16_product(x, kernel).astype(activation_dtype(dtype))
 
 
 def batched_matmul(
@@ -54,6 +58,8 @@ def batched_matmul(
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _bfloat16_product(a: Matrices, b: Matrices, transpose_b: bool = False) -> Matrices:
     """a b or a b^T of operands rounded to bfloat16, in float32.
+
+    Of each pair of matrices, or of all in a with the one that b is.
 
     Its derivatives are such products too: cotangents are rounded as they go in, not as
     they come out. What JAX derives of the product of rounded operands is the other way
@@ -83,6 +89,11 @@ def _product_jvp(
         def transpose(r: Matrices, g: Matrices) -> Matrices:
             g = g.astype(jnp.bfloat16)
             x, y = (g, r) if transpose_b else (r, g)
+            if b.ndim < x.ndim:  # one for all
+                rows = tuple(range(x.ndim - 1))
+                return jax.lax.dot_general(
+                    x, y, ((rows, rows), ((), ())), preferred_element_type=jnp.float32
+                ).astype(b.dtype)
             return _product_of_transposed(x, y).astype(b.dtype)
 
         tangent = tangent + linear_call(
@@ -102,8 +113,8 @@ def _dot(
     precision: jax.lax.Precision | None = None,
 ) -> Matrices:
     """Sum over the columns of a and the rows (axis 0) or columns (1) of b."""
-    batch = tuple(range(a.ndim - 2))
-    axes = (((a.ndim - 1,), (a.ndim - 2 + axis,)), (batch, batch))
+    batch = tuple(range(b.ndim - 2))
+    axes = (((a.ndim - 1,), (b.ndim - 2 + axis,)), (batch, batch))
     return jax.lax.dot_general(
         a.astype(dtype),
         b.astype(dtype),

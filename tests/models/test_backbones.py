@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dig_jax.devices.target import compiling_for
 from dig_jax.errors import InputError
 from dig_jax.models import BACKBONES, create_backbone
 
@@ -136,6 +137,25 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(name):
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(params)):
         assert np.all(np.isfinite(leaf)), jax.tree_util.keystr(path)
         assert np.any(leaf != 0), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("name", ["dico", "dig_relational", "dit"])
+def test_a_tpu_computes_the_same_in_other_shapes(name):
+    """Blocks that an image's condition modulates, and all their gradients."""
+    _, _, params, _ = tiny(name)
+    x, t, label = batch()
+
+    def loss(params, x):
+        return jnp.sum(jnp.sin(create_tiny(name).apply(params, x, t, label)))
+
+    found = {}
+    for platform in ("cpu", "tpu"):
+        with compiling_for(platform):
+            run = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, x).compile()
+        found[platform] = jax.tree.leaves(run(params, x))
+    for cpu, tpu in zip(*found.values(), strict=True):
+        scale = max(np.abs(cpu).max(), 1)
+        np.testing.assert_allclose(tpu, cpu, atol=1e-4 * scale)
 
 
 @backbones

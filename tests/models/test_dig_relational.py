@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dig_jax.costs.summary import count_costs
+from dig_jax.devices.target import compiling_for
 from dig_jax.errors import InputError
 from dig_jax.models import create_backbone
 
@@ -114,12 +115,16 @@ def test_it_starts_as_the_identity_of_its_stream():
     np.testing.assert_array_equal(features[0], features[-1])
 
 
-def test_relations_cost_no_products():
-    """Multiply-accumulates are the linears': messages are sums of shifted rows."""
-    typed, untyped = (
-        count_costs(backbone_of("relations", relations=kind)).macs
-        for kind in ("typed", "untyped")
-    )
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_relations_cost_no_products(platform):
+    """Multiply-accumulates are the linears': messages are sums, however computed."""
+    with compiling_for(platform):
+        typed, untyped = (
+            count_costs(
+                backbone_of("relations", relations=kind, aggregation="stencil")
+            ).macs
+            for kind in ("typed", "untyped")
+        )
     assert typed == untyped
 
 

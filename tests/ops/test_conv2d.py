@@ -8,7 +8,7 @@ import pytest
 from dig_jax.devices.target import compiling_for
 from dig_jax.ops.conv2d import conv2d, depthwise_conv2d
 
-platforms = pytest.mark.parametrize("platform", ["cpu", "gpu"])
+platforms = pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 
 
 def draw(*shape, seed=0):

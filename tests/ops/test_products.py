@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from operands import exact, random
 
+from dig_jax.devices.target import compiling_for
 from dig_jax.ops.convolution import convolve
 from dig_jax.ops.gelu import gelu
 from dig_jax.ops.look_up import look_up
@@ -34,8 +35,9 @@ def mixed(x, kernel):
     return matmul(x, kernel, "mixed")
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize(("shape", "out"), SHAPES)
-def test_mixed_products_and_derivatives_round_operands_alone(rng, shape, out):
+def test_mixed_products_and_derivatives_round_operands_alone(rng, shape, out, platform):
     """As products of rounded operands: also of the rounded cotangent or tangent."""
     x, kernel = random(rng, *shape), random(rng, shape[-1], out)
     g, dx, dkernel = random(rng, *shape[:-1], out), random(rng, *shape), kernel + 1
@@ -47,7 +49,8 @@ def test_mixed_products_and_derivatives_round_operands_alone(rng, shape, out):
         tangent = jax.jvp(mixed, (x, kernel), tangents)[1]
         return value, *vjp(g), tangent
 
-    value, of_x, of_kernel, tangent = run(x, kernel)
+    with compiling_for(platform):
+        value, of_x, of_kernel, tangent = run(x, kernel)
     x_, kernel_, g_ = rounded(x), rounded(kernel), rounded(g)
     rows, g_rows = x_.reshape(-1, shape[-1]), g_.reshape(-1, out)
     for actual, expected in (

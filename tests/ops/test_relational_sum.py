@@ -60,7 +60,11 @@ def check(name, relations, grid, rng, of_images):
 @pytest.mark.parametrize("case", GRIDS)
 @pytest.mark.parametrize(
     ("name", "platform"),
-    [("segment", "cpu"), ("dense", "cpu"), ("stencil", "cpu"), ("stencil", "gpu")],
+    [
+        ("segment", "cpu"),
+        ("dense", "cpu"),
+        *(("stencil", platform) for platform in ("cpu", "gpu", "tpu")),
+    ],
 )
 @pytest.mark.parametrize("of_images", [False, True])
 def test_a_grids_sums_are_products_with_its_adjacencies(
