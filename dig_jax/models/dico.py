@@ -21,13 +21,12 @@ from dig_jax.interfaces import Backbone
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.dit import (
     ModulatedNorm,
-    by_image,
     embed_time_and_label,
     xavier_uniform,
     zeros,
 )
 from dig_jax.models.image_layers import Conv2D, DepthwiseConv2D, Features
-from dig_jax.models.layers import MLP, Linear, TimeInput
+from dig_jax.models.layers import MLP, Linear, TimeInput, by_image
 from dig_jax.models.stack import Outputs, stack_blocks, stacked
 from dig_jax.ops.gelu import gelu
 from dig_jax.ops.keep_shape import keep_shape

@@ -15,7 +15,7 @@ from dig_jax.graphs import patches_to_image
 from dig_jax.models.attention import SelfAttention
 from dig_jax.models.attention_plan import AttentionPlan
 from dig_jax.models.image_layers import Conv2D, DepthwiseConv2D, Patchify
-from dig_jax.models.layers import MLP, Linear, small_normal
+from dig_jax.models.layers import MLP, Linear, by_image, small_normal
 from dig_jax.models.stack import stack_blocks
 from dig_jax.models.time_norms import RMSNorm, Tau, TimeLayerNorm, TimeRMSNorm
 from dig_jax.ops.gelu import gelu
@@ -54,7 +54,7 @@ class GeGLU(nn.Module):
     dtype: DType = "float32"
 
     @nn.compact
-    def __call__(self, h: Rows) -> Rows:
+    def __call__(self, h: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         hidden = round(h.shape[-1] * self.ratio)
         gate = Linear(hidden, self.dtype, name="gate")(h)
         value = Linear(hidden, self.dtype, name="value")(h)
@@ -79,8 +79,8 @@ class Block(nn.Module):
     options: BlockOptions
 
     @nn.compact
-    def __call__(self, h: Rows, tau: Tau) -> Rows:
-        make = self.options
+    def __call__(self, rows: Rows, tau: Tau) -> Rows:
+        make, h = self.options, by_image(rows, len(tau))
         norm = NORMS[make.norm]
         if self.num_heads:
             attend = SelfAttention(
@@ -97,7 +97,8 @@ class Block(nn.Module):
             h = h + mixed.reshape(h.shape)
         normed = norm(name="mlp_norm")(h, tau)
         mlp = GeGLU if make.mlp == "geglu" else MLP
-        return h + mlp(make.mlp_ratio, make.dtype, name="mlp")(normed)
+        h = h + mlp(make.mlp_ratio, make.dtype, name="mlp")(normed)
+        return h.reshape(rows.shape)
 
 
 class InBlock(nn.Module):

@@ -29,6 +29,7 @@ from dig_jax.models.layers import (
     LayerNorm,
     Linear,
     TimeInput,
+    by_image,
     sinusoidal_embedding,
     small_normal,
     time_of_step,
@@ -153,15 +154,6 @@ def grid_positions(
     angles = np.stack([col, row])[:, :, None] * frequencies
     waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
     return np.concatenate([*waves], axis=-1)
-
-
-def by_image(rows: Rows, batch: int) -> Tokens:
-    """[batch * token, width] to [batch, token, width].
-
-    Of what all tokens of an image share, as a gate, a TPU would write a copy for each
-    row, at half of a block's time.
-    """
-    return rows.reshape(batch, -1, rows.shape[-1])
 
 
 class ModulatedNorm(nn.Module):

@@ -129,6 +129,17 @@ class MLP(nn.Module):
         return linear(width, name="project")(x)
 
 
+def by_image(
+    rows: Float[Array, "rows width"], batch: int
+) -> Float[Array, "batch token width"]:
+    """[batch * token, width] to [batch, token, width].
+
+    Of what all tokens of an image share, as a gate, a TPU would write a copy for each
+    row, at half of a block's time.
+    """
+    return rows.reshape(batch, -1, rows.shape[-1])
+
+
 TimeInput: TypeAlias = Literal["continuous", "step", "step_from_0"]
 
 

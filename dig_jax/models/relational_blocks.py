@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from dig_jax.graphs import GridGraph, RelationalGraph
 from dig_jax.models.attention import dot_product_attention
-from dig_jax.models.dit import by_image, xavier_uniform, zeros
-from dig_jax.models.layers import MLP, LayerNorm, Linear, torch_uniform
+from dig_jax.models.dit import xavier_uniform, zeros
+from dig_jax.models.layers import MLP, LayerNorm, Linear, by_image, torch_uniform
 from dig_jax.models.relational_options import RelationalOptions
 from dig_jax.ops.aggregation import create_aggregate
 from dig_jax.ops.gelu import gelu

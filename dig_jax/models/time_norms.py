@@ -1,6 +1,7 @@
 """Norms whose scale and shift depend on time (DiMR, arXiv:2406.09416, Sec. 4.2).
 
-Features are [batch * token, width], for one image after the other.
+Features are [batch, token, width], or [batch * token, width] for one image after the
+other.
 """
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 
 from dig_jax.models.layers import LayerNorm
 
-Rows = Float[Array, "rows width"]
+Rows = Float[Array, "*rows width"]
 Tau = Float[Array, "batch"]
 PerImage = Float[Array, "batch width"]
 

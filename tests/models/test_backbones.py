@@ -139,7 +139,7 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(name):
         assert np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("name", ["dico", "dig_relational", "dit"])
+@pytest.mark.parametrize("name", ["dico", "dig_relational", "dimr", "dit"])
 def test_a_tpu_computes_the_same_in_other_shapes(name):
     """Blocks that an image's condition modulates, and all their gradients."""
     _, _, params, _ = tiny(name)
