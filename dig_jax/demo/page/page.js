@@ -263,9 +263,15 @@ function showsSizes(graph, answer) {
 // How wide a sender's line is, from 0 to 1; null for hubs where lines show sizes.
 function shares(graph, answer) {
   const sizes = showsSizes(graph, answer);
-  const of = (group, i) => (sizes ? group.sent[i] : group.weights[i]);
-  const most = Math.max(...answer.groups.flatMap((g) => g.senders.map((_, i) => of(g, i) ?? 0)));
-  return (group, i) => (of(group, i) === null ? null : of(group, i) / (most || 1));
+  const of = (group) => (sizes ? group.sent : group.weights);
+  const known = answer.groups.flatMap(of).filter((value) => value !== null);
+  const most = Math.max(...known);
+  const least = sizes ? Math.min(...known) : 0; // sizes are often nearly alike
+  return (group, i) => {
+    const value = of(group)[i];
+    if (value === null) return null;
+    return most > least ? (value - least) / (most - least) : 1;
+  };
 }
 
 function drawing(graph, answer) {
@@ -366,7 +372,7 @@ function showNode(model, answer) {
   const learned = graph.learned ? " Each relation's mean is multiplied by weights that the network has learned for each channel, which are not in these." : "";
   const pools = graph.pools ? " At coarser scales the patch around the node receives for it, from the means of the patches that others cover." : "";
   const wide = showsSizes(graph, answer)
-    ? " A line is as wide as what its sender sends is large: its weight times the norm of its features; that of a hub, which is not known here, is dashed."
+    ? " Lines go from thin, for the sender that sends the least of these, to wide, for the one that sends the most: weight times the norm of its features. Those of hubs, which are not known here, are dashed."
     : " A line is as wide as its weight is large.";
   const article = make("article", {}, ...heading(model.name), make("div", { class: "split" }, drawing(graph, answer),
     make("div", {}, make("h2", {}, nameOf(graph, node)), make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows)),
