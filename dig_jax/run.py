@@ -20,7 +20,14 @@ from dig_jax.options import EvaluationOptions, SampleOptions
 from dig_jax.options.keys import call_with_section
 from dig_jax.sampling.choices import check_sample_options
 from dig_jax.sampling.drawing import Drawing
-from dig_jax.sampling.films import Film, Picture, draw_between, draw_film, two_of
+from dig_jax.sampling.films import (
+    Film,
+    Picture,
+    check_seeds,
+    draw_between,
+    draw_film,
+    two_of,
+)
 from dig_jax.sampling.inpainting import (
     GivenImage,
     KnownPixels,
@@ -163,6 +170,7 @@ class Run:
             labels = 0 if self.experiment.backbone.num_classes else "balanced"
         ends = labels if labels == "balanced" else two_of("labels", labels)
         chosen = two_of("seeds", seeds)
+        check_seeds(chosen)
         sampler = self._one_group(num_images, ends, chosen[0], options)
         return draw_between(self.experiment, sampler, self.params, chosen)
 
@@ -179,7 +187,8 @@ class Run:
         """Draw an image's unknown pixels, [num_images, row, col, rgb]; keep the others.
 
         Args:
-            image: uint8 [row, col, rgb], for grey also [row, col], or a file.
+            image: uint8 [row, col, rgb], for grey also [row, col], or a file. RGB whose
+                pixels are grey is grey, and grey is known in every colour.
             mask: [row, col], or a file: white (True, or 128 and more; 1, of 0 and 1)
                 where to draw, black where the image is kept as it is.
             num_images: How many completions.

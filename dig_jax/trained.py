@@ -9,7 +9,12 @@ from ml_collections import ConfigDict
 from dig_jax.config import config_of
 from dig_jax.devices.sharding import replicated
 from dig_jax.errors import InputError
-from dig_jax.experiment import Experiment, check_same_run, create_experiment
+from dig_jax.experiment import (
+    Experiment,
+    check_run_keys,
+    check_same_run,
+    create_experiment,
+)
 from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.interfaces import Params
 from dig_jax.options import SampleOptions
@@ -43,6 +48,7 @@ def load_trained(
     """Read what `load` makes a `Run` of; its arguments and errors are the same."""
     manifest = read_manifest(workdir) if is_export(workdir) else None
     saved = restore_run_config(workdir, write=False)
+    check_run_keys(saved, workdir)
     if config is not None:
         check_same_run(saved, config, workdir)
     experiment = create_experiment(saved if config is None else config)

@@ -7,14 +7,15 @@ from typing import Literal
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dig_jax.cli.flag_table import FLAGS, define_flags
+from dig_jax.cli.flag_table import COMPLETIONS, FLAGS, define_flags
 from dig_jax.config import (
     check_sections,
     read_config_file,
+    with_values,
 )
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
-from dig_jax.files.pretrained import PREFIX
+from dig_jax.files.pretrained import find_shipped
 from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
 from dig_jax.options.keys import keys_of, meaning_of
 from dig_jax.storage.run_config import restore_run_config
@@ -75,6 +76,9 @@ def parse(
         reads = options.mode == "demo"
         written = restore_run_config(workdir_of(options), write=not reads)
         config = _override(written, about_config)
+        asked = [a.lstrip("-").partition("=")[0] for a in about_config]
+        if options.known and "config.sample.num_images" not in asked:
+            config = with_values(config, {"sample.num_images": COMPLETIONS})
     elif file is not None:
         config = read_config_file(file)
         tables = options.mode == "summary" and "tables" in config
@@ -85,6 +89,9 @@ def parse(
         options.mode in ("summary", "stats", "evaluate", "compile") and options.workdir
     ):
         written = restore_run_config(workdir_of(options), write=True)
+        from dig_jax.experiment import check_run_keys  # the imports take a second
+
+        check_run_keys(written, workdir_of(options))
         config = _override(written, about_config)
     else:
         raise InputError(
@@ -115,8 +122,12 @@ def _take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
 def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
     try:
         positional = options(["dig_jax", *arguments])[1:]
+    except flags.IllegalFlagValueError as error:
+        raise InputError(_wrong_value(error)) from None
     except flags.Error as error:
         said = str(error).rstrip(".")
+        if not isinstance(error, flags.UnrecognizedFlagError):
+            raise InputError(f"{said}.") from None
         choices = ", ".join(f"--{name}" for name in sorted(options))
         raise InputError(
             f"{said}. Available: --config, --config.SECTION.KEY, {choices}."
@@ -127,6 +138,22 @@ def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
         )
 
 
+def _wrong_value(error: flags.IllegalFlagValueError) -> str:
+    """What a flag's value must be, and what it is."""
+    said = str(error).removesuffix(f": {error.__context__}")
+    name, _, value = said.removeprefix("flag --").partition("=")
+    (flag,) = (flag for flag in FLAGS if flag.name == name)
+    match flag.kind:
+        case "whole":
+            needed = "a whole number"
+            needed += f" from {flag.least} on" if flag.least is not None else ""
+        case "choice":
+            needed = f"one of {', '.join(flag.choices)}"
+        case _:
+            needed = VALUE_KINDS[bool]
+    return f"--{name} must be {needed}, got {value!r}."
+
+
 def _check_modes(options: flags.FlagValues) -> None:
     """Raise InputError for a flag that the mode would pass over in silence."""
     for flag in FLAGS:
@@ -135,7 +162,8 @@ def _check_modes(options: flags.FlagValues) -> None:
         if options[flag.name].present:
             of_modes = " or ".join(f"--mode={mode}" for mode in flag.modes)
             raise InputError(
-                f"--{flag.name} is of {of_modes}, got --mode={options.mode}."
+                f"--{flag.name} goes with {of_modes}, and --mode={options.mode} does "
+                "nothing with it."
             )
 
 
@@ -254,7 +282,8 @@ def workdir_of(options: flags.FlagValues) -> AnyPath:
         raise InputError(f"--mode={options.mode} needs --workdir=DIR.")
     if not isinstance(options.workdir, str):
         return options.workdir
-    if options.workdir.startswith(PREFIX) and options.mode not in READS_PRETRAINED:
+    shipped = find_shipped(options.workdir)
+    if shipped is not None and options.mode not in READS_PRETRAINED:
         raise InputError(
             f"--workdir={options.workdir} is a model that comes with dig_jax, and "
             f"--mode={options.mode} writes into its workdir: name a folder. To train "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.cli.command_line import step_of, workdir_of
 from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.files.pretrained import name_of
 from dig_jax.files.shown import say
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ def demo_mode(config: ConfigDict, options: flags.FlagValues) -> int:
             f"--port must be from 0 to {MOST_PORT}, got --port={options.port}."
         )
     if is_distributed():
-        raise InputError("--mode=demo is of one process.")
+        raise InputError(
+            "--mode=demo runs in one process: leave out --distributed, "
+            "--num_processes and what goes with them."
+        )
     import asyncio
 
     from dig_jax.demo import server  # the imports take seconds
@@ -41,7 +46,7 @@ def demo_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     try:
         with Progress(0, description="demo") as progress:
             runs: list[Run] = []
-            with progress.busy(f"loading {options.workdir}"):
+            with progress.busy(f"loading {name_of(workdir_of(options))}"):
                 run = load(workdir_of(options), step=step_of(options), config=config)
                 runs.append(run)
             if options.beside:
@@ -59,6 +64,8 @@ def demo_mode(config: ConfigDict, options: flags.FlagValues) -> int:
         application = server.create_application(models, queue, guarded=guarded)
         asyncio.run(server.serve(application, sockets, asyncio.Event()))
     except KeyboardInterrupt:
+        # Another one would find Python on its way out, and nobody to catch it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         say("\nEnded.")
         if queue.at_work:  # Python's own exit would wait for the drawing
             exit_now(EXIT_DONE)

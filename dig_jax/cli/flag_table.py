@@ -26,6 +26,8 @@ MODE_HELP = {
     "page that opens anywhere",
 }
 
+COMPLETIONS = 16
+"""Images of --known that are drawn where nobody says how many."""
 
 ALL = ()
 FLAGS = (
@@ -147,7 +149,8 @@ FLAGS = (
         "IMAGE",
         {
             ("sample",): "draw the unknown pixels of this picture, of the data set's "
-            "size, again and again (inpainting); the others are kept as they are"
+            "size, and keep the others as they are (inpainting): "
+            f"{COMPLETIONS} completions, or --config.sample.num_images of them"
         },
     ),
     Flag(

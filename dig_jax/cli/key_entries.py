@@ -126,6 +126,8 @@ def marks_words(marks: Marks) -> str:
             changes = "what a training step computes, and images"
         case Marks(bits=True):
             changes = "what a training step computes"
+        case Marks(images=True, known=True):
+            changes = "the images that are drawn around known pixels"
         case Marks(images=True):
             changes = "the images that are drawn"
         case _:

@@ -21,8 +21,8 @@ default. `python -m dig_jax.main --explain=SECTION.KEY` prints one entry, and
 
 The column *Resume* says whether a run that has begun may go on with another value, and
 the column *Changes* what another value changes: `training`, what a training step
-computes; `images`, the images that the same parameters draw; with `~`, in rounding
-alone.
+computes; `images`, the images that the same parameters draw; `inpainted images`, only
+those that are drawn around known pixels; with `~`, in rounding alone.
 
 This page is printed by `python -m dig_jax reference` from the package itself.
 """
@@ -76,11 +76,17 @@ def _default(entry: Entry) -> str:
 
 
 def _changes(marks: Marks) -> str:
-    changed = ["training"] * marks.bits + ["images"] * marks.images
+    images = "inpainted images" if marks.known else "images"
+    changed = ["training"] * marks.bits + [images] * marks.images
     about = "~" if marks.free and marks.bits else ""
     return ", ".join(about + what for what in changed) or "nothing"
 
 
 def _escaped(text: str) -> str:
-    """Text as Markdown shows it as it is, within a table too."""
-    return re.sub(r"([\\`*<>|$~]|(?<!\w)_|_(?!\w)|\[|\])", r"\\\1", text)
+    """Text as Markdown shows it as it is, within a table too; `code` stays code."""
+    parts = re.split(r"(`[^`|]+`)", text)
+    special = r"([\\`*<>|$~]|(?<!\w)_|_(?!\w)|\[|\])"
+    return "".join(
+        part if i % 2 else re.sub(special, r"\\\1", part)
+        for i, part in enumerate(parts)
+    )

@@ -15,12 +15,12 @@ import shlex
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ml_collections import ConfigDict
 
 from dig_jax.errors import InputError
-from dig_jax.files.checked_json import read_sound, write_checked
+from dig_jax.files.checked_json import read_checked, write_checked
 from dig_jax.files.paths import AnyPath
 from dig_jax.files.reading import parse_object
 from dig_jax.files.shipped import shipped_configs
@@ -29,10 +29,13 @@ from dig_jax.options.keys import call_with_section
 
 T = TypeVar("T")
 CONFIG_FILE = "config.json"
-RESTORE = (
-    "Delete it, and it is written again from the run's checkpoint; or, if you changed "
-    "it on purpose, delete its line of the checksum, sha256."
+PARTS_OF_COMPARISON = ("base", "compare", "variants")
+NO_CONFIG = "is not a configuration"
+FROM_A_COPY = (
+    "No checkpoint beside it says what it was: restore it from a copy (an export: "
+    "export the run again), or start again with --config=FILE and another workdir."
 )
+ON_PURPOSE = "if you changed it on purpose, delete its line of the checksum, sha256."
 
 
 def load_config_file(path: str) -> ConfigDict:
@@ -133,7 +136,8 @@ def load_run_config(workdir: AnyPath) -> ConfigDict:
     """The configuration of the run in a workdir.
 
     Raises:
-        InputError: There is no run, or its config.json cannot be read.
+        InputError: There is no run, or its config.json cannot be read, or it is that of
+            a comparison.
     """
     path = workdir / CONFIG_FILE
     if not path.is_file():
@@ -141,8 +145,28 @@ def load_run_config(workdir: AnyPath) -> ConfigDict:
             f"No run in {workdir}: config.json is missing. Train one with `python -m "
             f"dig_jax.main --config=FILE {shlex.quote(f'--workdir={workdir}')}`."
         )
-    config = config_of(read_sound(path, "is not a configuration", RESTORE))
-    return check_sections(config, str(path))
+    values, sound = read_checked(path, NO_CONFIG, FROM_A_COPY)
+    if not sound:
+        raise InputError(
+            f"{path} {NO_CONFIG}: its checksum is not the one in it. {FROM_A_COPY} Or, "
+            f"{ON_PURPOSE}"
+        )
+    if set(values) == set(PARTS_OF_COMPARISON):
+        _refuse_comparison(workdir)
+    return check_sections(config_of(values), str(path))
+
+
+def _refuse_comparison(workdir: AnyPath) -> NoReturn:
+    """Raise InputError for a comparison's workdir in place of a run's."""
+    folder = workdir / "runs"
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    runs = [run for run in inside if (run / CONFIG_FILE).is_file()]
+    such = shlex.quote(f"--workdir={runs[0]}") if runs else "none is there yet"
+    raise InputError(
+        f"{workdir} holds a comparison, not a run: its runs are in "
+        f"{folder}/NAME-SEED ({such}). The comparison itself is taken by "
+        "--mode=compare and --mode=report."
+    )
 
 
 def save_run_config(config: ConfigDict, workdir: AnyPath) -> None:

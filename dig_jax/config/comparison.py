@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dig_jax.config import check_sections
+from dig_jax.config import PARTS_OF_COMPARISON, check_sections
 from dig_jax.errors import InputError
 from dig_jax.options import SECTIONS
 from dig_jax.options.compare import CompareOptions
@@ -108,7 +108,7 @@ def vary(base: ConfigDict, name: str, sections: Mapping[str, Any]) -> ConfigDict
 
 
 def _check_parts(config: ConfigDict) -> None:
-    parts = ("base", "compare", "variants")
+    parts = PARTS_OF_COMPARISON
     if not isinstance(config, ConfigDict) or set(config) != set(parts):
         raise InputError(
             f"The configuration of a comparison has the parts {', '.join(parts)} (see "

@@ -55,7 +55,7 @@ class Nodes:
                 }
                 for scale in grid.scales
             ],
-            "hubs": list(grid.hub_names[: grid.num_hubs]),
+            "hubs": grid.hub_words,
             "pools": self._pools,
             "blocks": self.num_blocks,
             "learned": self._network.name == "dig_relational",
@@ -74,7 +74,8 @@ class Nodes:
 
         The norm is |sum of weight times features| over the senders that are patches,
         of their features after a block; a coarser patch of DiG-parallel has the mean of
-        those that it covers. None for what hubs alone send.
+        those that it covers. None for what hubs alone send. Of each sender likewise,
+        what it sends: weight times |features|.
 
         Args:
             node: A node.
@@ -94,6 +95,7 @@ class Nodes:
                 "receiver": group.receiver,
                 "senders": group.senders.tolist(),
                 "weights": group.weights.tolist(),
+                "sent": _sent(group, features),
                 "norm": _norm(group, features),
             }
             for group in groups
@@ -128,6 +130,18 @@ class Nodes:
             mask = self.grid.pooling_mask(i)[: scale.num_nodes, :finest]
             scales.append(mask @ features / mask.sum(axis=1, keepdims=True))
         return np.concatenate(scales)
+
+
+def _sent(
+    group: Received, features: Float[np.ndarray, "patch width"]
+) -> list[float | None]:
+    """Weight times |features| of each sender; None of hubs."""
+    return [
+        float(weight * np.linalg.norm(features[sender]))
+        if sender < len(features)
+        else None
+        for sender, weight in zip(group.senders, group.weights, strict=True)
+    ]
 
 
 def _norm(group: Received, features: Float[np.ndarray, "patch width"]) -> float | None:

@@ -26,7 +26,12 @@ from dig_jax.options import SampleOptions
 from dig_jax.run import Run
 from dig_jax.sampling.choices import choose_solver
 from dig_jax.sampling.films import Film, draw_between, draw_film
-from dig_jax.sampling.label_rules import LABEL_RULES, MOST_NAMED, choose_labels
+from dig_jax.sampling.label_rules import (
+    LABEL_RULES,
+    MOST_NAMED,
+    choose_labels,
+    did_you_mean,
+)
 from dig_jax.solvers import SOLVERS
 
 MOST_FILMS = 8
@@ -105,10 +110,9 @@ class Played:
         """Compile what the page's own settings need, and draw an image."""
         fields = {**self.defaults(), "number": "1", "class": ""}
         self.draw(Asked(fields))
-        if self.run.experiment.backbone.num_classes > 1:
-            first, second = self._class_names[:2]
-            ends = {"from_class": first, "to_class": second, "to_seed": "1"}
-            self.between(Asked({**fields, **ends, "from_seed": "0", "number": "2"}))
+        ends = dict(zip(("from_class", "to_class"), self._class_names, strict=False))
+        seeds = {"from_seed": "0", "to_seed": "1"}
+        self.between(Asked({**fields, **ends, **seeds, "number": "2"}))
 
     def draw(self, asked: Asked) -> dict[str, Any]:
         """Images while they are drawn, each a strip of frames."""
@@ -169,11 +173,14 @@ class Played:
             choose_labels(rule, 1, len(names), class_names=names)
         except InputError:
             more = ", ..." if len(names) > MOST_NAMED else ""
+            parts = [part.strip() for part in text.split(",")] if several else [text]
+            unknown = [p for p in parts if p not in names and not p.isdecimal()]
+            meant = did_you_mean(unknown[0], names) if unknown else ""
             or_several = ", several with commas," if several else ""
             raise InputError(
                 f"{said} must be one of {', '.join(names[:MOST_NAMED])}{more}, its "
                 f"label (0 to {len(names) - 1}){or_several} or empty; {self.name} does "
-                f"not know {text!r}."
+                f"not know {text!r}.{meant}"
             ) from None
         return text
 

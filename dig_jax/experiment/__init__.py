@@ -174,6 +174,25 @@ def check_named_section(config: ConfigDict, section: str) -> NamedOptions:
     return NamedOptions(name, keywords)
 
 
+def check_run_keys(config: ConfigDict, workdir: AnyPath) -> None:
+    """Raise InputError for a run's configuration with names or keys of another version.
+
+    Args:
+        config: As it is written.
+        workdir: The run's.
+    """
+    try:
+        for section in SECTIONS:
+            values = config[section].to_dict()
+            name = _find_constructor(section, values)[0] if section in TABLES else None
+            check_known(section, values, section_keys(section, name))
+    except InputError as error:
+        raise InputError(
+            f"The run in {workdir} was made by an older or another version of dig_jax "
+            f"than this one, or its config.json was changed: {error}"
+        ) from None
+
+
 def _create_data_options(values: dict[str, Any]) -> DataOptions:
     """The data section; a data set's own size is the default for the size."""
     _, constructor = _find_constructor("data", values)

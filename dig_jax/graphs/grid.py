@@ -12,6 +12,8 @@ from dig_jax.graphs.graph import Graph
 from dig_jax.graphs.patches import check_patch_sizes
 
 HUB_NAMES = ("time", "context")
+HUB_WORDS = {"context": "class"}
+"""Names of the paper that people are told in other words."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,11 @@ class GridGraph:
     def hubs(self) -> slice:
         """Where the hubs stand among the nodes."""
         return slice(self.num_patches, self.num_nodes)
+
+    @property
+    def hub_words(self) -> list[str]:
+        """What the hubs stand for, as people are told it."""
+        return [HUB_WORDS.get(name, name) for name in self.hub_names[: self.num_hubs]]
 
     def grid(self, scale: int) -> Int[np.ndarray, "row col"]:
         """Node of each patch of a scale."""

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from dig_jax.errors import InputError
 from dig_jax.graphs.graph import Graph
-from dig_jax.graphs.grid import GridGraph
+from dig_jax.graphs.grid import HUB_WORDS, GridGraph
 from dig_jax.graphs.normalization import Normalization, node_factors
 from dig_jax.graphs.relations import RelationalGraph
 
@@ -124,6 +124,8 @@ def received_by_relation(grid: GridGraph, node: int) -> list[Received]:
 
 def in_words(relation: str) -> str:
     """The name of a relation as people read it: "down, 4 to 2 pixels" for down4_2."""
+    kind, _, hub = relation.partition("_")
+    relation = f"{kind}_{HUB_WORDS[hub]}" if hub in HUB_WORDS else relation
     said = re.sub(r"(\d+)_(\d+)$", r", \1 to \2 pixels", relation)
     return re.sub(r"([a-z])(\d+)$", r"\1, \2 pixels", said).replace("_", " ")
 

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from dig_jax.options.keys import drawing, harmless
+from dig_jax.options.keys import drawing, harmless, inpainting
 from dig_jax.options.limits import BatchSize, ImageCount, SolverSteps
 
 Network: TypeAlias = Literal["inception", "classifier"]
@@ -16,7 +16,9 @@ Resize: TypeAlias = Literal["tf1", "torch"]
 class SampleOptions:
     """How images are drawn."""
 
-    solver: str = drawing("euler_maruyama", "Entry of SOLVERS.")
+    solver: str = drawing(
+        "euler_maruyama", "What takes images out of the noise, step by step."
+    )
     num_steps: SolverSteps = drawing(
         1000, "Steps of the solver; for dpm_solver the evaluations of the network."
     )
@@ -53,7 +55,8 @@ class SampleOptions:
         "With uniform the grid spaces evaluations, not steps.",
     )
     time_grid: str = drawing(
-        "auto", "Entry of TIME_GRIDS, or auto for what suits the solver."
+        "auto",
+        "How the times of the solver's steps are spaced; auto for what suits it.",
     )
     t_start: float = drawing(1.0, "Time at which the solver starts.")
     t_end: float = drawing(1e-3, "Time at which it stops.")
@@ -90,21 +93,20 @@ class SampleOptions:
         "Relative width of the average of the parameters, made after training from a "
         "run's post-hoc EMA; None for the average that the run kept.",
     )
-    # Of inpainted images alone, whose record names them: others are what they were.
-    inpaint: Literal["moments", "repaint"] = harmless(
+    inpaint: Literal["moments", "repaint"] = inpainting(
         "moments",
         "How unknown pixels are drawn (--known and --mask, or run.inpaint): by the "
         "denoiser given the known ones, from its first two moments (moments; with "
         "every solver), or by putting the known ones into each step, with jumps back "
         "(repaint; ancestral, ddim, euler_maruyama and ode_euler).",
     )
-    inpaint_iterations: PositiveInt = harmless(
+    inpaint_iterations: PositiveInt = inpainting(
         4, "Of moments: derivatives of the network in each evaluation of it."
     )
-    inpaint_jump: PositiveInt = harmless(
+    inpaint_jump: PositiveInt = inpainting(
         10, "Of repaint: how many steps a jump goes back."
     )
-    inpaint_resamplings: PositiveInt = harmless(
+    inpaint_resamplings: PositiveInt = inpainting(
         10, "Of repaint: how often each stretch of a jump is drawn; 1 for no jumps."
     )
     num_images: ImageCount = harmless(
@@ -134,7 +136,7 @@ class EvaluationOptions:
     """What images are scored by."""
 
     metrics: tuple[str, ...] | None = harmless(
-        None, "Entries of METRICS: scores from pixels; None for all of them."
+        None, "Scores from pixels, by name; None for all of them."
     )
     features: Literal["auto", "inception", "classifier", "none"] = harmless(
         "auto",

@@ -44,11 +44,14 @@ class Marks:
             has taken are the same.
         bits: What a training step computes, be it in rounding alone.
         images: The images that the same parameters draw, be it in rounding alone.
+        known: Of images, only those that are drawn around known pixels. Their records
+            name the key, those of others do not.
     """
 
     free: bool
     bits: bool
     images: bool
+    known: bool = False
 
 
 NETWORK = Marks(free=False, bits=True, images=True)
@@ -61,6 +64,8 @@ ROUNDING_STEP = Marks(free=True, bits=True, images=False)
 """The same, in a training step alone."""
 DRAWING = Marks(free=True, bits=False, images=True)
 """How images are drawn."""
+INPAINTING = Marks(free=True, bits=False, images=True, known=True)
+"""How unknown pixels are drawn."""
 HARMLESS = Marks(free=True, bits=False, images=False)
 """What is read, written, measured, when and how much of it."""
 
@@ -134,6 +139,7 @@ network = partial(_key, NETWORK)
 learning = partial(_key, LEARNING)
 rounding_step = partial(_key, ROUNDING_STEP)
 drawing = partial(_key, DRAWING)
+inpainting = partial(_key, INPAINTING)
 harmless = partial(_key, HARMLESS)
 
 

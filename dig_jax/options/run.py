@@ -48,7 +48,9 @@ class NamedOptions:
         keywords: All of the named constructor's keys, checked.
     """
 
-    name: str = network(MISSING, "Entry of the section's table.")
+    name: str = network(
+        MISSING, "Which of those that are listed; the other keys are what it takes."
+    )
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +62,7 @@ class DataOptions:
         keywords: All further keys of the data set's own constructor, checked.
     """
 
-    name: str = network(MISSING, "Entry of DATASETS.")
+    name: str = network(MISSING, "Which data set.")
     image_size: ImageSize = network(
         MISSING, "Side, or (rows, cols), in pixels; a data set may have its own."
     )

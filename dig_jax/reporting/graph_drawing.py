@@ -83,7 +83,7 @@ def _panels(graph: GridGraph) -> list[Panel]:
         panels.append(Panel(title, across, np.arange(graph.num_patches)))
     if graph.num_hubs:
         count = graph.edges_by_kind["hubs"].shape[1]
-        title = f"hubs: {' and '.join(graph.hub_names)}\n{count} edges"
+        title = f"hubs: {' and '.join(graph.hub_words)}\n{count} edges"
         panels.append(Panel(title, ["hubs"], np.arange(graph.num_nodes)))
     return panels
 
@@ -154,7 +154,7 @@ def _draw_nodes(
         axis.scatter(*positions[hub], s=60, color=colors[hub], zorder=3)
         outward = np.sign(positions[hub, 0])
         axis.annotate(
-            graph.hub_names[hub - graph.num_patches],
+            graph.hub_words[hub - graph.num_patches],
             positions[hub],
             xytext=(14 * outward, 0),
             textcoords="offset points",

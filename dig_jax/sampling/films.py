@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 
 from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
-from dig_jax.files.paths import AnyPath, make_folder, open_path, written_whole
+from dig_jax.files.paths import AnyPath, is_remote, open_path, written_whole
 from dig_jax.interfaces import Params, UInt8Images
 from dig_jax.reporting.images import write_png
 from dig_jax.sampling.between import Between, noise_weights
@@ -69,7 +69,7 @@ class Picture:
         """Write the picture as a PNG.
 
         Raises:
-            InputError: The name ends otherwise.
+            InputError: The name ends otherwise, or there is no such folder.
         """
         write_png(_named(path, ".png"), self.pixels)
 
@@ -139,7 +139,7 @@ class Film:
         """Write the film as a GIF.
 
         Raises:
-            InputError: The name ends otherwise.
+            InputError: The name ends otherwise, or there is no such folder.
         """
         path = _named(path, ".gif")
         with written_whole(path) as unfinished:
@@ -224,10 +224,7 @@ def draw_between(
             "Between two images there must be at least two, got num_images="
             f"{sampler.options.num_images}."
         )
-    if not all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds):
-        raise InputError(
-            f"seeds must be whole numbers from 0 to {2**31 - 1}, got {seeds}."
-        )
+    check_seeds(seeds)
     count, labels = sampler.options.num_images, sampler.labels
     first, last = (None, None) if labels is None else (int(labels[0]), int(labels[1]))
     parts = np.linspace(0, 1, count)
@@ -246,6 +243,14 @@ def draw_between(
     path = draw_path(sampler, params, Watch((num_steps,)), choose)
     # One row, and no name beside it: its images are of two classes, and between.
     return Picture(sampler.to_pixels(path[:, -1]), None, (), count)
+
+
+def check_seeds(seeds: tuple[object, ...]) -> None:
+    """Raise InputError for seeds that are no whole numbers from 0 on."""
+    if not all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds):
+        raise InputError(
+            f"seeds must be whole numbers from 0 to {2**31 - 1}, got {seeds}."
+        )
 
 
 def two_of(what: str, given: object) -> tuple:
@@ -268,5 +273,6 @@ def _named(path: str | AnyPath, suffix: str) -> AnyPath:
     path = open_path(path)
     if path.suffix.lower() != suffix:
         raise InputError(f"This is saved as NAME{suffix}, got {str(path)!r}.")
-    make_folder(path.parent)
+    if not is_remote(path) and not path.parent.is_dir():
+        raise InputError(f"There is no folder {path.parent} to save {path.name} in.")
     return path

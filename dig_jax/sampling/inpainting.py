@@ -170,16 +170,19 @@ def _read_image(image: GivenImage, channels: int) -> np.ndarray:
                 "The known image must be uint8 [row, col, rgb], for grey also [row, "
                 f"col], got {image.dtype} {image.shape}."
             )
-        return image[..., None] if image.ndim == 2 else image
-    pixels, notes = _decode(image, "the known image")
-    changed = [note for note in notes if note in _CHANGED]
-    if changed:
-        raise InputError(
-            f"The known image must be a picture of 8 bits in grey or RGB, whose pixels "
-            f"can be kept as they are, got one that is {changed[0]} in {_name(image)}."
-        )
-    is_grey = (pixels == pixels[..., :1]).all()
-    return pixels[..., :1] if channels == 1 and is_grey else pixels
+        pixels = image[..., None] if image.ndim == 2 else image
+    else:
+        pixels, notes = _decode(image, "the known image")
+        changed = [note for note in notes if note in _CHANGED]
+        if changed:
+            raise InputError(
+                "The known image must be a picture of 8 bits in grey or RGB, whose "
+                f"pixels can be kept as they are, got one that is {changed[0]} in "
+                f"{_name(image)}."
+            )
+    if pixels.shape[-1] in (1, 3) and (pixels == pixels[..., :1]).all():
+        return np.repeat(pixels[..., :1], channels, axis=-1)
+    return pixels
 
 
 def _read_mask(mask: GivenImage) -> Bool[np.ndarray, "row col"]:

@@ -107,14 +107,19 @@ def _read_labels(
             try:
                 labels.append(int(part))
             except ValueError:
-                near = difflib.get_close_matches(_normal(part), numbers, n=1)
-                meant = f" Did you mean {near[0]!r}?" if near else ""
                 raise InputError(
                     f"sample.labels must be one of {', '.join(LABEL_RULES)}, a label "
                     f"(0 to {num_classes - 1}{_list_names(class_names)}), or several "
-                    f"such as '0,3', got {part!r}.{meant}"
+                    f"such as '0,3', got {part!r}.{did_you_mean(part, class_names)}"
                 ) from None
     return tuple(labels)
+
+
+def did_you_mean(text: str, class_names: Sequence[str]) -> str:
+    """A question that ends a message on a class that does not exist; "" for none."""
+    names = list(map(_normal, class_names))
+    near = difflib.get_close_matches(_normal(text), names, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _parts(rule: LabelRule, class_names: Sequence[str]) -> list[int | str]:

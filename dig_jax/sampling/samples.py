@@ -28,7 +28,11 @@ NO_LABELS = "none"
 
 MAX_BYTES = 50 * 10**9
 MAX_PROVENANCE_BYTES = 2**20
-_CHANGE_IMAGES = [n for n, key in keys_of(SampleOptions).items() if key.marks.images]
+_CHANGE_IMAGES = [
+    name
+    for name, key in keys_of(SampleOptions).items()
+    if key.marks.images and not key.marks.known
+]
 
 
 def describe_samples(

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from dig_jax.config import (
     CONFIG_FILE,
-    RESTORE,
+    NO_CONFIG,
+    ON_PURPOSE,
     check_sections,
     config_differences,
     config_of,
@@ -24,6 +25,8 @@ from dig_jax.files.checked_json import read_checked
 from dig_jax.files.paths import AnyPath
 from dig_jax.files.shown import printable
 from dig_jax.storage.meta_file import finished_steps, read_meta_file
+
+AGAIN = "Delete it, and it is written again from the run's checkpoint"
 
 
 class SavedConfig(NamedTuple):
@@ -72,7 +75,7 @@ def restore_run_config(workdir: AnyPath, *, write: bool) -> ConfigDict:
 
 def _check_sound(path: AnyPath, saved: SavedConfig) -> None:
     """Raise InputError where a config.json is not what was written."""
-    values, sound = read_checked(path, "is not a configuration", RESTORE)
+    values, sound = read_checked(path, NO_CONFIG, f"{AGAIN}.")
     if sound:
         return
     changes = config_differences(saved.config, config_of(values))
@@ -80,5 +83,6 @@ def _check_sound(path: AnyPath, saved: SavedConfig) -> None:
     raise InputError(
         f"{path} is damaged: its checksum is not the one in it. It differs from the "
         f"checkpoint of step {saved.step} (there -> here) in "
-        f"{printable(listed) or 'no key'}. {RESTORE}"
+        f"{printable(listed) or 'no key'}. {AGAIN}; or, "
+        f"{ON_PURPOSE}"
     )

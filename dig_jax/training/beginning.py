@@ -9,6 +9,7 @@ from dig_jax.errors import InputError
 from dig_jax.experiment import (
     FREE_KEYS,
     Experiment,
+    check_run_keys,
     create_experiment,
     differing_keys,
 )
@@ -38,7 +39,9 @@ def check_beginning(experiment: Experiment) -> str:
     """
     place = experiment.training.init_from
     workdir = open_workdir(place)
-    other = create_experiment(restore_run_config(workdir, write=False))
+    saved = restore_run_config(workdir, write=False)
+    check_run_keys(saved, workdir)
+    other = create_experiment(saved)
     if not is_export(workdir):
         with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
             checkpoints.read_meta()

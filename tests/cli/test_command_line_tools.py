@@ -108,6 +108,12 @@ def test_a_name_is_explained_with_its_choices():
     assert rows(explain("backbone.name"))["choices"] == ", ".join(sorted(BACKBONES))
 
 
+@pytest.mark.parametrize("key", [k for k in keys_of(SampleOptions) if "inpaint" in k])
+def test_what_changes_inpainted_images_is_told_so(key):
+    changing = rows(explain(f"sample.{key}"))["changing"]
+    assert "changes the images that are drawn around known pixels" in changing
+
+
 def test_defaults_are_explained_by_name_where_names_differ():
     assert "8 (digits)" in rows(explain("data.image_size"))["default"]
 
@@ -177,6 +183,7 @@ def test_the_reference_has_every_key_of_every_section():
         assert f"| `{entry.key}` |" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
+    assert "\\`" not in page  # code is shown as such
     assert cells == {3, 5, 7}  # of names, of a comparison's keys, of all other keys
 
 

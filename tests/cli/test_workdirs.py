@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from tiny_flags import LAST, TINY
 
-from dig_jax.errors import EXIT_BAD_INPUT
+from dig_jax.config import (
+    PARTS_OF_COMPARISON,
+    load_run_config,
+    save_run_config,
+    with_values,
+)
+from dig_jax.errors import EXIT_BAD_INPUT, InputError
+from dig_jax.files.checked_json import write_checked
+from dig_jax.run import load
 
 pytestmark = pytest.mark.usefixtures("without_optimizations")
 
@@ -45,6 +53,39 @@ def test_a_checkpoint_in_place_of_a_workdir_is_told_what_was_meant(
     assert (
         f"say --workdir={tmp_path}{meant if meant == '.' else f' {meant}'}" in message
     )
+
+
+@pytest.mark.parametrize("mode", ["train", "sample", "evaluate", "export", "demo"])
+def test_a_comparison_in_place_of_a_run_is_told_where_its_runs_are(
+    refuse, tmp_path, mode
+):
+    write_checked(tmp_path / "config.json", {part: {} for part in PARTS_OF_COMPARISON})
+    config = TINY if mode == "train" else []
+    command = (*config, f"--mode={mode}", f"--workdir={tmp_path}")
+    assert "none is there yet" in refuse(*command)
+    for name in ("dig-0", "dig-1"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+    message = refuse(*command)
+    assert "holds a comparison, not a run: its runs are in" in message
+    assert f"runs/NAME-SEED (--workdir={tmp_path}/runs/dig-0)" in message
+    assert "--mode=compare and --mode=report" in message
+    with pytest.raises(InputError, match="holds a comparison"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("backbone.num_hops", 2), ("backbone.name", "dig_first")]
+)
+def test_a_run_of_another_version_is_told_as_such(
+    refuse, workdir, tmp_path, key, value
+):
+    config = with_values(load_run_config(workdir), {key: value})
+    save_run_config(config, tmp_path)
+    said = rf"run in {tmp_path} was made by an older .*config\.{key}"
+    assert re.search(said, refuse("--mode=summary", f"--workdir={tmp_path}"))
+    with pytest.raises(InputError, match=said):
+        load(tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="of Linux")

@@ -5,12 +5,17 @@ import threading
 from contextlib import contextmanager
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from browser import visit
+from processes import digits_config
 
+from dig_jax.config import with_sections
 from dig_jax.demo import server
+from dig_jax.demo.nodes import Nodes
 from dig_jax.demo.playing import Played
+from dig_jax.experiment import create_experiment
 from dig_jax.run import load
 
 PIXELS = """canvas => {
@@ -116,10 +121,10 @@ def test_one_looks_at_what_a_node_receives(page, runs):
     grid = runs[0].experiment.backbone.graph
     assert grid.patch_sizes == (4, 8)
     first, second = page.query_selector_all("#node tbody tr")
-    assert "2 patches at 0.25, time 0.25, context 0.25" in first.inner_text()
+    assert "2 patches at 0.25, time 0.25, class 0.25" in first.inner_text()
     assert first.inner_text().startswith("4-pixel patches")
     # The one coarse patch: 8 edges inside, 4 to each of two hubs.
-    assert "itself 0.5, time 0.25, context 0.25" in second.inner_text()
+    assert "itself 0.5, time 0.25, class 0.25" in second.inner_text()
     assert len(page.query_selector_all("#node line.message")) == 4 + 2
     assert "row 2, column 2" in page.inner_text("#node h2 >> nth=-1")
     page.press("#node svg", "ArrowLeft")
@@ -166,6 +171,73 @@ def test_wrong_values_are_answered_in_words(page, name, value, said):
     text = page.inner_text("#said")
     assert said in text
     assert "\n" not in text
+
+
+def test_nothing_can_be_pressed_before_the_fields_are_filled(browser, address):
+    with visit(browser, "about:blank") as seen:
+        opened: Any = seen.page
+        waiting = []
+        opened.route("**/api/model", lambda route: waiting.append(route))
+        opened.goto(address)
+        while not waiting:
+            opened.wait_for_timeout(20)
+        buttons = opened.query_selector_all("button")
+        assert not any(b.is_visible() and b.is_enabled() for b in buttons)
+        assert not any(s.is_visible() for s in opened.query_selector_all("section"))
+        waiting[0].continue_()
+        opened.wait_for_selector("#go")
+        assert opened.input_value("[name=number]") == "8"
+        assert all(b.is_enabled() for b in opened.query_selector_all("nav button"))
+
+
+# Rows of the table, each its name and colour, and lines, each its width and dashes.
+SHOWN = """([graph, answer]) => {
+    told = {models: [{}]};
+    showNode({name: "", graph}, answer);
+    const shown = (kind) => [...sections.node.querySelectorAll(kind)];
+    return [
+        shown("tbody tr td:first-child").map((cell) =>
+            [cell.innerText, cell.querySelector(".dot").style.background]),
+        shown("line.message").map((line) => [
+            parseFloat(line.getAttribute("stroke-width")),
+            line.getAttribute("stroke-dasharray") !== null]),
+    ];
+}"""
+
+
+def test_lines_of_relations_show_how_large_what_is_sent_is(page):
+    backbone = dict(name="dig_relational", width=8, depth=1, patch_sizes=(2, 4))
+    backbone |= dict(num_classes=10, conditioning="both")
+    config = with_sections(digits_config("nowhere"), backbone=backbone)
+    experiment = create_experiment(config)
+    network = experiment.backbone
+    grid = network.graph
+    assert grid is not None
+    nodes = Nodes(experiment, grid, network.init(jax.random.key(0)))
+    x = np.random.default_rng(0).normal(size=network.image_shape)
+    groups = nodes.received(5, 1, (x, 0.5, 3))
+    for group in groups:
+        if len(group["sent"]) == 1 and group["norm"] is not None:
+            np.testing.assert_allclose(group["sent"], group["norm"], rtol=1e-6)
+    answer = {"picture": "", "groups": groups}
+    rows, lines = page.evaluate(SHOWN, [nodes.describe(), answer])
+    colors = dict(rows)
+    coarse, fine = (f"var(--scale{i})" for i in (1, 0))
+    assert colors["down, 4 to 2 pixels"] == coarse
+    assert colors["north, 2 pixels"] == fine
+    assert colors["from class"] == "var(--hub)"
+    # Drawn in the order of the groups from the last on, but the node's own.
+    sent = [
+        sent
+        for group in reversed(groups)
+        for sent, sender in zip(group["sent"], group["senders"], strict=True)
+        if sender != 5
+    ]
+    assert [dashed for _, dashed in lines] == [one is None for one in sent]
+    widths = [width for width, dashed in lines if not dashed]
+    sizes = [one for one in sent if one is not None]
+    assert len({round(width, 6) for width in widths}) > 1
+    np.testing.assert_array_equal(np.argsort(widths), np.argsort(sizes))
 
 
 def test_dark_is_dark_and_light_is_light(browser, address):

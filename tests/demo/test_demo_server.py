@@ -15,6 +15,7 @@ from dig_jax.demo.playing import Played
 from dig_jax.errors import EXIT_BAD_INPUT, InputError
 from dig_jax.main import main
 from dig_jax.run import load
+from dig_jax.sampling.label_rules import choose_labels
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,17 @@ def test_frames_are_as_many_as_an_answer_holds():
 def test_a_field_of_another_kind_is_named(value):
     with pytest.raises(InputError, match="Class must be a text"):
         Asked({"class": value}).text("class")
+
+
+def test_a_misspelt_class_is_asked_about_as_in_python(run):
+    names = ("Trouser", "Sandal", "Bag")
+    data = replace(run.experiment.data, class_names=names)
+    clothes = Played(replace(run, experiment=replace(run.experiment, data=data)))
+    asked = {**clothes.defaults(), "class": "2, bag"}
+    with pytest.raises(InputError, match=r"know '2, bag'\. Did you mean 'Bag'\?$"):
+        clothes.draw(Asked(asked))
+    with pytest.raises(InputError, match=r"got 'bag'\. Did you mean 'Bag'\?$"):
+        choose_labels("2, bag", 1, 3, class_names=names)
 
 
 def test_models_side_by_side_draw_images_of_one_shape(run):

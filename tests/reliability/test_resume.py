@@ -233,4 +233,6 @@ def test_steps_to_trace_must_be_the_runs(tmp_path, capsys):
         check_profile_steps(ProfileSteps(10, 15), 14)
     arguments = ("--mode=sample", f"--workdir={tmp_path}", "--profile_steps=1:2")
     assert main(list(arguments)) == EXIT_BAD_INPUT
-    assert "--profile_steps is of --mode=train, got --mode=" in capsys.readouterr().err
+    assert (
+        "--profile_steps goes with --mode=train, and --mode=" in capsys.readouterr().err
+    )

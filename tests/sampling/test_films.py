@@ -140,8 +140,8 @@ def test_a_notebook_shows_the_images_that_are_drawn(run, tmp_path):
     np.testing.assert_array_equal(picture.images, run.sample(2, labels=3, num_steps=3))
     with Image.open(io.BytesIO(picture._repr_png_())) as png:
         np.testing.assert_array_equal(np.asarray(png), picture.pixels)
-    picture.save(tmp_path / "new" / "shown.png")
-    assert (tmp_path / "new" / "shown.png").is_file()
+    picture.save(tmp_path / "shown.png")
+    assert (tmp_path / "shown.png").is_file()
 
 
 def test_an_interpolation_ends_on_what_sample_draws(run):
@@ -170,6 +170,8 @@ def test_an_interpolation_ends_on_what_sample_draws(run):
         (lambda run: run.film(num_steps=3).save("film.mp4"), "NAME.gif"),
         (lambda run: run.interpolate(1), "at least two"),
         (lambda run: run.interpolate(seeds=(0, -1)), "seeds must be whole numbers"),
+        (lambda run: run.interpolate(seeds=(-1, 2)), r"^seeds must be .* \(-1, 2\)"),
+        (lambda run: run.film(num_steps=3).save("no/film.gif"), "no folder no to save"),
         (lambda run: run.interpolate(labels=(1, 2, 3)), "labels must be one or two"),
         (lambda run: run.interpolate(labels=(1, "cat")), "got 'cat'"),
         (lambda run: run.show(labels=12), "0 to 9"),

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dig_jax.cli.command_line import parse
+from dig_jax.cli.flag_table import COMPLETIONS
+from dig_jax.cli.modes import MODES
+from dig_jax.config import check_section
 from dig_jax.diffusion import create_sde
 from dig_jax.errors import InputError
 from dig_jax.main import main
@@ -130,6 +134,30 @@ def test_grey_pictures_are_known_in_every_colour(image, tmp_path):
     )
 
 
+@pytest.mark.parametrize("data", [GREY, COLOUR], ids=["grey run", "colour run"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_grey_pixels_are_known_in_arrays_as_in_files(image, tmp_path, data, count):
+    array = image.repeat(count, -1)
+    file = write(tmp_path / "known.png", array)
+    expected = read_known(file, MASK, data).image
+    np.testing.assert_array_equal(read_known(array, MASK, data).image, expected)
+    np.testing.assert_array_equal(expected, image.repeat(data.channels, -1))
+
+
+def test_few_are_drawn_where_nobody_says_how_many(run):
+    command = ["--mode=sample", f"--workdir={run.workdir}"]
+    known = ["--known=known.png", "--mask=mask.png"]
+    own = run.experiment.sample.num_images
+    for more, count in (
+        ([], own),
+        (known, COMPLETIONS),
+        ([*known, "--config.sample.num_images=3"], 3),
+    ):
+        config = parse([*command, *more], MODES)[1]
+        assert check_section(config, "sample").num_images == count
+    assert own != COMPLETIONS
+
+
 def colourful(image):
     return np.concatenate([image, 255 - image, image], -1)
 
@@ -141,7 +169,7 @@ CLEAR = np.concatenate([np.full((8, 8, 3), 255, np.uint8), WHITE], -1)
     ("known", "mask", "said"),
     [
         (np.zeros((9, 8, 1), np.uint8), MASK, r"8x8 .* 1 channel, .*got 9x8 with 1"),
-        (np.zeros((8, 8, 3), np.uint8), MASK, r"1 channel, .*got 8x8 with 3"),
+        (CLEAR[..., 1:], MASK, r"1 channel, .*got 8x8 with 3"),
         (np.zeros((8, 8)), MASK, r"uint8 .*got float64 \(8, 8\)"),
         (np.zeros((8, 8), np.uint8), MASK[:4], r"mask must be 8x8 .*got 4x8"),
         (np.zeros((8, 8), np.uint8), MASK * 1.0, r"bool or uint8 .*got float64"),

@@ -56,6 +56,24 @@ def test_a_changed_config_json_is_refused_by_its_key(workdir):
         load_run_config(workdir)
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+@pytest.mark.parametrize("saved", [True, False], ids=["checkpoint", "no checkpoint"])
+def test_a_damaged_config_json_is_told_what_helps(workdir, damage, saved):
+    path = workdir / "config.json"
+    text = path.read_text()
+    cut, changed = text[: len(text) // 2], text.replace('"seed": 0', '"seed": 1')
+    assert text != changed
+    path.write_text(cut if damage == "cut" else changed)
+    if not saved:
+        (workdir / "checkpoints" / "4" / "commit_success.txt").unlink()
+    with pytest.raises(InputError) as refused:
+        restore_run_config(workdir, write=True)
+    said = str(refused.value)
+    assert ("Delete it, and it is written again" in said) == saved
+    assert ("restore it from a copy" in said) != saved
+    assert ("delete its line of the checksum" in said) == (damage == "changed")
+
+
 def test_one_without_a_checksum_is_read(workdir, config):
     path = workdir / "config.json"
     path.write_text(json.dumps(config.to_dict()))

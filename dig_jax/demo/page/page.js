@@ -4,6 +4,7 @@
 const form = document.getElementById("form");
 const said = document.getElementById("said");
 const go = document.getElementById("go");
+const GONE = "The server does not answer: was it ended?";
 const VERBS = { draw: "Draw", between: "Go between", node: "Look" };
 let told = null; // of /api/model
 let view = "draw";
@@ -55,7 +56,7 @@ async function ask(what, body) {
     say(found.error ?? (found.seconds ? `Done in ${found.seconds.toFixed(1)} s.` : ""), "error" in found);
     return "error" in found ? null : found;
   } catch {
-    say("The server does not answer: was it ended?", true);
+    say(GONE, true);
     return null;
   } finally {
     clearInterval(clock);
@@ -253,6 +254,26 @@ function colorOf(graph, number) {
   return scale < 0 ? "var(--hub)" : `var(--scale${scale % 4})`;
 }
 
+// Whether lines show how large what is sent is: where weights alone would all be alike.
+function showsSizes(graph, answer) {
+  const weights = answer.groups.flatMap((g) => g.weights);
+  return graph.learned || Math.max(...weights) - Math.min(...weights) < 1e-6;
+}
+
+// How wide a sender's line is, from 0 to 1; null for hubs where lines show sizes.
+function shares(graph, answer) {
+  const sizes = showsSizes(graph, answer);
+  const of = (group) => (sizes ? group.sent : group.weights);
+  const known = answer.groups.flatMap(of).filter((value) => value !== null);
+  const most = Math.max(...known);
+  const least = sizes ? Math.min(...known) : 0; // sizes are often nearly alike
+  return (group, i) => {
+    const value = of(group)[i];
+    if (value === null) return null;
+    return most > least ? (value - least) / (most - least) : 1;
+  };
+}
+
 function drawing(graph, answer) {
   const [rows, cols] = graph.size;
   const at = places(graph);
@@ -271,20 +292,23 @@ function drawing(graph, answer) {
     svg.append(make("circle", { cx: x, cy: y, r: 2 * unit, fill: "var(--hub)" }));
     svg.append(make("text", { x, y: y + 7 * unit, "font-size": 4.5 * unit, "text-anchor": "middle", fill: "var(--soft)" }, name));
   });
-  const most = Math.max(...answer.groups.flatMap((g) => g.weights));
+  const share = shares(graph, answer);
   for (const group of [...answer.groups].reverse()) {
     const [x2, y2] = at[group.receiver];
     const scale = graph.scales[scaleOf(graph, group.receiver)];
     if (scale) svg.append(make("rect", { x: x2 - scale.patch / 2, y: y2 - scale.patch / 2, width: scale.patch, height: scale.patch, fill: "none", stroke: colorOf(graph, group.receiver), "stroke-width": 0.7 * unit }));
     group.senders.forEach((sender, i) => {
       const [x1, y1] = at[sender];
-      const share = group.weights[i] / most;
+      const part = share(group, i);
+      // A hub's features are not known here, where lines show sizes.
+      const width = (0.25 + 1.5 * (part ?? 0.2)) * unit;
+      const dashes = part === null ? { "stroke-dasharray": `${unit} ${2 * unit}` } : {};
       const stroke = colorOf(graph, sender);
       if (sender === group.receiver) {
-        svg.append(make("circle", { cx: x2, cy: y2, r: 4 * unit, fill: "none", stroke, "stroke-width": (0.3 + 1.5 * share) * unit }));
+        svg.append(make("circle", { cx: x2, cy: y2, r: 4 * unit, fill: "none", stroke, "stroke-width": width, ...dashes }));
         return;
       }
-      svg.append(make("line", { x1, y1, x2, y2, stroke, "stroke-width": (0.25 + 1.5 * share) * unit, "stroke-linecap": "round", opacity: 0.9, class: "message" }));
+      svg.append(make("line", { x1, y1, x2, y2, stroke, "stroke-width": width, ...dashes, "stroke-linecap": "round", opacity: 0.9, class: "message" }));
       svg.append(make("circle", { cx: x1, cy: y1, r: 1.6 * unit, fill: stroke }));
     });
   }
@@ -342,14 +366,17 @@ function showNode(model, answer) {
   const head = ["", "from, with its weight", "norm"].map((text) => make("th", {}, text));
   const rows = answer.groups.map((group) => {
     const dot = make("span", { class: "dot" });
-    dot.style.background = colorOf(graph, graph.pools || graph.learned ? group.receiver : group.senders[0]);
+    dot.style.background = colorOf(graph, graph.pools ? group.receiver : group.senders[0]);
     return make("tr", {}, make("td", {}, dot, group.name), make("td", {}, weightsOf(graph, group)), make("td", {}, group.norm === null ? "–" : group.norm.toPrecision(3)));
   });
   const learned = graph.learned ? " Each relation's mean is multiplied by weights that the network has learned for each channel, which are not in these." : "";
   const pools = graph.pools ? " At coarser scales the patch around the node receives for it, from the means of the patches that others cover." : "";
+  const wide = showsSizes(graph, answer)
+    ? " Lines go from thin, for the sender that sends the least of these, to wide, for the one that sends the most: weight times the norm of its features. Those of hubs, which are not known here, are dashed."
+    : " A line is as wide as its weight is large.";
   const article = make("article", {}, ...heading(model.name), make("div", { class: "split" }, drawing(graph, answer),
     make("div", {}, make("h2", {}, nameOf(graph, node)), make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows)),
-      make("p", { class: "note" }, `One hop: what arrives is the sum of the senders' features times these weights.${pools}${learned} The norm is that of the patches' part, of their features after this block, for the image as it is at this time.`))));
+      make("p", { class: "note" }, `One hop: what arrives is the sum of the senders' features times these weights.${pools}${learned} The norm is that of the patches' part, of their features after this block, for the image as it is at this time.${wide}`))));
   results("node", article);
 }
 
@@ -376,9 +403,15 @@ function choose(name) {
 }
 
 async function start() {
-  told = await (await fetch("api/model")).json();
+  const names = document.getElementById("models");
+  try {
+    told = await (await fetch("api/model")).json();
+  } catch {
+    names.textContent = GONE;
+    return;
+  }
   const { defaults, models } = told;
-  document.getElementById("models").textContent = models.length > 1 ? "two models, from the same noise" : models[0].name;
+  names.textContent = models.length > 1 ? "two models, from the same noise" : models[0].name;
   for (const name of ["solver", "steps", "guidance", "seed", "number"]) {
     if (name === "solver") form.elements.solver.append(...defaults.solvers.map((s) => make("option", {}, s)));
     form.elements[name].value = defaults[name];
@@ -398,6 +431,8 @@ async function start() {
   document.querySelector("[data-view=node]").hidden = !models.some((m) => m.graph);
   fillScales();
   choose("draw");
+  for (const button of document.querySelectorAll("nav button")) button.disabled = false;
+  document.querySelector("main").hidden = false;
 }
 
 for (const button of document.querySelectorAll("nav button")) {
