@@ -16,9 +16,10 @@ from dig_jax.report import write_report
 from dig_jax.report.charts import MAX_POINTS, Chart
 from dig_jax.report.configuration import complete, config_flags, nearest
 from dig_jax.report.html import data_script, element, table
+from dig_jax.report.scores import score_charts
 from dig_jax.reporting.goodput import read_goodput
 from dig_jax.reporting.images import write_png
-from dig_jax.reporting.metric_writer import DIVERSITY, MetricWriter
+from dig_jax.reporting.metric_writer import DIVERSITY, SCORE, MetricWriter
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.run_config import restore_run_config
 from dig_jax.training.report import RunReport
@@ -219,6 +220,46 @@ def test_what_is_missing_is_left_out_and_said(run):
     assert "goodput.jsonl has no line yet" in text
     assert "step_2.png" in text.partition("Left out</h2>")[2]
     assert text.count("data:image/png") >= 1  # of step 4
+
+
+def a_record(name, num_images, real=None):
+    """A record of training with one score."""
+    entry = {"value": 1.0, "num_images": num_images}
+    if real is not None:
+        entry |= {"real": real[0], "num_real": real[1]}
+    features = {"network": "small_classifier of toys", "weights": "a"}
+    return {"samples": {}, "features": features, "scores": {name: entry}}
+
+
+def chart_of(records, name):
+    (chart,) = score_charts(records, [{"step": 1, f"{SCORE}{name}": 1.0}])
+    return chart
+
+
+def test_a_curve_has_real_images_line_where_the_same_score_of_them_is_known():
+    drawn = a_record("fd_toys500", 500)
+    accuracy = {"value": 1, "num_images": 500, "real": 1, "num_real": 297}
+    known = a_record("fd_toys500", 500, (0.25, 500))
+    known["samples"]["parameters_digest"] = "of --mode=evaluate"
+    (line,) = chart_of([drawn, known], "fd_toys500").lines
+    assert line == {"name": "500 real test images", "y": 0.25}
+    # Of another classifier, and of another number: another score.
+    other = {**known, "features": {**known["features"], "weights": "b"}}
+    fewer = a_record("fd_toys297", 297, (0.5, 297))
+    drawn["scores"]["label_accuracy"] = accuracy
+    chart = chart_of([drawn, other, fewer], "fd_toys500")
+    assert chart.lines == []
+    assert "of 500 real ones it was not measured (there are 297)" in chart.note
+    chart = chart_of([a_record("fd_toys500", 500)], "fd_toys500")
+    assert "had no test images" in chart.note
+
+
+def test_a_line_of_fewer_real_images_is_called_no_lower_bound():
+    chart = chart_of([a_record("frechet_pixels", 500, (0.5, 297))], "frechet_pixels")
+    assert chart.lines == [{"name": "297 real test images", "y": 0.5}]
+    assert "no lower bound" in chart.note
+    equal = chart_of([a_record("frechet_pixels", 297, (0.5, 297))], "frechet_pixels")
+    assert "bound" not in equal.note
 
 
 def test_training_writes_its_page_and_the_most_memory(trained):

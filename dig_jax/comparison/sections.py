@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
+from dig_jax.comparison.points import scores_at_end
 from dig_jax.comparison.tables import (
     ARROWS,
     Bold,
@@ -15,6 +16,7 @@ from dig_jax.comparison.tables import (
 )
 from dig_jax.comparison.verdict import by_seed, direction_of, judge_pairs, rank
 from dig_jax.evaluation import real_of
+from dig_jax.evaluation.real_beside import explain_real, name_real_of
 from dig_jax.files.shown import in_markdown
 
 _SPACES = ("eps", "x0")
@@ -53,7 +55,9 @@ def quality_section(record: dict[str, Any]) -> list[str]:
     ]
     if ranked:
         real = [f"{real_of(rows_of[0][0], name):.4f}" for name in names]
-        rows.append(["", "real test images", "", *[""] * len(_SPACES), *real])
+        rows.append(
+            ["", name_real_of(scores_at_end(record)), "", *[""] * len(_SPACES), *real]
+        )
     alike = all(map(has_reference_sde, ranked))
     by = "held-out loss" if alike else in_markdown(quality)
     explained = {
@@ -66,9 +70,9 @@ def quality_section(record: dict[str, Any]) -> list[str]:
     }
     explained |= {name: f"{record['scores'][name]['meaning']}." for name in names}
     explained["real test images"] = (
-        "the same scores of the data set's test images: what a perfect network could "
-        "hope for."
-    )
+        "the same scores of the data set's test images. "
+        f"{in_markdown(explain_real(scores_at_end(record)))}"
+    ).rstrip()
     return [
         table(("rank", "variant", "seeds", *head), rows, left=2),
         "Arrows say which way is better; the best of a column is in bold.",

@@ -146,7 +146,8 @@ def _tiles(
         tiles.append(("Held-out loss", f"{held_out[-1]:.4f}", "test images"))
     score = headline(records, values.get("training.keep_best") or "")
     if score is not None:
-        real = "" if score.real is None else f"; real images {score.real:.3f}"
+        count = f"{score.num_real:,} " if score.num_real else ""
+        real = "" if score.real is None else f"; {count}real images {score.real:.3f}"
         arrow = ARROWS[direction(score)]
         word = f"{arrow} better{real}"
         tiles.append((score.name, f"{score.value:.3f}", word))
