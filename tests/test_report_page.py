@@ -238,7 +238,7 @@ def chart_of(records, name):
 
 def test_a_curve_has_real_images_line_where_the_same_score_of_them_is_known():
     drawn = a_record("fd_toys500", 500)
-    accuracy = {"value": 1, "num_images": 500, "real": 1, "num_real": 297}
+    accuracy = {"value": 1.0, "num_images": 500, "real": 1.0, "num_real": 297}
     known = a_record("fd_toys500", 500, (0.25, 500))
     known["samples"]["parameters_digest"] = "of --mode=evaluate"
     (line,) = chart_of([drawn, known], "fd_toys500").lines

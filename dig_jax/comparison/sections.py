@@ -143,7 +143,7 @@ def rates_section(record: dict[str, Any]) -> list[str]:
         return []
     rates = sorted({row["learning_rate"] for row in tried})
     found = {(row["variant"], row["learning_rate"]): row for row in tried}
-    rows, at_end = [], []
+    rows = []
     for name in dict.fromkeys(row["variant"] for row in tried):
         cells = []
         for rate in rates:
@@ -152,8 +152,6 @@ def rates_section(record: dict[str, Any]) -> list[str]:
             cell = "diverged" if loss is None else f"{loss:.4f}"
             cell = "" if row is None else cell
             cells.append(Bold(cell) if row is not None and row["chosen"] else cell)
-            if row is not None and row["chosen"] and rate in (rates[0], rates[-1]):
-                at_end.append(name)
         rows.append([name, *cells])
     steps = sorted({row["num_steps"] for row in tried})
     shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
@@ -162,13 +160,24 @@ def rates_section(record: dict[str, Any]) -> list[str]:
         f"{tried[0]['seed']}, which is used for nothing else. Each variant is trained "
         "with its best one, in bold."
     )
-    if at_end:
-        said += (
-            f" For {listed(at_end)} it is at the end of the range: a better one may "
-            "lie beyond."
-        )
+    if at_end := rates_at_end(tried):
+        said += f" For {listed(at_end)} {AT_END}"
     head = ("variant", *(f"{rate:g}" for rate in rates))
     return ["## Learning rates", said, table(head, rows)]
+
+
+AT_END = "the best rate is at the end of the range: a better one may lie beyond."
+
+
+def rates_at_end(tried: list[dict[str, Any]]) -> list[str]:
+    """The variants whose best learning rate is the least or the greatest tried."""
+    rates = {row["learning_rate"] for row in tried}
+    ends = (min(rates), max(rates)) if rates else ()
+    return [
+        row["variant"]
+        for row in tried
+        if row.get("chosen") and row["learning_rate"] in ends
+    ]
 
 
 def cost_section(record: dict[str, Any]) -> list[str]:
