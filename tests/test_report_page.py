@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.main import main
 from dig_jax.report import write_report
 from dig_jax.report.charts import MAX_POINTS, Chart
+from dig_jax.report.comparison_page import comparison_page
 from dig_jax.report.configuration import complete, config_flags, nearest
 from dig_jax.report.html import data_script, element, table
 from dig_jax.report.scores import score_charts
@@ -100,6 +102,10 @@ def judged(record):
     }
 
 
+def plain(text):
+    return re.sub("<[^>]+>", "", text)
+
+
 def test_a_runs_page_opens_by_itself_and_its_slider_works(browser, run):
     with visit(browser, write_report(run)) as seen:
         page = seen.page
@@ -160,7 +166,8 @@ def test_a_comparisons_page_opens_and_says_the_verdict_first(browser, tmp_path):
     with visit(browser, write_report(tmp_path), color_scheme="dark") as seen:
         first = seen.page.locator("section").first.inner_text()
         assert first.startswith("Verdict")
-        assert "<i>uvit</i> is ahead of parallel: -0.9500 ± 0.0500" in first
+        row = seen.page.locator("#verdict tbody tr").first.inner_text().split()
+        assert row == ["<i>uvit</i>", "ahead", "-0.9500", "±", "0.0500", "2"]
         rows = seen.page.locator("#ranking tbody tr")
         assert "<i>uvit</i>" in rows.nth(0).inner_text()
         assert "real test images" in rows.nth(2).inner_text()
@@ -169,11 +176,46 @@ def test_a_comparisons_page_opens_and_says_the_verdict_first(browser, tmp_path):
         assert seen.outside == []
 
 
+def test_sixteen_lines_differ_and_their_table_fits_page_and_paper(browser, tmp_path):
+    record = a_comparison(tmp_path)
+    second = record["variants"][1]
+    for number in range(14):
+        name = f"a_variant_with_a_long_name_{number}"
+        record["variants"].append({**copy.deepcopy(second), "name": name})
+    more = {f"score_{i}": 1.25 + i for i in range(3)}
+    more |= {f"{name}_test": value for name, value in more.items()}
+    for variant in record["variants"]:
+        for run in variant["runs"]:
+            run["points"][0] |= more
+    (tmp_path / "compare.json").write_text(json.dumps(record))
+    size = {"width": 1200, "height": 900}
+    with visit(browser, write_report(tmp_path), viewport=size) as seen:
+        page = seen.page
+        legend = page.locator("#quality .legend").first.locator("button svg")
+        shown = {legend.nth(i).evaluate("one => one.outerHTML") for i in range(16)}
+        assert legend.count() == len(shown) == 16
+        box = page.locator("#ranking .scrolled")
+        rest = """one => [
+            one.scrollWidth - one.clientWidth, one.scrollHeight - one.clientHeight]"""
+        assert max(box.evaluate(rest)) <= 1
+        assert not page.locator("#ranking .goes-on").is_visible()
+        # A page too narrow for it says so.
+        page.set_viewport_size({"width": 420, "height": 900})
+        assert box.evaluate(rest)[0] > 1
+        page.wait_for_selector("#ranking .goes-on", state="visible")
+        page.set_viewport_size({"width": 703, "height": 900})  # A4 within its margins
+        page.emulate_media(media="print")
+        width = "document.documentElement.scrollWidth"
+        assert page.evaluate(width) <= 703
+        assert not page.locator("#ranking .goes-on").is_visible()
+        assert seen.errors == []
+
+
 def test_a_comparison_without_a_verdict_has_its_ranking(tmp_path):
     a_comparison(tmp_path)
     text = write_report(tmp_path).read_text()
     assert "a version that judged nothing" in text
-    assert "-0.9500 ± 0.0500" in text  # mean of -1.0 and -0.9, by hand
+    assert "-0.9500 ± 0.0500" in plain(text)  # mean of -1.0 and -0.9, by hand
     assert 'id="rates"' not in text
 
 
@@ -189,6 +231,7 @@ def test_a_ranking_by_held_out_loss_says_so_and_shows_the_loss(tmp_path):
     assert "judged by held-out loss and frechet_pixels" in text
     ranking = text.partition('id="ranking"')[2].partition("</section>")[0]
     assert "Ranked by held-out loss" in ranking
+    ranking = plain(ranking)
     assert ranking.index("0.2500 ± 0.0000") < ranking.index("0.7500 ± 0.0000")
     (tmp_path / "compare.json").write_text(json.dumps(record))
     ranking = write_report(tmp_path).read_text().partition('id="ranking"')[2]
@@ -217,6 +260,7 @@ def test_what_is_missing_is_left_out_and_said(run):
     (run / "samples" / "step_2.png").write_bytes(b"no picture")
     text = write_report(run).read_text()
     assert "metrics.jsonl has no line with a loss yet" in text
+    assert "metrics.jsonl has no line yet" in text
     assert "goodput.jsonl has no line yet" in text
     assert "step_2.png" in text.partition("Left out</h2>")[2]
     assert text.count("data:image/png") >= 1  # of step 4
@@ -260,6 +304,72 @@ def test_a_line_of_fewer_real_images_is_called_no_lower_bound():
     assert "no lower bound" in chart.note
     equal = chart_of([a_record("frechet_pixels", 297, (0.5, 297))], "frechet_pixels")
     assert "bound" not in equal.note
+
+
+def test_a_picture_that_is_cut_off_is_left_out(run):
+    whole = (run / "samples" / "step_2.png").read_bytes()
+    assert write_report(run).read_text().count('"src":"data:image/png') == 2
+    flipped = whole[:45] + bytes([whole[45] ^ 1]) + whole[46:]
+    for spoilt in (whole[: len(whole) // 2], whole[:-20], flipped):
+        (run / "samples" / "step_2.png").write_bytes(spoilt)
+        text = write_report(run).read_text()
+        left_out = text.partition("Left out</h2>")[2]
+        assert "samples/step_2.png" in left_out, len(spoilt)
+        assert text.count('"src":"data:image/png') == 1
+
+
+def test_lines_without_a_step_are_not_called_missing(run):
+    kept = [{"step": step, f"{DIVERSITY}block_00": 1.0} for step in (2, 4)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(k)}\n" for k in kept))
+    text = write_report(run).read_text()
+    assert "none of the 2 lines of metrics.jsonl has learning_rate" in text
+    assert "held_out_every=" in text.partition("Left out</h2>")[2]
+
+
+def test_a_folder_in_the_reports_place_is_one_line(run, capsys):
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    assert main(["--mode=report", f"--workdir={run}"]) == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "report.html, which must be a file, got a folder" in error
+
+
+def test_the_first_judge_is_drawn_as_the_score_is(tmp_path):
+    record = a_comparison(tmp_path)
+    first, second = record["variants"]
+    for loss, run in zip((1.0, 2.0), second["runs"], strict=True):
+        end = run["points"][0]
+        middle = {
+            **end,
+            "checkpoint_step": 2,
+            "noise_levels": {"eps": [8.0 * loss] * 10},
+        }
+        run["points"] = [
+            middle,
+            {**end, "noise_levels": {"eps": [loss, 3.0 * loss] * 5}},
+        ]
+    charts = {
+        chart["title"]: chart for chart in comparison_page(record, tmp_path).charts
+    }
+    for over, x in (("images", [16, 32]), ("time", [1.6, 3.2])):
+        chart = charts[f"Held-out loss ↓ over {over}"]
+        (series,) = (s for s in chart["series"] if s["name"] == second["name"])
+        assert series["x"] == x
+        assert series["y"] == [12.0, 3.0]  # means over seeds, then over noise levels
+        assert (series["low"], series["high"]) == ([8.0, 2.0], [16.0, 4.0])
+        assert chart["lines"] == []
+    seeds = charts["Held-out loss: difference from parallel with the same seed"]
+    base = [run["points"][0]["frechet_pixels"] for run in first["runs"]]
+    values = [one["y"] for one in seeds["series"]]
+    assert values == [[pytest.approx(2 - base[0])], [pytest.approx(4 - base[1])]]
+    for run in second["runs"]:
+        del run["points"][0]["noise_levels"]
+    page = comparison_page(record, tmp_path)
+    titles = [chart["title"] for chart in page.charts]
+    assert not [title for title in titles if title.startswith("Held-out loss ↓")]
+    assert seeds["title"] in titles
+    assert any("By seed" in why for _, why in page.left_out)
 
 
 def test_training_writes_its_page_and_the_most_memory(trained):

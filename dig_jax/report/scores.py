@@ -72,7 +72,7 @@ def score_table(record: Mapping[str, Any]) -> Markup:
         )
     head = ("score", "better", "drawn", "images", "real test images", "images")
     caption = f"Scores of {record.get('num_images', 'some')} drawn images"
-    return table(head, rows, caption=caption, text_columns=2)
+    return table(head, rows, caption=caption, text_columns=2, whole=True)
 
 
 def describe_record(record: Mapping[str, Any]) -> str:
