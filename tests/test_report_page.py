@@ -1,6 +1,5 @@
 """Reports: what they show, that they open by themselves, and what they refuse."""
 
-import copy
 import io
 import json
 import shutil
@@ -10,15 +9,16 @@ import numpy as np
 import pytest
 from browser import visit
 
-from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
 from dig_jax.main import main
 from dig_jax.report import write_report
 from dig_jax.report.charts import MAX_POINTS, Chart
 from dig_jax.report.configuration import complete, config_flags, nearest
 from dig_jax.report.html import data_script, element, table
+from dig_jax.report.scores import score_charts
 from dig_jax.reporting.goodput import read_goodput
 from dig_jax.reporting.images import write_png
-from dig_jax.reporting.metric_writer import DIVERSITY, MetricWriter
+from dig_jax.reporting.metric_writer import DIVERSITY, SCORE, MetricWriter
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.run_config import restore_run_config
 from dig_jax.training.report import RunReport
@@ -39,64 +39,6 @@ def run(trained, tmp_path):
         for step in (2, 4):
             writer.write(step, {f"{DIVERSITY}0{block}": step for block in (0, 1)})
     return run
-
-
-def a_comparison(folder):
-    """compare.json of two variants with two seeds, as version after version has it."""
-    seeds, values = (0, 1), {"parallel": (2.0, 2.2), "<i>uvit</i>": (1.0, 1.3)}
-
-    def points(value):
-        score = {"value": value, "num_images": 10, "real": 0.5, "num_real": 20}
-        return {
-            "frechet_pixels": value,
-            "frechet_pixels_test": 0.5,
-            "checkpoint_step": 4,
-            "record": {"scores": {"frechet_pixels": score}},
-            "noise_levels": {"eps": [value] * 10, "x0": [value] * 10},
-        }
-
-    def variant(name):
-        ends = zip(seeds, values[name], strict=True)
-        runs = [
-            {"seed": s, "points": [points(v)], "feature_diversity": [1.0, 0.5]}
-            for s, v in ends
-        ]
-        costs = {"params": 10, "macs_per_image": 5, "attention_macs_per_image": 0}
-        speed = {"images_per_second": 10.0, "peak_bytes": None}
-        steps = {"num_steps": 4, "batch_size": 8, "training_macs_per_image": 15}
-        named = {"name": name, "backbone": "dit", "width": 8, "differs": {}}
-        return {**named, **steps, **costs, **speed, "runs": runs}
-
-    record = {
-        "budget": "macs",
-        "reference": "parallel",
-        "quality": "frechet_pixels",
-        "seeds": list(seeds),
-        "device": "1 x cpu",
-        "jax": "0",
-        "data": {"name": "digits", "image_size": 8},
-        "batch_size": 8,
-        "sde": {},
-        "objective": {},
-        "optimizer": {},
-        "sample": {"num_images": 10, "solver": "ddim", "num_steps": 4},
-        "variants": [variant(name) for name in values],
-    }
-    (folder / "compare.json").write_text(json.dumps(record))
-    return record
-
-
-def judged(record):
-    """The record with what newer versions say of it."""
-    says = {"score": "frechet_pixels", "num_seeds": 2, "says": "ahead"}
-    pair = {"variant": "<i>uvit</i>", "against": "parallel"}
-    difference = {"difference": -0.95, "standard_error": 0.05}
-    rate = {"variant": "parallel", "learning_rate": 0.1, "held_out_loss": None}
-    return {
-        **record,
-        "verdict": [{**pair, **says, **difference}],
-        "learning_rates": [{**rate, "chosen": False}],
-    }
 
 
 def test_a_runs_page_opens_by_itself_and_its_slider_works(browser, run):
@@ -153,48 +95,6 @@ def test_paper_has_the_charts_and_the_pictures_beside_each_other(browser, run):
         assert seen.errors == []
 
 
-def test_a_comparisons_page_opens_and_says_the_verdict_first(browser, tmp_path):
-    record = judged(a_comparison(tmp_path))
-    (tmp_path / "compare.json").write_text(json.dumps(record))
-    with visit(browser, write_report(tmp_path), color_scheme="dark") as seen:
-        first = seen.page.locator("section").first.inner_text()
-        assert first.startswith("Verdict")
-        assert "<i>uvit</i> is ahead of parallel: -0.9500 ± 0.0500" in first
-        rows = seen.page.locator("#ranking tbody tr")
-        assert "<i>uvit</i>" in rows.nth(0).inner_text()
-        assert "real test images" in rows.nth(2).inner_text()
-        assert seen.page.locator("#quality .plot canvas").count() >= 3
-        assert seen.errors == []
-        assert seen.outside == []
-
-
-def test_a_comparison_without_a_verdict_has_its_ranking(tmp_path):
-    a_comparison(tmp_path)
-    text = write_report(tmp_path).read_text()
-    assert "a version that judged nothing" in text
-    assert "-0.9500 ± 0.0500" in text  # mean of -1.0 and -0.9, by hand
-    assert 'id="rates"' not in text
-
-
-def test_a_ranking_by_held_out_loss_says_so_and_shows_the_loss(tmp_path):
-    record = judged(a_comparison(tmp_path))
-    first, second = record["variants"]
-    for variant, loss in ((first, 0.25), (second, 0.75)):  # the other way round
-        for run in variant["runs"]:
-            run["points"][-1]["noise_levels"]["eps"] = [loss - 0.125, loss + 0.125]
-    named = [first["name"], second["name"]]
-    (tmp_path / "compare.json").write_text(json.dumps({**record, "ranking": named}))
-    text = write_report(tmp_path).read_text()
-    assert "judged by held-out loss and frechet_pixels" in text
-    ranking = text.partition('id="ranking"')[2].partition("</section>")[0]
-    assert "Ranked by held-out loss" in ranking
-    assert ranking.index("0.2500 ± 0.0000") < ranking.index("0.7500 ± 0.0000")
-    (tmp_path / "compare.json").write_text(json.dumps(record))
-    ranking = write_report(tmp_path).read_text().partition('id="ranking"')[2]
-    assert "Ranked by frechet_pixels" in ranking
-    assert "0.7500" not in ranking.partition("</section>")[0]
-
-
 def test_a_run_that_trains_has_a_page_that_says_so(run):
     import fcntl
 
@@ -216,9 +116,79 @@ def test_what_is_missing_is_left_out_and_said(run):
     (run / "samples" / "step_2.png").write_bytes(b"no picture")
     text = write_report(run).read_text()
     assert "metrics.jsonl has no line with a loss yet" in text
+    assert "metrics.jsonl has no line yet" in text
     assert "goodput.jsonl has no line yet" in text
     assert "step_2.png" in text.partition("Left out</h2>")[2]
     assert text.count("data:image/png") >= 1  # of step 4
+
+
+def a_record(name, num_images, real=None):
+    """A record of training with one score."""
+    entry = {"value": 1.0, "num_images": num_images}
+    if real is not None:
+        entry |= {"real": real[0], "num_real": real[1]}
+    features = {"network": "small_classifier of toys", "weights": "a"}
+    return {"samples": {}, "features": features, "scores": {name: entry}}
+
+
+def chart_of(records, name):
+    (chart,) = score_charts(records, [{"step": 1, f"{SCORE}{name}": 1.0}])
+    return chart
+
+
+def test_a_curve_has_real_images_line_where_the_same_score_of_them_is_known():
+    drawn = a_record("fd_toys500", 500)
+    accuracy = {"value": 1.0, "num_images": 500, "real": 1.0, "num_real": 297}
+    known = a_record("fd_toys500", 500, (0.25, 500))
+    known["samples"]["parameters_digest"] = "of --mode=evaluate"
+    (line,) = chart_of([drawn, known], "fd_toys500").lines
+    assert line == {"name": "500 real test images", "y": 0.25}
+    # Of another classifier, and of another number: another score.
+    other = {**known, "features": {**known["features"], "weights": "b"}}
+    fewer = a_record("fd_toys297", 297, (0.5, 297))
+    drawn["scores"]["label_accuracy"] = accuracy
+    chart = chart_of([drawn, other, fewer], "fd_toys500")
+    assert chart.lines == []
+    assert "of 500 real ones it was not measured (there are 297)" in chart.note
+    chart = chart_of([a_record("fd_toys500", 500)], "fd_toys500")
+    assert "had no test images" in chart.note
+
+
+def test_a_line_of_fewer_real_images_is_called_no_lower_bound():
+    chart = chart_of([a_record("frechet_pixels", 500, (0.5, 297))], "frechet_pixels")
+    assert chart.lines == [{"name": "297 real test images", "y": 0.5}]
+    assert "no lower bound" in chart.note
+    equal = chart_of([a_record("frechet_pixels", 297, (0.5, 297))], "frechet_pixels")
+    assert "bound" not in equal.note
+
+
+def test_a_picture_that_is_cut_off_is_left_out(run):
+    whole = (run / "samples" / "step_2.png").read_bytes()
+    assert write_report(run).read_text().count('"src":"data:image/png') == 2
+    flipped = whole[:45] + bytes([whole[45] ^ 1]) + whole[46:]
+    for spoilt in (whole[: len(whole) // 2], whole[:-20], flipped):
+        (run / "samples" / "step_2.png").write_bytes(spoilt)
+        text = write_report(run).read_text()
+        left_out = text.partition("Left out</h2>")[2]
+        assert "samples/step_2.png" in left_out, len(spoilt)
+        assert text.count('"src":"data:image/png') == 1
+
+
+def test_lines_without_a_step_are_not_called_missing(run):
+    kept = [{"step": step, f"{DIVERSITY}block_00": 1.0} for step in (2, 4)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(k)}\n" for k in kept))
+    text = write_report(run).read_text()
+    assert "none of the 2 lines of metrics.jsonl has learning_rate" in text
+    assert "held_out_every=" in text.partition("Left out</h2>")[2]
+
+
+def test_a_folder_in_the_reports_place_is_one_line(run, capsys):
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    assert main(["--mode=report", f"--workdir={run}"]) == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "report.html, which must be a file, got a folder" in error
 
 
 def test_training_writes_its_page_and_the_most_memory(trained):
@@ -321,11 +291,3 @@ def test_text_of_files_is_no_markup():
     assert "\x1b" not in page
     (inside,) = [p for p in page.split(">") if p.startswith('{"a"')]
     assert json.loads(inside.partition("<")[0])["a"] == hostile
-
-
-def test_a_damaged_record_is_one_line(tmp_path):
-    record = copy.deepcopy(a_comparison(tmp_path))
-    del record["variants"][0]["runs"][0]["points"][0]["checkpoint_step"]
-    (tmp_path / "compare.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"compare\.json is not the record"):
-        write_report(tmp_path)

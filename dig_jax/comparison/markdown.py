@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from dig_jax.comparison.sections import (
     cost_section,
     noise_section,
@@ -12,15 +10,22 @@ from dig_jax.comparison.sections import (
     quality_section,
     rates_section,
 )
-from dig_jax.comparison.tables import ARROWS, Bold, bullets, listed, table
+from dig_jax.comparison.tables import (
+    ARROWS,
+    RATE,
+    Bold,
+    bullets,
+    differing,
+    listed,
+    table,
+)
 from dig_jax.comparison.verdict import (
     HELD_OUT_LOSS,
-    by_seed,
+    TIE_RULE,
     direction_of,
-    false_alarms,
+    find_first,
     judges,
-    rank,
-    value_of,
+    tell_alarms,
 )
 from dig_jax.files.shown import in_markdown
 
@@ -93,10 +98,6 @@ def _verdict(record: dict[str, Any]) -> list[str]:
         for score in scores:
             row += _pair_cells(cells.get((*pair, score)))
         rows.append(row)
-    numbers = sorted({v["num_seeds"] for v in found})
-    alarms = ", ".join(
-        f"{false_alarms(n):.0%} of pairs with {n} seeds" for n in numbers
-    )
     return [
         "\n".join(filter(None, told)),
         table(head, rows, left=2),
@@ -104,9 +105,7 @@ def _verdict(record: dict[str, Any]) -> list[str]:
             {
                 "difference": "the variant's value less the other's with the same "
                 "seed, mean over the seeds ± its standard error.",
-                "says": "ahead or behind where the difference exceeds two of its "
-                "standard errors, else a tie: these runs do not tell the two apart. "
-                f"Of networks that are alike the rule takes {alarms} for different.",
+                "says": f"{TIE_RULE}. {tell_alarms(found)}.",
                 "chance": "how often a difference of so many standard errors, or more, "
                 "would come where there is none (Student's t). Among many pairs, some "
                 "small ones come by chance.",
@@ -117,30 +116,19 @@ def _verdict(record: dict[str, Any]) -> list[str]:
 
 def _sentence(record: dict[str, Any], score: str) -> str:
     """Who is first by a judge, and whom it is ahead of."""
-    ranked = rank(record, score)
-    if len(ranked) < 2 or direction_of(record, score) is None:
+    found = find_first(record, score)
+    if found is None:
         return ""
-    first, *others = (variant["name"] for variant in ranked)
-    said = {
-        v["variant"]: v["says"]
-        for v in record["verdict"]
-        if v["score"] == score and v["against"] == first
-    }
-    behind, tied, unknown = (
-        [name for name in others if said.get(name) in which]
-        for which in (("behind",), ("tie", "ahead"), (None,))
-    )
-    mean = np.mean(list(by_seed(ranked[0], value_of(score)).values()))
     parts = [
-        f"ahead of {listed(behind)}" if behind else "",
-        f"a tie with {listed(tied)}" if tied else "",
-        f"not judged against {listed(unknown)}" if unknown else "",
+        f"ahead of {listed(found.behind)}" if found.behind else "",
+        f"a tie with {listed(found.tied)}" if found.tied else "",
+        f"not judged against {listed(found.not_judged)}" if found.not_judged else "",
     ]
     name = (
         f"{_SHOWN.get(score, in_markdown(score))}{ARROWS[direction_of(record, score)]}"
     )
     return (
-        f"- By {name} **{in_markdown(first)}** is first ({mean:.4f}), "
+        f"- By {name} **{in_markdown(found.variant)}** is first ({found.mean:.4f}), "
         f"{'; '.join(filter(None, parts))}."
     )
 
@@ -167,12 +155,17 @@ def _made(record: dict[str, Any]) -> str:
     if minutes:
         by_width = f"{equal} and " if record["budget"] in ("macs", "parameters") else ""
         equal = f"{by_width}{minutes:g} minutes of training (by the number of steps)"
-    optimizer = "optimizer"
-    if record["learning_rates"]:
-        optimizer += " (but for the learning rate, which was looked for alike)"
+    alike = ", which was looked for alike" if record["learning_rates"] else ""
+    but = [
+        key + (alike if key == RATE else "")
+        for key in differing(record)
+        if not key.startswith("backbone.")
+    ]
+    but_for = f", but for {', '.join(map(in_markdown, but))}" if but else ""
     return (
-        f"Equal for all: {equal}; data, order of batches, times, noise, {optimizer} "
-        f"and averaging of parameters. Reference: {in_markdown(record['reference'])}. "
+        f"Equal for all: {equal}; data, order of batches, times, noise, optimizer "
+        f"and averaging of parameters{but_for}. "
+        f"Reference: {in_markdown(record['reference'])}. "
         f"Seeds: {', '.join(map(str, record['seeds']))}; a variant's row says how many "
         f"have been run. Batches of {record['batch_size']}. Samples: "
         f"{sample['num_images']} images by {sample['solver']} in "

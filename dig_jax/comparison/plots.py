@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
+from dig_jax.comparison.points import scores_at_end
 from dig_jax.comparison.verdict import rank
 from dig_jax.evaluation import real_of
+from dig_jax.evaluation.real_beside import name_real_of
 from dig_jax.files.npz import any_header, open_npz
 from dig_jax.files.paths import AnyPath, written_whole
 from dig_jax.interfaces import LabelledImages
@@ -95,7 +97,7 @@ def _plot_quality(
         for ax in axes:
             ax.axhline(real, color="0.4", linewidth=1, linestyle=":")
         axes[0].annotate(
-            "real test images",
+            name_real_of(s for s in scores_at_end(record) if s.name == quality),
             (0.02, real),
             xycoords=("axes fraction", "data"),
             fontsize=8,

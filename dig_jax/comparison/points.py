@@ -1,10 +1,12 @@
 """The scores along one run of a comparison: points.json, by step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
 
 from dig_jax.errors import InputError
+from dig_jax.evaluation import Score, read_scores
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath
 
@@ -31,3 +33,15 @@ def read_points(folder: AnyPath) -> dict[str, dict[str, Any]]:
 def write_points(folder: AnyPath, points: dict[str, dict[str, Any]]) -> None:
     """Write the points of a run, with a checksum of them all."""
     write_checked(folder / POINTS, points)
+
+
+def scores_at_end(record: Mapping[str, Any]) -> tuple[Score, ...]:
+    """The scores at the end of a comparison's first run, with their numbers of images.
+
+    None where no run has been scored, or an older version kept values alone.
+    """
+    for variant in record["variants"]:
+        for run in variant["runs"]:
+            found = run["points"][-1].get("record")
+            return read_scores(found) if found else ()
+    return ()

@@ -10,10 +10,11 @@ from dig_jax.comparison.markdown import PICTURES, format_comparison
 from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
-from dig_jax.comparison.points import read_points
+from dig_jax.comparison.points import read_points, scores_at_end
 from dig_jax.comparison.verdict import find_verdicts, rank
-from dig_jax.evaluation import Score, read_scores, real_of
+from dig_jax.evaluation import Score, real_of
 from dig_jax.evaluation.curves import TITLES
+from dig_jax.evaluation.real_beside import explain_real
 from dig_jax.evaluation.records import direction
 from dig_jax.experiment import differing_keys
 from dig_jax.files.paths import AnyPath, write_whole
@@ -87,7 +88,7 @@ def comparison_record(
             for variant in plan.variants
         ],
     }
-    record["scores"] = _describe_scores(record["variants"])
+    record["scores"] = _describe_scores(record)
     record["ranking"] = [variant["name"] for variant in rank(record)]
     record["verdict"] = [verdict._asdict() for verdict in find_verdicts(record)]
     return record
@@ -127,15 +128,17 @@ def _variant_record(
     }
 
 
-def _describe_scores(variants: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By the name of each score that real images have too: what it is, which way."""
-    ends = [run["points"][-1] for variant in variants for run in variant["runs"]]
-    if not ends:
+def _describe_scores(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By the name of each score that real images have too: what it is, which way.
+
+    `real` says what the real images' value is beside the drawn ones', where their
+    numbers are known.
+    """
+    runs = [run for variant in record["variants"] for run in variant["runs"]]
+    if not runs:
         return {}
-    end = ends[0]
-    known = {}
-    if "record" in end:
-        known = {score.name: score for score in read_scores(end["record"])}
+    end = runs[0]["points"][-1]
+    known = {score.name: score for score in scores_at_end(record)}
     names = [name for name in end if real_of(end, name) is not None]
     return {
         name: _describe_score(known.get(name, Score(name, 0.0, 0, of="pixels")))
@@ -149,7 +152,9 @@ def _describe_score(score: Score) -> dict[str, Any]:
         meaning += f", {score.num_images:,} images"
     if score.domain:
         meaning += f", features of a classifier trained on {score.domain}"
-    return {"better": direction(score), "meaning": meaning}
+    said = {"better": direction(score), "meaning": meaning}
+    real = explain_real([score])
+    return said | {"num_real": score.num_real, "real": real} if real else said
 
 
 def _training_seconds(folder: AnyPath) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
+from dig_jax.comparison.points import scores_at_end
 from dig_jax.comparison.tables import (
     ARROWS,
     Bold,
@@ -15,6 +16,7 @@ from dig_jax.comparison.tables import (
 )
 from dig_jax.comparison.verdict import by_seed, direction_of, judge_pairs, rank
 from dig_jax.evaluation import real_of
+from dig_jax.evaluation.real_beside import explain_real, name_real_of
 from dig_jax.files.shown import in_markdown
 
 _SPACES = ("eps", "x0")
@@ -53,7 +55,9 @@ def quality_section(record: dict[str, Any]) -> list[str]:
     ]
     if ranked:
         real = [f"{real_of(rows_of[0][0], name):.4f}" for name in names]
-        rows.append(["", "real test images", "", *[""] * len(_SPACES), *real])
+        rows.append(
+            ["", name_real_of(scores_at_end(record)), "", *[""] * len(_SPACES), *real]
+        )
     alike = all(map(has_reference_sde, ranked))
     by = "held-out loss" if alike else in_markdown(quality)
     explained = {
@@ -66,9 +70,9 @@ def quality_section(record: dict[str, Any]) -> list[str]:
     }
     explained |= {name: f"{record['scores'][name]['meaning']}." for name in names}
     explained["real test images"] = (
-        "the same scores of the data set's test images: what a perfect network could "
-        "hope for."
-    )
+        "the same scores of the data set's test images. "
+        f"{in_markdown(explain_real(scores_at_end(record)))}"
+    ).rstrip()
     return [
         table(("rank", "variant", "seeds", *head), rows, left=2),
         "Arrows say which way is better; the best of a column is in bold.",
@@ -139,7 +143,7 @@ def rates_section(record: dict[str, Any]) -> list[str]:
         return []
     rates = sorted({row["learning_rate"] for row in tried})
     found = {(row["variant"], row["learning_rate"]): row for row in tried}
-    rows, at_end = [], []
+    rows = []
     for name in dict.fromkeys(row["variant"] for row in tried):
         cells = []
         for rate in rates:
@@ -148,8 +152,6 @@ def rates_section(record: dict[str, Any]) -> list[str]:
             cell = "diverged" if loss is None else f"{loss:.4f}"
             cell = "" if row is None else cell
             cells.append(Bold(cell) if row is not None and row["chosen"] else cell)
-            if row is not None and row["chosen"] and rate in (rates[0], rates[-1]):
-                at_end.append(name)
         rows.append([name, *cells])
     steps = sorted({row["num_steps"] for row in tried})
     shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
@@ -158,13 +160,24 @@ def rates_section(record: dict[str, Any]) -> list[str]:
         f"{tried[0]['seed']}, which is used for nothing else. Each variant is trained "
         "with its best one, in bold."
     )
-    if at_end:
-        said += (
-            f" For {listed(at_end)} it is at the end of the range: a better one may "
-            "lie beyond."
-        )
+    if at_end := rates_at_end(tried):
+        said += f" For {listed(at_end)} {AT_END}"
     head = ("variant", *(f"{rate:g}" for rate in rates))
     return ["## Learning rates", said, table(head, rows)]
+
+
+AT_END = "the best rate is at the end of the range: a better one may lie beyond."
+
+
+def rates_at_end(tried: list[dict[str, Any]]) -> list[str]:
+    """The variants whose best learning rate is the least or the greatest tried."""
+    rates = {row["learning_rate"] for row in tried}
+    ends = (min(rates), max(rates)) if rates else ()
+    return [
+        row["variant"]
+        for row in tried
+        if row.get("chosen") and row["learning_rate"] in ends
+    ]
 
 
 def cost_section(record: dict[str, Any]) -> list[str]:

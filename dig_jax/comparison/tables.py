@@ -1,12 +1,25 @@
 """Tables of a page in Markdown: ranked rows, the best in bold, arrows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from dig_jax.files.shown import in_markdown
 
 ARROWS = {"up": " ↑", "down": " ↓", None: ""}
+
+
+RATE = "optimizer.learning_rate"
+
+
+def differing(record: Mapping[str, Any]) -> list[str]:
+    """The keys in which variants differ, each once."""
+    keys = {key for variant in record["variants"] for key in variant["differs"]}
+    # Older records do not say what a search has chosen among what differs.
+    if len({variant.get("learning_rate") for variant in record["variants"]}) > 1:
+        keys.add(RATE)
+    return sorted(keys)
 
 
 class Bold(str):

@@ -108,6 +108,70 @@ def find_verdicts(record: dict[str, Any]) -> list[Verdict]:
     return found
 
 
+class First(NamedTuple):
+    """Who is first by a score, and how the others stand to it.
+
+    Attributes:
+        variant: The one with the best mean over seeds.
+        mean: That mean.
+        behind: Variants that are behind it by the rule.
+        tied: Those that are not told apart from it.
+        not_judged: Those without two seeds in common with it.
+    """
+
+    variant: str
+    mean: float
+    behind: list[str]
+    tied: list[str]
+    not_judged: list[str]
+
+
+def find_first(record: dict[str, Any], score: str) -> First | None:
+    """Who is first by a judge; None of fewer than two variants that have it."""
+    ranked = rank(record, score)
+    if len(ranked) < 2 or direction_of(record, score) is None:
+        return None
+    first, *others = (variant["name"] for variant in ranked)
+    said = {
+        v["variant"]: v["says"]
+        for v in record["verdict"]
+        if v["score"] == score and v["against"] == first
+    }
+    behind, tied, unknown = (
+        [name for name in others if said.get(name) in which]
+        for which in (("behind",), ("tie", "ahead"), (None,))
+    )
+    mean = float(np.mean(list(by_seed(ranked[0], value_of(score)).values())))
+    return First(first, mean, behind, tied, unknown)
+
+
+TIE_RULE = (
+    "ahead or behind where the difference exceeds two of its standard errors, else a "
+    "tie: these runs do not tell the two apart"
+)
+
+
+def tell_alarms(verdicts: Iterable[Mapping[str, Any]]) -> str:
+    """How many pairs are judged at once, and how many of them err by chance."""
+    pairs = {
+        (frozenset((one["variant"], one["against"])), one["score"]): one["num_seeds"]
+        for one in verdicts
+    }
+    count = len(pairs)
+    shares = ", ".join(
+        f"{false_alarms(n):.0%} of pairs with {n} seeds"
+        for n in sorted(set(pairs.values()))
+    )
+    said = f"Of networks that are alike the rule takes {shares} for different"
+    if count < 2:
+        return said
+    expected = sum(map(false_alarms, pairs.values()))
+    return (
+        f"{said}. {count} pairs are judged at once, by all judges together: were all "
+        f"alike, about {expected:.1f} would be called ahead or behind by chance"
+    )
+
+
 def judges(record: dict[str, Any]) -> tuple[str, ...]:
     """The scores that a comparison is judged by, the first one first.
 
@@ -141,7 +205,7 @@ def direction_of(record: dict[str, Any], score: str) -> str | None:
     """Which way a score is better, "up" or "down"; None where that is not known."""
     if score == HELD_OUT_LOSS:
         return "down"
-    return record["scores"].get(score, {}).get("better")
+    return record.get("scores", {}).get(score, {}).get("better")
 
 
 def value_of(score: str) -> Callable[[dict[str, Any]], float]:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.sharding import Mesh
 
 from dig_jax.errors import InputError
@@ -14,7 +15,7 @@ from dig_jax.evaluation.real_images import RealImages
 from dig_jax.evaluation.records import SCHEMA
 from dig_jax.experiment import Experiment
 from dig_jax.interfaces import LabelledImages
-from dig_jax.metrics import score
+from dig_jax.metrics import COMPARE_AT_EQUAL_NUMBERS, score
 from dig_jax.metrics.scores import Score
 from dig_jax.options import EvaluationOptions
 from dig_jax.sampling.samples import NO_LABELS
@@ -52,7 +53,7 @@ class Evaluator:
     ) -> None:
         self._experiment, self._options = experiment, options
         self.real = RealImages(experiment, options.cache_dir)
-        self._floors: dict[str, float] | None = None
+        self._floors: dict[tuple[str, int], dict[str, float]] = {}
         self._mesh = mesh
         self._on_progress = on_progress or (lambda what, done, total: None)
         self._scorer: FeatureScorer | None = None
@@ -157,24 +158,40 @@ class Evaluator:
         if not names:
             return []
         train = self.real.all("train")
-        count, real, num_real = len(drawn.images), {}, None
-        values = score(names, drawn, train)
-        if self.real.has_test:
-            test = self.real.all("test")
-            if self._floors is None or not self._floors.keys() >= values.keys():
-                self._floors = score(names, test, train)
-            real, num_real = self._floors, len(test.images)
-        return [
-            Score(
-                family,
-                value,
-                count,
-                of="pixels",
-                real=real.get(family),
-                num_real=num_real,
-            )
-            for family, value in values.items()
-        ]
+        count, scores = len(drawn.images), []
+        for name in names:
+            values = score([name], drawn, train)
+            real, num_real = self._pixel_floor(name, count, train)
+            scores += [
+                Score(
+                    family,
+                    value,
+                    count,
+                    of="pixels",
+                    real=real.get(family),
+                    num_real=num_real,
+                )
+                for family, value in values.items()
+            ]
+        return scores
+
+    def _pixel_floor(
+        self, name: str, count: int, train: LabelledImages
+    ) -> tuple[dict[str, float], int | None]:
+        """What test images score, and how many: where that matters, as many as drawn.
+
+        Of fewer test images than drawn ones all are taken.
+        """
+        if not self.real.has_test:
+            return {}, None
+        test = self.real.all("test")
+        size = len(test.images)
+        if name in COMPARE_AT_EQUAL_NUMBERS:
+            size = min(size, count)
+        if (name, size) not in self._floors:
+            some = test if size == len(test.images) else _some_of(test, size)
+            self._floors[name, size] = score([name], some, train)
+        return self._floors[name, size], size
 
     def _reference_in_file(self) -> dict[str, Any]:
         """Of which images the statistics are that a file has; what it leaves unsaid."""
@@ -198,3 +215,10 @@ class Evaluator:
                     "upwards by much"
                 )
         return notes
+
+
+def _some_of(images: LabelledImages, count: int) -> LabelledImages:
+    """So many of them, chosen at random, always the same ones, in their order."""
+    chosen = np.random.default_rng(0).permutation(len(images.images))[:count]
+    chosen.sort()
+    return LabelledImages(images.images[chosen], images.labels[chosen])

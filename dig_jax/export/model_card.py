@@ -253,5 +253,8 @@ def _score_rows(record: Mapping[str, Any]) -> list[str]:
         if isinstance(score, dict) and isinstance(score.get("value"), int | float):
             real = score.get("real")
             real = f"{real:.4f}" if isinstance(real, int | float) else ""
+            count = score.get("num_real")
+            if real and isinstance(count, int) and count != score.get("num_images"):
+                real += f" ({count:,} images)"
             rows.append(f"| {in_markdown(name)} | {score['value']:.4f} | {real} |")
     return rows

@@ -44,6 +44,9 @@ FEATURE_METRICS: Table[FeatureMetric] = Table(
 GREATER_IS_BETTER = {"frechet_pixels": False, "label_accuracy": True}
 """Of scores from pixels by which one may choose."""
 
+COMPARE_AT_EQUAL_NUMBERS = frozenset({"frechet_pixels"})
+"""Metrics of pixels whose scores depend on how many images there are."""
+
 
 def feature_families() -> dict[str, FeatureMetric]:
     """The metric that gives each family of scores of features."""

@@ -4,11 +4,22 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from dig_jax.comparison.points import scores_at_end
+from dig_jax.comparison.verdict import (
+    HELD_OUT_LOSS,
+    TIE_RULE,
+    First,
+    direction_of,
+    find_first,
+    tell_alarms,
+)
 from dig_jax.evaluation import real_of
 from dig_jax.evaluation.curves import TITLES
+from dig_jax.evaluation.real_beside import explain_real, name_real_of
 from dig_jax.files.paths import AnyPath
 from dig_jax.metrics.scores import Score
 from dig_jax.report.comparison_charts import (
+    NAMES,
     differences_section,
     diversity_section,
     noise_section,
@@ -38,23 +49,23 @@ from dig_jax.report.page import Missing, Page
 from dig_jax.report.provenance import RUN
 from dig_jax.report.scores import ARROWS
 
-_LOSS = "held_out_loss"
-_NAMES = {_LOSS: "held-out loss"}
-
 
 def comparison_page(record: Record, workdir: AnyPath) -> Page:
     """The page of a comparison.
 
     Args:
-        record: compare.json; `verdict`, `ranking` and `learning_rates` may be missing,
-            as in older ones.
+        record: compare.json; `verdict`, `ranking`, `scores` and `learning_rates` may
+            be missing, as in older ones.
         workdir: Where it lies, with its runs.
     """
+    if "scores" not in record:
+        scores = {record["quality"]: {"better": way(record)}}
+        record = {**record, "scores": scores}
     variants = ranked(record)
     data = record["data"]
     title = f"Comparison on {data.get('title') or data['name']}"
     seeds = len(record["seeds"])
-    judges = [_NAMES[_LOSS]] if is_ranked_by_loss(record) else []
+    judges = [NAMES[HELD_OUT_LOSS]] if is_ranked_by_loss(record) else []
     judges.append(record["quality"])
     done = sum(len(v["runs"]) for v in record["variants"])
     planned = seeds * len(record["variants"])
@@ -103,29 +114,24 @@ def verdict_section(record: Record, variants: list[Record]) -> Markup:
     parts: list[object] = []
     for score in dict.fromkeys(one["score"] for one in found):
         mine = [one for one in found if one["score"] == score]
-        parts.append(element("h3", f"By {_NAMES.get(score, score)}"))
-        items = [
-            element("li", _sentence(one), class_=one["says"])
-            for one in sorted(mine, key=lambda one: _ORDER[one["says"]])
-            if one["against"] == record["reference"]
-        ]
-        parts.append(element("ul", join(items), class_="verdict"))
-        controls = record.get("controls", ())
-        for other in dict.fromkeys(one["against"] for one in mine):
-            if other == record["reference"]:
-                continue
-            said = [
-                f"{one['variant']} is {_SAYS[one['says']]}"
-                for one in mine
-                if one["against"] == other
-            ]
-            named = other if other in controls else f"the best, {other}"
-            parts.append(paragraph(f"Against {named}: {'; '.join(said)}."))
+        arrow = ARROWS[direction_of(record, score)]
+        parts.append(element("h3", f"By {NAMES.get(score, score)} {arrow}".rstrip()))
+        first = find_first(record, score)
+        if first is not None:
+            parts.append(_first(first))
+        for against in dict.fromkeys(one["against"] for one in mine):
+            named = f"the reference, {against}"
+            if against != record["reference"]:
+                is_control = against in record.get("controls", ())
+                named = against if is_control else f"the best, {against}"
+            parts.append(_pairs(named, [v for v in mine if v["against"] == against]))
     parts.append(
         paragraph(
-            "A difference is the mean over seeds of one variant's value less the "
-            "other's with the same seed, ± its standard error. A tie: these runs do "
-            "not tell the two apart.",
+            "The difference is the mean over seeds of one variant's value less the "
+            "other's with the same seed, ± its standard error. A variant is "
+            f"{TIE_RULE}. The chance is how often a difference of so many standard "
+            "errors, or more, would come where there is none (Student's t). "
+            f"{tell_alarms(found)}.",
             "note",
         )
     )
@@ -136,21 +142,45 @@ _ORDER = {"ahead": 0, "tie": 1, "behind": 2}
 _SAYS = {"ahead": "ahead", "tie": "a tie", "behind": "behind"}
 
 
-def _sentence(one: Mapping[str, Any]) -> Markup:
-    says = {"ahead": "ahead of", "tie": "a tie with", "behind": "behind"}[one["says"]]
-    error = one["standard_error"]
-    chance = one.get("chance")
-    tail = "" if chance is None else f" (by chance alone in {chance:.1%} of cases)"
-    return join(
-        [
-            element("strong", one["variant"]),
-            " is ",
-            element("span", says, class_="says"),
-            f" {one['against']}: {one['difference']:+.4f} ± {error:.4f} over "
-            f"{one['num_seeds']} seeds{tail}",
-        ],
-        "",
+def _first(first: First) -> Markup:
+    """The head of a verdict: who is first."""
+    told = [
+        f"{said} {', '.join(names)}"
+        for said, names in (
+            ("ahead of", first.behind),
+            ("a tie with", first.tied),
+            ("not judged against", first.not_judged),
+        )
+        if names
+    ]
+    name = element("strong", f"{first.variant} is first")
+    return paragraph(join([name, f" ({first.mean:.4f}): {'; '.join(told)}."], ""))
+
+
+def _pairs(against: str, verdicts: list[Mapping[str, Any]]) -> Markup:
+    """A row for each variant beside one other, those that are ahead of it first."""
+    rows, attributes = [], []
+    for one in sorted(verdicts, key=lambda one: _ORDER[one["says"]]):
+        difference = f"{one['difference']:+.4f} ± {one['standard_error']:.4f}"
+        said = element("span", _SAYS[one["says"]], class_="says")
+        chance = _chance(one.get("chance"))
+        rows.append((one["variant"], said, difference, str(one["num_seeds"]), chance))
+        attributes.append(f'class="{one["says"]}"')
+    shown = table(
+        (f"against {against}", "", "difference", "seeds", "chance"),
+        rows,
+        caption=f"Each variant against {against}",
+        text_columns=2,
+        row_attributes=attributes,
+        whole=True,
     )
+    return element("div", shown, class_="verdict")
+
+
+def _chance(chance: float | None) -> str:
+    if chance is None:
+        return ""
+    return f"{chance:.1%}" if chance >= 0.001 else "under 0.1%"
 
 
 def ranking_section(record: Record, variants: list[Record]) -> Markup:
@@ -164,26 +194,29 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
     says, by_loss = _says_of(record), is_ranked_by_loss(record)
     rows = []
     for place, variant in enumerate(variants, start=1):
-        cells = [spread(list(ends(variant, name).values())) for name in names]
+        cells = [
+            _breakable(spread(list(ends(variant, name).values()))) for name in names
+        ]
         difference: object = "reference"
         if variant["name"] != record["reference"]:
             said = says.get((variant["name"], quality), "")
-            difference = _above(paired(record, variant), said)
-        name = join([element("strong", variant["name"]), f" {variant['backbone']}"])
+            difference = _above(_breakable(paired(record, variant)), said)
+        name = _above(element("strong", variant["name"]), variant["backbone"])
         row: list[object] = [str(place), name, str(len(variant["runs"]))]
         if by_loss:
-            loss = spread(list(losses(variant).values()))
-            row.append(_above(loss, says.get((variant["name"], _LOSS), "")))
+            loss = _breakable(spread(list(losses(variant).values())))
+            row.append(_above(loss, says.get((variant["name"], HELD_OUT_LOSS), "")))
         rows.append((*row, cells[0], difference, *cells[1:]))
     real = [real_of(end, name) for name in names]
     shown = ["" if value is None else f"{value:.4f}" for value in real]
     gap = [""] * (2 if by_loss else 1)
-    rows.append(("", "real test images", *gap, shown[0], "", *shown[1:]))
+    scores = [score for score in scores_at_end(record) if score.name in names]
+    rows.append(("", name_real_of(scores), *gap, shown[0], "", *shown[1:]))
     score = quality_score(record)
     heads = [
         _head(name, score if name == quality else None, way(record)) for name in names
     ]
-    first = [f"{_NAMES[_LOSS]} {ARROWS['down']}"] if by_loss else []
+    first = [f"{NAMES[HELD_OUT_LOSS]} {ARROWS['down']}"] if by_loss else []
     head = ("", "variant", "seeds", *first, heads[0], "difference", *heads[1:])
     attributes = ['class="first"'] + [""] * (len(rows) - 1)
     shown_table = table(
@@ -192,13 +225,14 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
         caption="Scores at the end of training, the best variant first",
         text_columns=2,
         row_attributes=attributes,
+        whole=True,
     )
     said = (
-        f"Ranked by {_NAMES[_LOSS] if by_loss else quality}, mean over seeds ± their "
-        "standard deviation. Difference: paired by seed with "
+        f"Ranked by {NAMES[HELD_OUT_LOSS] if by_loss else quality}, mean over seeds ± "
+        "their standard deviation. Difference: paired by seed with "
         f"the reference, {record['reference']}, ± its standard error; beneath it what "
-        "the verdict says."
-    )
+        f"the verdict says. {explain_real(scores)}"
+    ).rstrip()
     return join([shown_table, paragraph(said, "note")])
 
 
@@ -211,11 +245,17 @@ def _says_of(record: Record) -> dict[tuple[str, str], str]:
     }
 
 
-def _above(value: str, said: str) -> Markup:
-    """A number, and a small word beneath it."""
-    return join(
-        [value, Markup("<br>"), element("small", said)] if said else [value], ""
-    )
+def _above(value: object, said: str) -> Markup:
+    """A value, and a small word beneath it."""
+    small = [Markup("<br>"), element("small", said)] if said else []
+    return join([value, *small], "")
+
+
+def _breakable(text: str) -> Markup:
+    """A mean ± deviation, whose line may end before the ±."""
+    mean, sign, deviation = text.partition(" ± ")
+    end = element("span", f"± {deviation}", class_="unbroken") if sign else ""
+    return join([element("span", mean, class_="unbroken"), end], " " if sign else "")
 
 
 def _head(name: str, score: Score | None, better: str | None) -> Markup:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde
+from dig_jax.comparison.points import scores_at_end
 from dig_jax.comparison.verdict import HELD_OUT_LOSS, by_seed, value_of
-from dig_jax.evaluation.records import direction, read_scores
+from dig_jax.evaluation.records import direction
 from dig_jax.metrics.scores import Score
 
 Record = dict[str, Any]
@@ -14,13 +15,7 @@ Record = dict[str, Any]
 
 def quality_score(record: Record) -> Score | None:
     """The score that is compared, as the first run has it."""
-    for variant in record["variants"]:
-        for run in variant["runs"]:
-            found = run["points"][-1].get("record")
-            for score in read_scores(found) if found else ():
-                if score.name == record["quality"]:
-                    return score
-    return None
+    return next((s for s in scores_at_end(record) if s.name == record["quality"]), None)
 
 
 def way(record: Record) -> str | None:
@@ -68,9 +63,37 @@ def spread(values: list[float]) -> str:
     return f"{np.mean(values):.4f}{deviation}"
 
 
+def judges_of(record: Record, variants: list[Record]) -> list[str]:
+    """What variants are shown by: the held-out loss, where it was measured, first."""
+    first = [HELD_OUT_LOSS] if having(variants, HELD_OUT_LOSS) else []
+    return [*first, record["quality"]]
+
+
+def having(variants: list[Record], score: str) -> list[Record]:
+    """The variants that have a judge's value at the end, of one that compares."""
+    if score != HELD_OUT_LOSS:
+        return variants
+    return [
+        variant
+        for variant in variants
+        if has_reference_sde(variant)
+        and all("noise_levels" in run["points"][-1] for run in variant["runs"])
+    ]
+
+
+def has_course(variants: list[Record], score: str) -> bool:
+    """Whether a judge's value was measured along training, of each that has it."""
+    return score != HELD_OUT_LOSS or all(
+        "noise_levels" in point
+        for variant in having(variants, score)
+        for run in variant["runs"]
+        for point in run["points"]
+    )
+
+
 def paired(record: Record, variant: Record) -> str:
     """Mean difference from the reference with the same seed, ± standard error."""
-    found = list(differences_of(record, variant).values())
+    found = list(differences_of(record, variant, record["quality"]).values())
     if not found:
         return ""
     if len(found) == 1:
@@ -79,8 +102,8 @@ def paired(record: Record, variant: Record) -> str:
     return f"{np.mean(found):+.4f} ± {error:.4f}"
 
 
-def differences_of(record: Record, variant: Record) -> dict[int, float]:
-    """The score less the reference's with the same seed, by seed."""
+def differences_of(record: Record, variant: Record, score: str) -> dict[int, float]:
+    """A judge's value less the reference's with the same seed, by seed."""
     reference = next(v for v in record["variants"] if v["name"] == record["reference"])
-    base, mine = (ends(v, record["quality"]) for v in (reference, variant))
+    base, mine = (by_seed(v, value_of(score)) for v in (reference, variant))
     return {seed: mine[seed] - base[seed] for seed in mine if seed in base}

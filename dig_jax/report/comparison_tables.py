@@ -1,5 +1,7 @@
 """What a comparison's variants cost, share, and differ in."""
 
+from dig_jax.comparison.sections import AT_END, rates_at_end
+from dig_jax.comparison.tables import RATE, differing
 from dig_jax.report.comparison_record import Record
 from dig_jax.report.html import (
     Markup,
@@ -40,8 +42,11 @@ def rates_section(record: Record) -> Markup:
         rows.append(cells)
     head = ("variant", *(f"{rate:g}" for rate in rates))
     said = "Held-out loss (eps) with each rate; each variant is trained with its best."
-    shown = table(head, rows, caption="Learning rates that were tried")
-    return join([shown, paragraph(said, "note")])
+    shown = table(head, rows, caption="Learning rates that were tried", whole=True)
+    parts = [shown, paragraph(said, "note")]
+    if at_end := rates_at_end(tried):
+        parts.append(paragraph(f"For {', '.join(at_end)} {AT_END}", "warning"))
+    return join(parts)
 
 
 def costs_section(record: Record, variants: list[Record]) -> Markup:
@@ -71,49 +76,66 @@ def costs_section(record: Record, variants: list[Record]) -> Markup:
         "MACs are multiply-accumulates of matrix products and convolutions, forward. "
         "Speed and memory are those of the training step, measured in turn."
     )
-    shown = table(head, rows, caption="Costs of each variant", text_columns=2)
+    shown = table(
+        head, rows, caption="Costs of each variant", text_columns=2, whole=True
+    )
     return join([shown, paragraph(said, "note")])
 
 
 def equal_section(record: Record) -> Markup:
-    """What all variants share."""
+    """What all variants share: keys in which one of them differs are left out."""
+    left = [key for key in differing(record) if not key.startswith("backbone.")]
 
     def listed(section: str) -> Markup:
         values = record[section]
         return join(
-            [code(f"{key}={value}") for key, value in sorted(values.items())], " "
+            [
+                code(f"{key}={value}")
+                for key, value in sorted(values.items())
+                if f"{section}.{key}" not in left
+            ],
+            " ",
         )
 
     sample = record["sample"]
+    drawn = (
+        ("num_images", "{} images"),
+        ("solver", "by {}"),
+        ("num_steps", "in {} steps"),
+    )
+    told = [said.format(sample[k]) for k, said in drawn if f"sample.{k}" not in left]
     pairs: list[tuple[object, object]] = [
         ("budget", EQUAL.get(record["budget"], record["budget"])),
-        ("data, order of batches, times, noise", "by the seed, the same for all"),
+        ("drawn by the seed", "order of batches, times, noise: the same for all"),
         ("seeds", ", ".join(map(str, record["seeds"]))),
-        ("batch size", str(record["batch_size"])),
-        (
-            "samples",
-            f"{sample['num_images']} images by {sample['solver']} in "
-            f"{sample['num_steps']} steps",
-        ),
+        ("samples", " ".join(told)),
         ("device", f"{record['device']}, jax {record['jax']}"),
     ]
+    if "training.batch_size" not in left:
+        pairs.append(("batch size", str(record["batch_size"])))
     pairs += [
         (name, listed(name)) for name in ("data", "sde", "objective", "optimizer")
     ]
-    return facts(pairs)
+    if left:
+        keys = join(map(code, left), " ")
+        pairs.append(("not equal", join([keys, " (see What differs)"], "")))
+    return facts([(name, value) for name, value in pairs if value])
 
 
 def differs_section(record: Record) -> Markup:
     """The keys in which each variant differs from the reference."""
-    pairs = [
-        (
-            variant["name"],
-            join([code(f"{k}={v}") for k, v in variant["differs"].items()], " ")
-            or markup("nothing"),
-        )
-        for variant in record["variants"]
-        if variant["name"] != record["reference"]
-    ]
+    reference = next(v for v in record["variants"] if v["name"] == record["reference"])
+    base = reference.get("learning_rate")
+    pairs: list[tuple[object, object]] = []
+    for variant in record["variants"]:
+        if variant is not reference:
+            keys, rate = dict(variant["differs"]), variant.get("learning_rate")
+            keys |= {RATE: rate} if rate != base else {}
+            told = join([code(f"{k}={v}") for k, v in sorted(keys.items())], " ")
+            pairs.append((variant["name"], told or markup("nothing")))
     if not pairs:
         raise Missing("there is the reference alone")
+    if RATE in differing(record):
+        told = code(f"{RATE}={base}")
+        pairs.append((f"the reference, {reference['name']}", told))
     return facts(pairs)

@@ -115,7 +115,12 @@ def optimization_section(
             chart.line("gradients are cut to this norm", max_grad_norm)
         charts.append(chart)
     if not charts:
-        raise Missing("metrics.jsonl has no line of a step yet")
+        raise Missing(
+            f"none of the {len(metrics)} lines of metrics.jsonl has learning_rate, "
+            "grad_norm or images_per_second (written every training.log_every steps)"
+            if metrics
+            else "metrics.jsonl has no line yet"
+        )
     return page.charts_of(charts)
 
 

@@ -57,6 +57,7 @@ def table(
     caption: str,
     text_columns: int = 1,
     row_attributes: Sequence[str] = (),
+    whole: bool = False,
 ) -> Markup:
     """A table with headers that say what they head.
 
@@ -66,6 +67,8 @@ def table(
         caption: What it is, for those who do not see it.
         text_columns: So many columns from the left are text; the others are numbers.
         row_attributes: HTML attributes of each row, if any.
+        whole: Of full height, and no wider than the page as long as its cells' lines
+            can be broken; others scroll.
     """
     places = [""] * text_columns + [' class="number"'] * (len(head) - text_columns)
     top = "".join(
@@ -83,7 +86,8 @@ def table(
         said = f" {row_attributes[index]}" if row_attributes else ""
         body.append(f"<tr{said}>{''.join(cells)}</tr>")
     return Markup(
-        f'<div class="scrolled" tabindex="0" role="region" aria-label="'
+        f'<div class="scrolled{" whole" if whole else ""}" tabindex="0" '
+        f'role="region" aria-label="'
         f'{markup(caption)}"><table><caption>{markup(caption)}</caption>'
         f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -15,6 +15,19 @@
     dark: {text: "#9aa7b5", line: "#2d3641", real: "#9aa7b5", from: [46, 74, 102], to: [196, 226, 255]},
   };
 
+  // A colour comes again after 12: then its line is dashed. A mark comes again after 7,
+  // which shares no factor with 12, so that colour and mark together are each line's own.
+  const dashes = [[], [7, 3], [9, 3, 2, 3], [3, 3]];
+  const marks = ["circle", "square", "diamond", "triangle", "inverted_triangle", "hex", "star"];
+  const outlines = {
+    circle: "M7 2.2a2.8 2.8 0 1 0 .01 0z", square: "M4.5 2.5h5v5h-5z", diamond: "M7 1l3 4-3 4-3-4z",
+    triangle: "M7 1.5l3.5 6.5h-7z", inverted_triangle: "M7 8.5l3.5-6.5h-7z", hex: "M4 5l1.5-3h3l1.5 3-1.5 3h-3z",
+    star: "M7 .6l1.2 3 3.2.2-2.5 2 .8 3.1L7 7.2 4.3 8.9l.8-3.1-2.5-2 3.2-.2z",
+  };
+  const dashOf = (one) => one.shade === null
+    ? dashes[Math.floor(one.color / palettes.light.length) % dashes.length] : [];
+  const markOf = (one) => one.shade === null ? marks[one.color % marks.length] : marks[0];
+
   const mix = (a, b, share) =>
     "#" + a.map((x, i) => Math.round(x + (b[i] - x) * share).toString(16).padStart(2, "0")).join("");
   const colorOf = (one, mode) => one.shade === null
@@ -85,12 +98,14 @@
       }
       if (!one.pointsOnly) {
         made.push(figure.line({
-          x: {field: "x"}, y: {field: "y"}, source, line_color: color, line_width: 2}));
+          x: {field: "x"}, y: {field: "y"}, source, line_color: color, line_width: 2,
+          line_dash: dashOf(one)}));
       }
       if (one.marked || one.pointsOnly) {
         made.push(figure.scatter({
           x: {field: "x"}, y: {field: "y"}, source, fill_color: color, line_color: null,
-          size: one.pointsOnly ? 8 : 5}));
+          marker: markOf(one), size: (one.pointsOnly ? 8 : 5) + (["circle", "square"].includes(markOf(one)) ? 0 : 2),
+          fill_alpha: one.pointsOnly ? 0.75 : 1}));
       }
       const hovered = made[made.length - 1];
       figure.add_tools(new Bokeh.HoverTool({
@@ -106,13 +121,28 @@
     return glyphs;
   }
 
+  function drawSwatch(one, color) {
+    const make = (tag, attributes) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
+      return made;
+    };
+    const picture = make("svg", {width: 28, height: 10, viewBox: "-7 0 28 10", "aria-hidden": "true"});
+    if (!one.pointsOnly) {
+      picture.append(make("line", {x1: -7, x2: 21, y1: 5, y2: 5, stroke: color, "stroke-width": 2,
+                                   "stroke-dasharray": dashOf(one).join(" ") || "none"}));
+    }
+    if (one.marked || one.pointsOnly) picture.append(make("path", {d: outlines[markOf(one)], fill: color}));
+    return picture;
+  }
+
   function fillLegend(place, spec, mode, hidden, glyphs) {
     place.replaceChildren();
     if (spec.series.length > 1) {
       spec.series.forEach((one, i) => {
         const button = document.createElement("button");
         const swatch = document.createElement("i");
-        swatch.style.background = colorOf(one, mode);
+        swatch.append(drawSwatch(one, colorOf(one, mode)));
         button.type = "button";
         button.append(swatch, one.name);
         button.setAttribute("aria-pressed", String(!hidden.has(i)));
@@ -227,6 +257,22 @@
     }
   }
 
+  // A box that scrolls says so: on some systems its bars show only while they move.
+  const boxes = [...document.querySelectorAll(".scrolled")].map((box) => {
+    const said = document.createElement("p");
+    said.className = "goes-on";
+    box.before(said);
+    return [box, said];
+  });
+  const sayWhatGoesOn = () => boxes.forEach(([box, said]) => {
+    const ways = [["down", box.scrollHeight - box.clientHeight], ["to the right", box.scrollWidth - box.clientWidth]];
+    const on = ways.filter(([, rest]) => rest > 1).map(([way]) => way);
+    said.hidden = !on.length;
+    said.textContent = `This table goes on ${on.join(" and ")}: scroll in it.`;
+  });
+  sayWhatGoesOn();
+  window.addEventListener("resize", sayWhatGoesOn);
+
   const search = document.getElementById("config-search");
   if (search) {
     const only = document.getElementById("config-changed");
@@ -242,6 +288,7 @@
         count += row.hidden ? 0 : 1;
       });
       told.textContent = `${count} of ${rows.length} keys`;
+      sayWhatGoesOn();
     };
     search.addEventListener("input", filter);
     only.addEventListener("change", filter);

@@ -26,6 +26,7 @@ def _encode(path: AnyPath, changed: float, size: int) -> str:
             raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
         data = path.read_bytes()
         if len(data) <= MAX_BYTES and data.startswith(b"\x89PNG"):
+            _check_whole(data)
             return _address("png", data)
         return _address("webp", _smaller(data))
 
@@ -54,6 +55,16 @@ def picture_of(images: UInt8[np.ndarray, "batch row col rgb"], columns: int) -> 
     if len(data) > MAX_BYTES:
         return _address("webp", _smaller(data))
     return _address("png", data)
+
+
+def _check_whole(data: bytes) -> None:
+    """Raise what Pillow raises of a picture that is cut off or damaged."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.verify()  # checksums; a picture cannot be read after it
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.load()
 
 
 def _smaller(data: bytes) -> bytes:

@@ -61,6 +61,8 @@ def run_page(workdir: AnyPath) -> Page:
     page.tiles = _tiles(values, metrics, records, lines, step)
     page.add("samples", "Samples along training", lambda: samples(page, workdir))
     page.add("loss", "Loss", lambda: loss_section(page, metrics))
+    if not curve(metrics, f"{HELD_OUT_LOSS}mean")[0]:
+        page.left_out.append(("Held-out loss", _no_held_out_loss(values)))
     page.add("scores", "Scores", lambda: scores_section(page, records, metrics))
     norm = values.get("optimizer.max_grad_norm")
     page.add(
@@ -129,6 +131,18 @@ def _status(
     return f"stopped at {far}", "stopped"
 
 
+def _no_held_out_loss(values: Mapping[str, Any]) -> str:
+    """Why there is none, and how to get it."""
+    every = values.get("training.held_out_every")
+    if every:
+        return f"none was measured yet (training.held_out_every={every})"
+    return (
+        "training.held_out_every is 0, so that the loss on test images was not "
+        "measured: train with --config.training.held_out_every=500, say, where there "
+        "are test images; a run that goes on may be given it, too"
+    )
+
+
 def _tiles(
     values: Mapping[str, Any],
     metrics: list[dict[str, Any]],
@@ -146,7 +160,8 @@ def _tiles(
         tiles.append(("Held-out loss", f"{held_out[-1]:.4f}", "test images"))
     score = headline(records, values.get("training.keep_best") or "")
     if score is not None:
-        real = "" if score.real is None else f"; real images {score.real:.3f}"
+        count = f"{score.num_real:,} " if score.num_real else ""
+        real = "" if score.real is None else f"; {count}real images {score.real:.3f}"
         arrow = ARROWS[direction(score)]
         word = f"{arrow} better{real}"
         tiles.append((score.name, f"{score.value:.3f}", word))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dig_jax.evaluation.curves import TITLES
+from dig_jax.evaluation.real_beside import explain_distance, explain_real, name_real
 from dig_jax.evaluation.records import direction, read_records, read_scores
 from dig_jax.files.paths import AnyPath
 from dig_jax.metrics.scores import Score
@@ -16,9 +17,8 @@ ARROWS = {"up": "↑", "down": "↓", None: ""}
 WORDS = {"up": "↑ higher", "down": "↓ lower", None: ""}
 _LOG_FROM = 20
 NOISE = (
-    "Real test images are scored as if they had been drawn: what they reach is the "
-    "noise floor, and a perfect network could hope for no better. ± is the standard "
-    "deviation over seeds, subsets or draws; smaller differences say nothing."
+    "± is the standard deviation over seeds, subsets or draws; smaller differences say "
+    "nothing."
 )
 
 
@@ -72,7 +72,7 @@ def score_table(record: Mapping[str, Any]) -> Markup:
         )
     head = ("score", "better", "drawn", "images", "real test images", "images")
     caption = f"Scores of {record.get('num_images', 'some')} drawn images"
-    return table(head, rows, caption=caption, text_columns=2)
+    return table(head, rows, caption=caption, text_columns=2, whole=True)
 
 
 def describe_record(record: Mapping[str, Any]) -> str:
@@ -104,7 +104,8 @@ def scores_section(
         newest = records[-1]
         parts.append(paragraph(f"Newest: {describe_record(newest)}."))
         parts.append(score_table(newest))
-        parts.append(paragraph(NOISE, "note"))
+        said = f"{explain_real(read_scores(newest))} {NOISE}".lstrip()
+        parts.append(paragraph(said, "note"))
         notes = newest.get("notes")
         notes = notes if isinstance(notes, list) else []
         parts += [paragraph(f"Note: {note}.", "note") for note in notes]
@@ -124,7 +125,7 @@ def score_charts(
 ) -> list[Chart]:
     """Each score of the evaluations during training, over steps."""
     known = {
-        score.name: score
+        score.name: (score, record)
         for record in records
         if not record["samples"].get("parameters_digest")  # recorded by training
         for score in read_scores(record)
@@ -133,7 +134,7 @@ def score_charts(
     charts = []
     for full_name in names:
         name = full_name.removeprefix(SCORE)
-        score = known.get(name)
+        score, record = known.get(name, (None, {}))
         lines = [line for line in metrics if line.get(full_name) is not None]
         values = [line[full_name] for line in lines]
         if not values:
@@ -142,14 +143,67 @@ def score_charts(
         span = max(values) / min(values) if min(values) > 0 else 0
         chart = Chart(title, "Step", name, log=span > _LOG_FROM)
         chart.add(name, [line["step"] for line in lines], values, marked=True)
-        if score is not None and score.real is not None:
-            of = f"{score.num_real:,} " if score.num_real else ""
-            chart.line(f"{of}real test images", score.real)
-        if score is not None:
-            classifier = f", classifier of {score.domain}" if score.domain else ""
-            chart.note = f"{score.num_images:,} drawn images{classifier}."
+        if score is None:
+            chart.note = f"No record of {name} is in eval/scores.jsonl: {_NO_LINE}."
+        else:
+            chart.note = _beside_real(chart, score, record, records)
         charts.append(chart)
     return charts
+
+
+_NO_LINE = "there is no line of real test images"
+
+
+def _beside_real(
+    chart: Chart,
+    score: Score,
+    record: Mapping[str, Any],
+    records: list[dict[str, Any]],
+) -> str:
+    """A score's note; its chart is given real images' line where that is known.
+
+    Args:
+        chart: Of the score.
+        score: As training recorded it.
+        record: Where.
+        records: All of the run: an evaluation may know what training did not measure.
+    """
+    classifier = f", classifier of {score.domain}" if score.domain else ""
+    of = f"{score.num_images:,} drawn images{classifier}."
+    beside = [score] if score.real is not None else _same_in(score, record, records)
+    if beside:
+        real = beside[-1]
+        chart.line(name_real(real.num_real), real.real or 0.0)
+        return f"{of} {explain_distance(real)}".rstrip()
+    counts = {one.num_real for one in read_scores(record) if one.num_real}
+    if not counts:
+        return f"{of} The data set had no test images: {_NO_LINE}."
+    return (
+        f"{of} {_NO_LINE.capitalize()}: the score compares at equal numbers of images, "
+        f"and of {score.num_images:,} real ones it was not measured (there are "
+        f"{max(counts):,}). --mode=evaluate scores as many drawn images as real ones."
+    )
+
+
+def _same_in(
+    score: Score, record: Mapping[str, Any], records: list[dict[str, Any]]
+) -> list[Score]:
+    """The score in records of the same features that have it of real images too."""
+    return [
+        other
+        for one in records
+        if _features_of(one) == _features_of(record)
+        for other in read_scores(one)
+        if other.name == score.name and other.real is not None
+    ]
+
+
+def _features_of(record: Mapping[str, Any]) -> object:
+    """What a record's scores of features compare by: network, weights, statistics."""
+    features = record.get("features")
+    if not isinstance(features, Mapping):
+        return None
+    return [features.get(key) for key in ("network", "weights", "resize", "statistics")]
 
 
 def _better(score: Score) -> str:

@@ -35,8 +35,13 @@ def write_report(workdir: str | AnyPath) -> AnyPath:
 
 def write_page(folder: AnyPath) -> AnyPath:
     """The same for a folder that is open; see `write_report`."""
-    page = create_page(folder)
     path = folder / REPORT
+    if path.is_dir():
+        raise InputError(
+            f"A report is written to {path}, which must be a file, got a folder: move "
+            "it away."
+        )
+    page = create_page(folder)
     write_whole(path, page.to_html())
     return path
 

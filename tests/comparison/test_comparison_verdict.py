@@ -1,6 +1,7 @@
 """Who is ahead is found by a rule, on pairs of runs of one seed."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,8 +13,14 @@ from dig_jax.comparison.verdict import (
     find_verdicts,
     judge_pairs,
     rank,
+    tell_alarms,
 )
 from dig_jax.report.comparison_page import verdict_section
+from dig_jax.report.comparison_tables import (
+    differs_section,
+    equal_section,
+    rates_section,
+)
 
 
 def judged(values, others, **better):
@@ -167,8 +174,55 @@ def test_controls_are_what_others_are_held_against_too(record):
     }
     record["verdict"] = [verdict._asdict() for verdict in find_verdicts(record)]
     page = str(verdict_section(record, []))
-    assert "Against bad: better is ahead; first is ahead." in page
-    assert "Against the best, better: first is a tie; bad is behind." in page
+    page = page.partition("By fd_toys100")[2]
+    bad, best = rows_of(page, "bad"), rows_of(page, "the best, better")
+    assert [row[:2] for row in bad] == [["better", "ahead"], ["first", "ahead"]]
+    assert [row[:2] for row in best] == [["first", "a tie"], ["bad", "behind"]]
+
+
+def rows_of(page, against):
+    """The cells of the first table of a page that is against one variant."""
+    table = page.partition(f"against {against}</th>")[2].partition("</table>")[0]
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table.partition("<tbody>")[2])
+    return [
+        [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)]
+        for row in rows
+    ]
+
+
+def test_a_page_gives_each_verdict_its_difference_and_chance(record):
+    page = str(verdict_section(record, []))
+    by_loss, by_distance = page.split("By fd_toys100 ↓")
+    assert "<strong>better is first</strong> (0.9550): ahead of first, bad." in by_loss
+    head = "<strong>better is first</strong> (2.0250): ahead of bad; a tie with first."
+    assert head in by_distance
+    for text, against, row in (
+        (by_loss, "the best, better", 0),
+        (by_distance, "the reference, first", 0),
+        (by_distance, "the best, better", 1),
+    ):
+        name, said, difference, seeds, chance = rows_of(text, against)[row]
+        (found,) = (
+            v
+            for v in record["verdict"]
+            if (v["variant"], v["against"]) == (name, against.split(", ")[1])
+            and (v["score"] == "held_out_loss") == (text is by_loss)
+        )
+        assert said == ("a tie" if found["says"] == "tie" else found["says"])
+        error = found["standard_error"]
+        assert difference == f"{found['difference']:+.4f} ± {error:.4f}"
+        assert (seeds, chance) == ("2", f"{found['chance']:.1%}")
+    assert "exceeds two of its standard errors, else a tie" in page
+
+
+def test_a_page_says_how_many_pairs_are_judged_and_err_by_chance(record):
+    """Three pairs by two judges; the best beside the reference is one pair."""
+    said = "6 pairs are judged at once, by all judges together: were all alike, about"
+    text = f"{said} {6 * (1 - 2 * np.arctan(2) / np.pi):.1f} would be"
+    assert text in str(verdict_section(record, [])).replace("&#x27;", "'")
+    assert text in format_comparison(record)
+    one = [record["verdict"][0]]
+    assert "at once" not in tell_alarms(one)
 
 
 def test_losses_under_another_noise_are_not_judged(record):
@@ -246,4 +300,32 @@ def test_rates_that_were_tried_are_in_the_page(record):
     text = format_comparison(record)
     assert "| first | **0.5000** | diverged |" in text
     # The best one is the least that was tried.
-    assert "at the end of the range" in text
+    said = "the best rate is at the end of the range"
+    assert f"For first, better and bad {said}" in text
+    assert f"For first, better, bad {said}" in rates_section(record)
+    for row in record["learning_rates"]:
+        row["chosen"] = row["learning_rate"] == 1e-2  # between two others
+    extra = {"learning_rate": 1e-1, "held_out_loss": 0.9, "chosen": False}
+    record["learning_rates"].append({**record["learning_rates"][0], **extra})
+    assert said not in format_comparison(record)
+    assert said not in rates_section(record)
+
+
+def test_keys_that_differ_are_not_called_equal(record):
+    whole = {"learning_rate": 1e-3, "weight_decay": 0.125, "warmup_steps": 7}
+    record |= {"optimizer": whole, "sde": {"name": "vp"}, "objective": {}}
+    assert "learning_rate=0.001" in equal_section(record)
+    other, bad = record["variants"][1:]
+    other["learning_rate"] = 2e-3  # as a search finds it
+    bad["differs"] = {"optimizer.weight_decay": 0.25, "backbone.width": 4}
+    text = str(equal_section(record))
+    assert "learning_rate=" not in text
+    assert "weight_decay=" not in text
+    assert "warmup_steps=7" in text
+    left = text.partition("not equal</dt>")[2]
+    assert "optimizer.learning_rate" in left
+    assert "optimizer.weight_decay" in left
+    assert "backbone" not in left
+    made = format_comparison(record).partition("Equal for all: ")[2].partition(".\n")[0]
+    assert "but for optimizer.learning_rate, optimizer.weight_decay." in made
+    assert "optimizer.learning_rate=0.002" in differs_section(record)

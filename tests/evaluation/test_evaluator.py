@@ -97,6 +97,21 @@ def test_test_images_score_what_stands_beside_every_score(data_dir, digits):
         assert score["num_real"] == score["num_images"] == 297
 
 
+def test_distances_of_pixels_stand_beside_as_many_real_images(data_dir):
+    evaluator = create_evaluator(create_digits(data_dir, features="none"))
+    train = read_all(open_dataset(create_digits(data_dir), "train"))
+    real = {}
+    for count in (100, 297, 500):
+        drawn = LabelledImages(train.images[:count], train.labels[:count])
+        scores = evaluator.score(drawn, DRAWN)["scores"]
+        assert scores["frechet_pixels"]["num_real"] == min(count, 297)
+        assert scores["label_accuracy"]["num_real"] == 297
+        real[count] = scores["frechet_pixels"]["real"]
+    # Fewer images are further from the whole: by about three times as much.
+    assert 2 * real[297] < real[100] < 4 * real[297]
+    assert real[500] == real[297]
+
+
 def test_the_floor_is_of_as_many_images_as_are_held(data_dir):
     evaluator = create_evaluator(create_digits(data_dir, num_held=200))
     train = read_all(open_dataset(create_digits(data_dir), "train"))
