@@ -23,10 +23,10 @@ from dig_jax.sampling.drawing import Drawing
 from dig_jax.sampling.films import (
     Film,
     Picture,
-    check_seeds,
     draw_between,
     draw_film,
     two_of,
+    two_seeds,
 )
 from dig_jax.sampling.inpainting import (
     GivenImage,
@@ -140,8 +140,8 @@ class Run:
         for what is shown on the way, of `draw_film`.
         """
         sampler = self._one_group(num_images, labels, seed, options)
-        shown = {"num_frames": num_frames, "estimates": estimates}
-        return draw_film(self.experiment, sampler, self.params, **shown)
+        shown = (self.experiment, sampler, self.params)
+        return draw_film(*shown, num_frames=num_frames, estimates=estimates)
 
     def interpolate(
         self,
@@ -158,8 +158,7 @@ class Run:
 
         Args:
             num_images: How many, both ends included.
-            labels: One label or class name, or two, from and to; the first label by
-                default.
+            labels: One or two, from and to; the first label by default.
             seeds: One for the same noise throughout, or two, from and to.
             **options: Other attributes of `SampleOptions`; the run's own by default.
 
@@ -169,8 +168,7 @@ class Run:
         if labels is None:
             labels = 0 if self.experiment.backbone.num_classes else "balanced"
         ends = labels if labels == "balanced" else two_of("labels", labels)
-        chosen = two_of("seeds", seeds)
-        check_seeds(chosen)
+        chosen = two_seeds(seeds)
         sampler = self._one_group(num_images, ends, chosen[0], options)
         return draw_between(self.experiment, sampler, self.params, chosen)
 
@@ -187,8 +185,7 @@ class Run:
         """Draw an image's unknown pixels, [num_images, row, col, rgb]; keep the others.
 
         Args:
-            image: uint8 [row, col, rgb], for grey also [row, col], or a file. RGB whose
-                pixels are grey is grey, and grey is known in every colour.
+            image: uint8 [row, col, rgb], or [row, col] of grey, or a file.
             mask: [row, col], or a file: white (True, or 128 and more; 1, of 0 and 1)
                 where to draw, black where the image is kept as it is.
             num_images: How many completions.

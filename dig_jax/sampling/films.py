@@ -253,6 +253,17 @@ def check_seeds(seeds: tuple[object, ...]) -> None:
         )
 
 
+def two_seeds(given: object) -> tuple[int, int]:
+    """One seed twice, or the two that are given.
+
+    Raises:
+        InputError: More of them, none, or no seeds.
+    """
+    seeds = two_of("seeds", given)
+    check_seeds(seeds)
+    return seeds
+
+
 def two_of(what: str, given: object) -> tuple:
     """One value twice, or the two that are given.
 
