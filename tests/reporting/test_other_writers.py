@@ -3,6 +3,7 @@
 import fcntl
 import json
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,8 @@ def read_log(path):
             at += block - at % block
             continue
         _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        if at + 7 + length > len(content):  # it is still being written
+            return
         parts.append(content[at + 7 : at + 7 + length])
         at += 7 + length
         if kind in (1, 4):
@@ -261,13 +264,9 @@ def read_log(path):
 
 def wandb_rows(folder):
     """The rows that W&B keeps of a run that was offline, and the id of each file."""
-    from wandb.proto import wandb_internal_pb2
-
     rows, ids = [], []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        for data in read_log(file):
-            record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
-            record.ParseFromString(data)
+        for record in finished_records(file):
             if record.HasField("run"):
                 ids.append(record.run.run_id)
             if record.HasField("history"):
@@ -280,6 +279,23 @@ def wandb_rows(folder):
                     }
                 )
     return rows, ids
+
+
+def finished_records(file):
+    """W&B's own process writes its last ones shortly after a run is finished."""
+    from wandb.proto import wandb_internal_pb2
+
+    deadline = time.monotonic() + 60
+    while True:
+        records = []
+        for data in read_log(file):
+            record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
+            record.ParseFromString(data)
+            records.append(record)
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < deadline, f"{file} has no end"
+        time.sleep(0.05)
 
 
 def test_wandb_has_every_number_and_picture_of_one_run(resumed):
