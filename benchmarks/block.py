@@ -238,19 +238,20 @@ def programs(options: argparse.Namespace, image_size: int) -> Iterator[Program]:
         "dico": partial(DiCoBlock, (side, side), 4.0, False, options.dtype),
     }
     patches = jax.ShapeDtypeStruct((batch * num_patches, width), dtype)
-    for name in modulated.keys() & {*options.parts}:
-        run = forward_and_backward(Modulated(modulated[name], batch), patches)
-        yield Program(name, *run)
+    for name, block in modulated.items():
+        if name in options.parts:
+            run = forward_and_backward(Modulated(block, batch), patches)
+            yield Program(name, *run)
     if "uvit" in options.parts:
         num_tokens = num_patches + 1
         tokens = jax.ShapeDtypeStruct((batch * num_tokens, width), dtype)
         for kind in options.attention:
-            block = TransformerBlock(
+            transformer = TransformerBlock(
                 num_tokens, width // 64, UVIT_MLP_RATIO, False, "xla", options.dtype
             )
             free = kind == "free"
             with attention_left_out() if free else contextlib.nullcontext():
-                run = forward_and_backward(block, tokens)
+                run = forward_and_backward(transformer, tokens)
                 left_out = left_out_flops(batch * attention_macs(num_tokens, width))
                 macs = batch * uvit_macs(num_tokens, width)
                 yield Program(f"U-ViT, {kind}", *run, macs, left_out if free else 0.0)
