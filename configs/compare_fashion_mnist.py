@@ -24,6 +24,9 @@ from dig_jax.config import choose_variant, read_config_file
 # Attention's products count too. As few heads as divide the width, of multiples of 8
 # channels on a GPU.
 RELATIONAL = dict(attention_size=4, attention_width=0.25)
+# Blocks on patches of 4 pixels, around them some on patches of 2, half as wide, and
+# around those some on pixels.
+LEVELS = RELATIONAL | dict(patch_sizes=(4,), outer_size=(1, 2))
 OTHERS = {
     "dico": dict(name="dico", num_classes=10, stage_depths=(2, 2, 2, 2, 2)),
     "diffit": dict(name="diffit", num_classes=10, patch_size=4, window=7),
@@ -39,6 +42,14 @@ FITTED = {
         "uvit": dict(width=168, num_heads=3, mlp_ratio=4.0),
         "dico": dict(width=72, stage_depths=(3, 3, 3, 3, 3), dtype="mixed"),
         "relational": {},
+        "relational_levels": dict(
+            LEVELS,
+            width=400,
+            depth=3,
+            outer_depth=3,
+            mlp_ratio=2.0,
+            attention_width=0.32,
+        ),
         "mix": {},
         "parallel_2": {},
         "diffit": dict(width=320, depth=13, num_heads=8, dtype="mixed"),
@@ -51,6 +62,9 @@ FITTED = {
         "uvit": dict(width=36, num_heads=3),
         "dico": dict(width=16),
         "relational": {},
+        "relational_levels": dict(
+            LEVELS, width=96, depth=2, outer_depth=2, mlp_ratio=1.75, num_heads=3
+        ),
         "mix": {},
         "parallel_2": {},
         "diffit": dict(width=96, depth=5, num_heads=4),
@@ -84,7 +98,8 @@ def get_config(size: str = "gpu") -> ConfigDict:
     for name, changes in FITTED[size].items():
         network = OTHERS.get(name)
         if network is None:
-            network = shipped(name.removesuffix("_attention")).backbone.to_dict()
+            base = "relational" if name.startswith("relational") else name
+            network = shipped(base).backbone.to_dict()
         config.variants[name] = dict(backbone=network | changes)
     config.base = shipped("parallel")
     config.base.unlock()

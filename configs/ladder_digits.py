@@ -9,10 +9,10 @@
 
 The runs of configs/compare_digits.py with other networks, each with its own learning
 rate. The ladder has DiG-parallel as the reference, DiT, dig_relational, and its rungs,
-each of which changes one thing (RUNGS). `:claim` has the best of them beside what
-others have published, with five seeds; `--config.base.training.num_steps=4800` trains
-all of it four times as long. `:kept` has all that the ladder kept at once, and the
-hourglass, beside DiCo.
+each of which changes one thing (RUNGS). `:claim` has the best of them, and one of three
+levels as DiCo has them, beside what others have published, with five seeds;
+`--config.base.training.num_steps=4800` trains all of it four times as long. `:kept` has
+all that the ladder kept at once, and the hourglass, beside DiCo.
 
 Multiply-accumulates are equal within 1.5%, for which widths alone are too coarse: the
 MLPs' ratios are not the usual 4 (2 in DiCo). Counted are products and convolutions: of
@@ -74,6 +74,16 @@ LEFT_OUT: dict[str, dict[str, Any]] = dict(
 )
 # Two blocks on patches of 2 pixels, and around them two before and two after on pixels.
 HOURGLASS = dict(outer_size=1, outer_width=0.5, outer_depth=2, depth=2)
+# A block on the four patches of 4 pixels, two before and two after on patches of 2, and
+# around those as many on pixels: half as wide, and half of that.
+LEVELS = dict(
+    patch_sizes=(4,),
+    width=128,
+    depth=1,
+    outer_size=(1, 2),
+    outer_depth=2,
+    mlp_ratio=2.05,
+)
 PUBLISHED: dict[str, dict[str, Any]] = dict(
     dico=dict(name="dico", width=32, stage_depths=(2, 1, 1, 1, 2), mlp_ratio=1.9),
     diffit=dict(
@@ -112,6 +122,7 @@ def get_config(which: str = "ladder") -> ConfigDict:
         networks["dico"] = dict(PUBLISHED["dico"], num_classes=10)
     else:
         networks = {"relational_attention": RELATIONAL | ATTENTION}
+        networks["relational_levels"] = RELATIONAL | LEVELS
         networks["uvit"] = dict(config.variants.uvit.backbone)
         networks |= {n: dict(b, num_classes=10) for n, b in PUBLISHED.items()}
     config.variants = dict(

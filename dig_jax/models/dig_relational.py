@@ -11,6 +11,7 @@ DiG's blocks take, is told no direction. Features inside the network are
 [batch * node, width]: patches of each scale, then the hubs, then padding.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dig_jax.graphs import GridGraph, image_to_patches, patches_to_image
+from dig_jax.graphs.grid import Scale
 from dig_jax.interfaces import Backbone
 from dig_jax.models.as_backbone import as_backbone
 from dig_jax.models.dit import (
@@ -34,10 +36,13 @@ from dig_jax.models.stack import Outputs, stack_blocks, stacked
 from dig_jax.ops.products import DType, activation_dtype
 from dig_jax.options.keys import takes_fields_of
 
+Image = Float[Array, "batch row col channel"]
+FinerImage = Float[Array, "batch finer_row finer_col finer_channel"]
 Rows = Float[Array, "rows width"]
 PerImage = Float[Array, "batch width"]
 Condition = Float[Array, "batch told"]
 Nodes = Float[Array, "batch node width"]
+PartOfNodes = Float[Array, "batch _ width"]
 
 
 @takes_fields_of(RelationalOptions)
@@ -74,6 +79,21 @@ def create_grid(
     )
 
 
+@dataclass(frozen=True)
+class OuterLevel:
+    """A level of finer, narrower patches around the blocks, or around another level.
+
+    Attributes:
+        graph: Its patches.
+        width: Of their features.
+        suffix: Of its parameters' names; of what joins it to the level within, too.
+    """
+
+    graph: GridGraph
+    width: int
+    suffix: str
+
+
 class DiGRelational(nn.Module):
     """The network around the blocks: image to nodes, blocks, nodes to prediction."""
 
@@ -92,33 +112,27 @@ class DiGRelational(nn.Module):
         time = embed_time(self, t)
         labelled = [embed_label(self, label)] if options.num_labels else []
         condition = sum(labelled, start=time)
-        outside = x
-        if options.outer_size:
-            outer = create_grid(options, (options.outer_size,), ())
-            blocks = partial(self._stack, outer, options.outer_depth, attends=False)
-            outside = self._embed(x, outer, options.width_outside, "outer_patch")
-            outside, _ = blocks(outside, condition, name="outer_in")
-        h = self._nodes(x, outside, [time, *labelled])
+        levels = self._levels()
+        grid, name, skips = x, "outer_patch", []
+        for level in levels:
+            scale = level.graph.scales[0]
+            h = self._rows([self._patches(grid, scale, level.width, name)], level.graph)
+            h = self._outside(level, h, condition, "outer_in")
+            grid, name = as_grid(h, len(x), scale), f"gather{level.suffix}"
+            skips.append(grid)
+        h = self._nodes(x, grid, [time, *labelled])
         h, features = self._inner(h, condition, return_features)
         if return_features:
             # [block, batch * node, width] to [block, batch, node, width]
             shape = (-1, len(x), graph.num_padded_nodes, options.width)
             return stacked(features).reshape(shape)[:, :, : graph.num_patches]
-        size = graph.patch_sizes[0]
-        # [batch * node, width] to [batch, node, width], patches of the finest scale
-        h = h.reshape(len(x), -1, options.width)[:, graph.scales[0].nodes]
-        if options.outer_size:
-            size = options.outer_size
-            factor = graph.patch_sizes[0] // size
-            spread = Linear(
-                factor**2 * options.width_outside, options.dtype, name="spread"
-            )
-            finest = outer.scales[0]
-            h = patches_to_image(spread(h), (finest.rows, finest.cols), factor)
-            h = outside + h.reshape(outside.shape)
-            h, _ = blocks(h, condition, name="outer_out")
-            h = h.reshape(len(x), -1, options.width_outside)[:, finest.nodes]
-        return self._head(h, condition, x.shape, size)
+        grid = as_grid(h, len(x), graph.scales[0])
+        for level, skip in zip(reversed(levels), reversed(skips), strict=True):
+            h = self._rows([self._joined(level, grid, skip)], level.graph)
+            h = self._outside(level, h, condition, "outer_out")
+            grid = as_grid(h, len(x), level.graph.scales[0])
+        nodes = grid.reshape(len(x), -1, grid.shape[-1])
+        return self._head(nodes, condition, x.shape, x.shape[1] // grid.shape[1])
 
     # What embed_time and embed_label ask of a network.
     @property
@@ -141,38 +155,45 @@ class DiGRelational(nn.Module):
         """Rows of the label table."""
         return self.options.num_labels
 
-    def _embed(self, x: Array, graph: GridGraph, width: int, name: str) -> Rows:
-        """Rows of an image's patches on a graph of one scale, padding included."""
-        scale = graph.scales[0]
-        linear = partial(Linear, width, self.dtype, kernel_init=xavier_uniform)
-        h = linear(name=name)(image_to_patches(x, scale.patch_size))
-        h = h.astype(jnp.float32) + grid_positions(
-            scale.rows, scale.cols, width
-        ).astype("float32")
+    def _levels(self) -> list[OuterLevel]:
+        """Those around the blocks, from the outermost on."""
+        sizes, widths = self.options.outer_sizes, self.options.outer_widths
+        around = range(len(sizes), 0, -1)
+        return [
+            OuterLevel(
+                create_grid(self.options, (size,), ()),
+                width,
+                f"_{number}" if number > 1 else "",
+            )
+            for size, width, number in zip(sizes, widths, around, strict=True)
+        ]
+
+    def _patches(self, grid: Image, scale: Scale, width: int, name: str) -> Nodes:
+        """Patches of a grid of pixels or of finer patches, told their places."""
+        cut = image_to_patches(grid, grid.shape[1] // scale.rows)
+        linear = Linear(width, self.dtype, kernel_init=xavier_uniform, name=name)
+        position = grid_positions(scale.rows, scale.cols, width).astype("float32")
+        return linear(cut).astype(jnp.float32) + position
+
+    def _rows(self, nodes: list[PartOfNodes], graph: GridGraph) -> Rows:
+        """Rows of all nodes of a graph, padding included."""
+        h = jnp.concatenate(nodes, axis=1)
         padding = graph.num_padded_nodes - graph.num_nodes
         h = jnp.pad(h, ((0, 0), (0, padding), (0, 0)))
-        return h.astype(activation_dtype(self.dtype)).reshape(-1, width)
+        return h.astype(activation_dtype(self.dtype)).reshape(-1, h.shape[-1])
 
-    def _nodes(self, x: Array, outside: Array, told: list[PerImage]) -> Rows:
-        """Rows of all nodes: patches of each scale, hubs, padding."""
+    def _nodes(self, x: Image, outside: FinerImage, told: list[PerImage]) -> Rows:
+        """Rows of all nodes: patches of each scale, hubs, padding.
+
+        The finest patches are made of the outer levels' grid, where there is one.
+        """
         options, graph = self.options, self.graph
-        linear = partial(
-            Linear, options.width, options.dtype, kernel_init=xavier_uniform
-        )
-        parts = []
-        for scale in graph.scales:
-            if scale is graph.scales[0] and options.outer_size:
-                factor = scale.patch_size // options.outer_size
-                grid = outside.reshape(len(x), -1, options.width_outside)
-                grid = grid[:, : scale.num_nodes * factor**2].reshape(
-                    len(x), scale.rows * factor, scale.cols * factor, -1
-                )
-                patches = linear(name="gather")(image_to_patches(grid, factor))
-            else:
-                cut = image_to_patches(x, scale.patch_size)
-                patches = linear(name=f"patch_{scale.patch_size}")(cut)
-            position = grid_positions(scale.rows, scale.cols, options.width)
-            parts.append(patches.astype(jnp.float32) + position.astype("float32"))
+        parts = [
+            self._patches(x, scale, options.width, f"patch_{scale.patch_size}")
+            if scale.start or not options.outer_sizes
+            else self._patches(outside, scale, options.width, "gather")
+            for scale in graph.scales
+        ]
         if options.conditioning != "modulation":
             parts.append(jnp.stack(told, axis=1))
         if options.hubs:
@@ -180,10 +201,25 @@ class DiGRelational(nn.Module):
                 "registers", small_normal, (options.hubs, options.width)
             )
             parts.append(jnp.broadcast_to(registers, (len(x), *registers.shape)))
-        h = jnp.concatenate(parts, axis=1)
-        padding = graph.num_padded_nodes - graph.num_nodes
-        h = jnp.pad(h, ((0, 0), (0, padding), (0, 0)))
-        return h.astype(activation_dtype(options.dtype)).reshape(-1, options.width)
+        return self._rows(parts, graph)
+
+    def _joined(self, level: OuterLevel, grid: Image, skip: FinerImage) -> Nodes:
+        """What an outer level was, and what its patches are sent from within."""
+        factor = skip.shape[1] // grid.shape[1]
+        spread = Linear(
+            factor**2 * level.width, self.dtype, name=f"spread{level.suffix}"
+        )(grid)
+        nodes = spread.reshape(len(grid), -1, spread.shape[-1])
+        joined = skip + patches_to_image(nodes, skip.shape[1:3], factor)
+        return joined.reshape(len(grid), -1, level.width)
+
+    def _outside(
+        self, level: OuterLevel, h: Rows, condition: Condition, name: str
+    ) -> Rows:
+        """The blocks of an outer level, on one way."""
+        length, name = self.options.outer_depth, name + level.suffix
+        stack = partial(self._stack, level.graph, length, attends=False)
+        return stack(h, condition, name=name)[0]
 
     def _stack(
         self,
@@ -246,3 +282,9 @@ class DiGRelational(nn.Module):
             h
         )
         return patches_to_image(pixels.astype(jnp.float32), (rows, cols), size)
+
+
+def as_grid(rows: Rows, batch: int, scale: Scale) -> Image:
+    """The patches of one scale, of the rows of all nodes."""
+    h = rows.reshape(batch, -1, rows.shape[-1])
+    return h[:, scale.nodes].reshape(batch, scale.rows, scale.cols, -1)

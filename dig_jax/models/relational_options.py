@@ -46,9 +46,11 @@ class RelationalOptions:
         attention_width: Width of its queries, keys and values over d.
         num_heads: Of that attention.
         outer_size: Side of finer patches around the blocks, which patches hear when
-            they are made, and send to at the end (an hourglass); 0 for none.
-        outer_width: Their width over d, to a multiple of 4.
-        outer_depth: Blocks among them before, and as many after.
+            they are made, and send to at the end (an hourglass); several sides,
+            ascending, for one such level around the other; 0 for none.
+        outer_width: Their width over d, to a multiple of 4; of several levels each
+            one's over that of the next within.
+        outer_depth: Blocks among them before, and as many after, on each level.
         long_skips: Join each block of the second half to its counterpart (U-ViT's).
         mlp_ratio: Hidden width of the MLPs over the width.
         mlp: gelu, or swiglu with two thirds of the hidden width (arXiv:2002.05202).
@@ -80,7 +82,7 @@ class RelationalOptions:
     attention_size: NonNegativeInt = 0
     attention_width: PositiveFloat = 0.25
     num_heads: PositiveInt = 4
-    outer_size: NonNegativeInt = 0
+    outer_size: NonNegativeInt | tuple[PositiveInt, ...] = 0
     outer_width: PositiveFloat = 0.5
     outer_depth: PositiveInt = 1
     long_skips: bool = False
@@ -107,15 +109,16 @@ class RelationalOptions:
                 f"side of the middle one), got {self.depth}."
             )
         if self.attention_size:
-            check_patch_sizes(size, (finest, self.attention_size))
+            if self.attention_size != finest:
+                check_patch_sizes(size, (finest, self.attention_size))
             if self.channels_of_attention % self.num_heads:
                 raise InputError(
                     f"num_heads must divide the attention's width, round(width * "
                     f"attention_width) = {self.channels_of_attention}, got "
                     f"{self.num_heads}."
                 )
-        if self.outer_size:
-            check_patch_sizes(size, (self.outer_size, finest))
+        if self.outer_sizes:
+            check_patch_sizes(size, (*self.outer_sizes, finest))
             if not self.modulated:
                 raise InputError(
                     "outer_size needs conditioning='modulation' or 'both', got 'hubs': "
@@ -150,8 +153,15 @@ class RelationalOptions:
         return round(self.width * self.attention_width)
 
     @property
-    def width_outside(self) -> int:
-        """Width of the outer patches' features; the width itself without any."""
-        if not self.outer_size:
-            return self.width
-        return max(4 * round(self.width * self.outer_width / 4), 4)
+    def outer_sizes(self) -> tuple[int, ...]:
+        """Sides of the patches of the levels around the blocks, ascending."""
+        if isinstance(self.outer_size, int):
+            return (self.outer_size,) if self.outer_size else ()
+        return self.outer_size
+
+    @property
+    def outer_widths(self) -> tuple[int, ...]:
+        """Of the features on those levels."""
+        levels = range(len(self.outer_sizes), 0, -1)
+        shares = (self.width * self.outer_width**level for level in levels)
+        return tuple(max(4 * round(share / 4), 4) for share in shares)

@@ -104,40 +104,10 @@ class Network:
         self.in_graph = self.told if self.options.conditioning != "modulation" else []
 
     def predict(self, image):
-        params, size = self.params, self.options.patch_sizes[0]
-        if self.options.outer_size:
-            outer = Level(self, (self.options.outer_size,), 0, attends=False)
-            outside = linear(params["outer_patch"], cut(image, self.options.outer_size))
-            outside = outside + self.positions(
-                self.options.outer_size, outside.shape[-1]
-            )
-            for i in range(self.options.outer_depth):
-                outside = outer.block(layer(params["outer_in"], i), outside)
-        h = []
-        for s in self.options.patch_sizes:
-            if s == size and self.options.outer_size:
-                grid = self.as_image(outside, self.options.outer_size)
-                patches = linear(
-                    params["gather"], cut(grid, size // self.options.outer_size)
-                )
-            else:
-                patches = linear(params[f"patch_{s}"], cut(image, s))
-            h.append(patches + self.positions(s, patches.shape[-1]))
-        h += [told[None] for told in self.in_graph]
-        if self.options.hubs:
-            h.append(params["registers"])
-        h, features = self.blocks(np.concatenate(h))
-        count = (self.shape[0] // size) * (self.shape[1] // size)
-        h = h[:count]
-        if self.options.outer_size:
-            spread = linear(params["spread"], h)
-            factor = size // self.options.outer_size
-            rows, cols = (side // size for side in self.shape[:2])
-            parts = spread.reshape(rows, cols, factor, factor, -1)
-            h = outside + parts.transpose(0, 2, 1, 3, 4).reshape(outside.shape)
-            for i in range(self.options.outer_depth):
-                h = outer.block(layer(params["outer_out"], i), h)
-            size = self.options.outer_size
+        params, outer = self.params, self.options.outer_size
+        outer = list(outer) if isinstance(outer, tuple) else [outer] * (outer > 0)
+        h, features = self.level(image, image, "outer_patch", 1, outer)
+        size = [*outer, self.options.patch_sizes[0]][0]
         modulation = None
         if self.options.conditioning != "hubs":
             modulation = np.split(linear(params["modulation"], silu(self.condition)), 2)
@@ -146,6 +116,50 @@ class Network:
         rows, cols = (side // size for side in self.shape[:2])
         parts = pixels.reshape(rows, cols, size, size, -1)
         return parts.transpose(0, 2, 1, 3, 4).reshape(self.shape), features
+
+    def level(self, image, grid, name, side, outer):
+        """Patches of the first of the levels left, after all that is within it.
+
+        `grid` is what they are made of by the linear layer of that name, patches of
+        `side` pixels.
+        """
+        params = self.params
+        if not outer:
+            return self.within(image, grid, side)
+        size, *left = outer
+        suffix = f"_{len(outer)}" if left else ""
+        level = Level(self, (size,), 0, attends=False)
+        h = linear(params[name], cut(grid, size // side))
+        h = h + self.positions(size, h.shape[-1])
+        for i in range(self.options.outer_depth):
+            h = level.block(layer(params["outer_in" + suffix], i), h)
+        coarser = [*left, self.options.patch_sizes[0]][0]
+        inside, features = self.level(
+            image, self.as_image(h, size), "gather" + suffix, size, left
+        )
+        spread = linear(params["spread" + suffix], inside)
+        factor = coarser // size
+        rows, cols = (pixels // coarser for pixels in self.shape[:2])
+        parts = spread.reshape(rows, cols, factor, factor, -1)
+        h = h + parts.transpose(0, 2, 1, 3, 4).reshape(h.shape)
+        for i in range(self.options.outer_depth):
+            h = level.block(layer(params["outer_out" + suffix], i), h)
+        return h, features
+
+    def within(self, image, grid, side):
+        """The finest patches after the blocks."""
+        params, size, h = self.params, self.options.patch_sizes[0], []
+        for s in self.options.patch_sizes:
+            if s == size and self.options.outer_size:
+                patches = linear(params["gather"], cut(grid, size // side))
+            else:
+                patches = linear(params[f"patch_{s}"], cut(image, s))
+            h.append(patches + self.positions(s, patches.shape[-1]))
+        h += [told[None] for told in self.in_graph]
+        if self.options.hubs:
+            h.append(params["registers"])
+        h, features = self.blocks(np.concatenate(h))
+        return h[: (self.shape[0] // size) * (self.shape[1] // size)], features
 
     def blocks(self, h):
         hubs = len(self.in_graph) + self.options.hubs

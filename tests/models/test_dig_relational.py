@@ -41,6 +41,9 @@ CASES = {
     "hourglass, rms, swiglu": dict(
         outer_size=1, norm="rms", mlp="swiglu", zero_gates=False, outer_depth=2
     ),
+    "two levels around, attention of the finest": dict(
+        outer_size=(1, 2), patch_sizes=(4,), attention_size=4, image_shape=(8, 12, 1)
+    ),
     "all at once, padded": dict(
         patch_sizes=(2, 4),
         hubs=1,
@@ -133,6 +136,8 @@ def test_relations_cost_no_products(platform):
     [
         (dict(outer_size=3), "3-pixel patches need an image size divisible by 3"),
         (dict(patch_sizes=(4,), outer_size=4), "must be ascending"),
+        (dict(patch_sizes=(4,), outer_size=(2, 1)), "must be ascending"),
+        (dict(patch_sizes=(4,), attention_size=2), "must be ascending"),
         (dict(outer_size=1, conditioning="hubs"), "outer patches would not know"),
         (dict(width=18), "width must be a multiple of 4"),
         (dict(attention_size=3), "3-pixel patches need"),
