@@ -16,6 +16,7 @@ seed of their own; the one with the least held-out loss is trained with two seed
 """
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -23,10 +24,10 @@ from dig_jax.config import choose_variant, read_config_file
 
 # Attention's products count too. As few heads as divide the width, of multiples of 8
 # channels on a GPU.
-RELATIONAL = dict(attention_size=4, attention_width=0.25)
+RELATIONAL: dict[str, Any] = dict(attention_size=4, attention_width=0.25)
 # Blocks on patches of 4 pixels, around them some on patches of 2, half as wide, and
 # around those some on pixels.
-LEVELS = RELATIONAL | dict(patch_sizes=(4,), outer_size=(1, 2))
+LEVELS: dict[str, Any] = RELATIONAL | dict(patch_sizes=(4,), outer_size=(1, 2))
 OTHERS = {
     "dico": dict(name="dico", num_classes=10, stage_depths=(2, 2, 2, 2, 2)),
     "diffit": dict(name="diffit", num_classes=10, patch_size=4, window=7),

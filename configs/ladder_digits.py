@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from dig_jax.config import choose_variant, read_config_file
 
-RELATIONAL = dict(
+RELATIONAL: dict[str, Any] = dict(
     name="dig_relational",
     num_classes=10,
     width=64,
@@ -38,7 +38,7 @@ RELATIONAL = dict(
     mlp_ratio=3.8,
 )
 # One head: the widths to choose from need not be multiples of more.
-ATTENTION = dict(
+ATTENTION: dict[str, Any] = dict(
     attention_size=4, attention_width=0.25, num_heads=1, mlp_ratio=4.1
 )  # among the four patches of 4 pixels, in every block
 RUNGS: dict[str, dict[str, Any]] = dict(
@@ -73,10 +73,10 @@ LEFT_OUT: dict[str, dict[str, Any]] = dict(
     gate=dict(channel_gate=False),
 )
 # Two blocks on patches of 2 pixels, and around them two before and two after on pixels.
-HOURGLASS = dict(outer_size=1, outer_width=0.5, outer_depth=2, depth=2)
+HOURGLASS: dict[str, Any] = dict(outer_size=1, outer_width=0.5, outer_depth=2, depth=2)
 # A block on the four patches of 4 pixels, two before and two after on patches of 2, and
 # around those as many on pixels: half as wide, and half of that.
-LEVELS = dict(
+LEVELS: dict[str, Any] = dict(
     patch_sizes=(4,),
     width=128,
     depth=1,

@@ -232,8 +232,15 @@ def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
             controls=comparison.options.controls,
         )
         now = fit_comparison(comparison).runs
+        left_out = before.runs.keys() - now.keys()
+        if left_out:
+            raise InputError(
+                f"{workdir} holds a comparison of {', '.join(sorted(left_out))} too, "
+                f"which this one leaves out. Compare them too, or use another "
+                f"--workdir."
+            )
         if options != comparison.options or any(
-            name not in now or complete_config(run) != complete_config(now[name])
+            complete_config(run) != complete_config(now[name])
             for name, run in fit_comparison(before).runs.items()
         ):
             raise InputError(

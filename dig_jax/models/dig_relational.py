@@ -205,12 +205,13 @@ class DiGRelational(nn.Module):
 
     def _joined(self, level: OuterLevel, grid: Image, skip: FinerImage) -> Nodes:
         """What an outer level was, and what its patches are sent from within."""
-        factor = skip.shape[1] // grid.shape[1]
+        rows, cols = skip.shape[1:3]
+        factor = rows // grid.shape[1]
         spread = Linear(
             factor**2 * level.width, self.dtype, name=f"spread{level.suffix}"
         )(grid)
         nodes = spread.reshape(len(grid), -1, spread.shape[-1])
-        joined = skip + patches_to_image(nodes, skip.shape[1:3], factor)
+        joined = skip + patches_to_image(nodes, (rows, cols), factor)
         return joined.reshape(len(grid), -1, level.width)
 
     def _outside(

@@ -89,8 +89,7 @@ def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path, no_p
     config = copy.deepcopy(config)
     config.compare.update(seeds=(0, 1), controls=("parallel",))
     del config.variants["twin"], config.variants["other"]
-    # A variant that is left out is another comparison.
-    with pytest.raises(InputError, match=r"holds another comparison"):
+    with pytest.raises(InputError, match="of other, twin too, which this one leaves"):
         compare(read_comparison(config), tmp_path)
     (tmp_path / "config.json").unlink()
     assert compare(read_comparison(config), tmp_path) == EXIT_DONE
