@@ -12,7 +12,7 @@ rate. The ladder has DiG-parallel as the reference, DiT, dig_relational, and its
 each of which changes one thing (RUNGS). `:claim` has the best of them, and one of three
 levels as DiCo has them, beside what others have published, with five seeds;
 `--config.base.training.num_steps=4800` trains all of it four times as long. `:kept` has
-all that the ladder kept at once, and the hourglass, beside DiCo.
+all that the ladder kept at once, the hourglass, and three levels, beside DiCo.
 
 Multiply-accumulates are equal within 1.5%, for which widths alone are too coarse: the
 MLPs' ratios are not the usual 4 (2 in DiCo). Counted are products and convolutions: of
@@ -119,6 +119,8 @@ def get_config(which: str = "ladder") -> ConfigDict:
         networks["relational_hourglass"] = RELATIONAL | HOURGLASS | dict(mlp_ratio=3.5)
         kept = RELATIONAL | KEPT | LEFT_OUT["two_scales"]
         networks["kept_hourglass"] = kept | HOURGLASS | dict(mlp_ratio=3.45)
+        networks["relational_levels"] = RELATIONAL | LEVELS
+        networks["levels_untyped"] = RELATIONAL | LEVELS | RUNGS["untyped"]
         networks["dico"] = dict(PUBLISHED["dico"], num_classes=10)
     else:
         networks = {"relational_attention": RELATIONAL | ATTENTION}
