@@ -64,7 +64,7 @@ FITTED = {
         "dico": dict(width=16),
         "relational": {},
         "relational_levels": dict(
-            LEVELS, width=96, depth=2, outer_depth=2, mlp_ratio=1.75, num_heads=3
+            LEVELS, width=112, depth=2, mlp_ratio=2.15, num_heads=4
         ),
         "mix": {},
         "parallel_2": {},

@@ -109,8 +109,12 @@ class RelationalOptions:
                 f"side of the middle one), got {self.depth}."
             )
         if self.attention_size:
-            if self.attention_size != finest:
-                check_patch_sizes(size, (finest, self.attention_size))
+            if self.attention_size < finest:
+                raise InputError(
+                    f"attention_size must be a multiple of the finest patches' side, "
+                    f"{finest}, got {self.attention_size}."
+                )
+            check_patch_sizes(size, tuple(sorted({finest, self.attention_size})))
             if self.channels_of_attention % self.num_heads:
                 raise InputError(
                     f"num_heads must divide the attention's width, round(width * "
@@ -118,6 +122,11 @@ class RelationalOptions:
                     f"{self.num_heads}."
                 )
         if self.outer_sizes:
+            if list(self.outer_sizes) != sorted({*self.outer_sizes, finest})[:-1]:
+                raise InputError(
+                    f"outer_size must be ascending sides below that of the patches "
+                    f"within, {finest}, got {self.outer_size}."
+                )
             check_patch_sizes(size, (*self.outer_sizes, finest))
             if not self.modulated:
                 raise InputError(

@@ -134,10 +134,13 @@ def test_relations_cost_no_products(platform):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (dict(outer_size=3), "3-pixel patches need an image size divisible by 3"),
-        (dict(patch_sizes=(4,), outer_size=4), "must be ascending"),
-        (dict(patch_sizes=(4,), outer_size=(2, 1)), "must be ascending"),
-        (dict(patch_sizes=(4,), attention_size=2), "must be ascending"),
+        (dict(patch_sizes=(4,), outer_size=3), "3-pixel patches need an image size"),
+        (dict(patch_sizes=(4,), outer_size=4), "outer_size must be .* 4, got 4"),
+        (dict(patch_sizes=(4,), outer_size=(2, 1)), "outer_size must be ascending"),
+        (
+            dict(patch_sizes=(4,), attention_size=2),
+            "attention_size must be .* 4, got 2",
+        ),
         (dict(outer_size=1, conditioning="hubs"), "outer patches would not know"),
         (dict(width=18), "width must be a multiple of 4"),
         (dict(attention_size=3), "3-pixel patches need"),
