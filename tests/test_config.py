@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 import pytest
 from ml_collections import ConfigDict
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from dig_jax.config import (
     check_sections,
@@ -133,6 +133,11 @@ class Options:
     rate: float = 1.0
 
 
+@dataclass(frozen=True)
+class OneOrSeveral:
+    sizes: NonNegativeInt | tuple[PositiveInt, ...] = 0
+
+
 def make_options(*, width: PositiveInt, kind: Literal["a", "b"] = "a", rate=1.0):
     return Options(width, kind, rate)
 
@@ -160,6 +165,20 @@ def test_a_section_is_the_keywords_of_its_constructor(function):
 def test_a_wrong_key_or_value_is_named_with_what_is_needed(function, section, said):
     with pytest.raises(InputError, match=said):
         call_with_section("some", function, section)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (-1, "config.some.sizes must be greater than or equal to 0, got -1."),
+        ((1, -2), "config.some.sizes.1 must be greater than 0, got -2."),
+    ],
+)
+def test_where_one_value_or_several_may_be_no_kind_is_named(sizes, said):
+    with pytest.raises(InputError) as error:
+        call_with_section("some", OneOrSeveral, {"sizes": sizes})
+    assert said in str(error.value)
+    assert not re.search(r"constrained|\[", str(error.value))
 
 
 @pytest.mark.parametrize("betas", [0.9, (0.9,), (0.9, 0.99, 0.999)])

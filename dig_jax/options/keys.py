@@ -267,8 +267,9 @@ def _describe(
         if isinstance(cause, InputError):  # raised by the constructor itself
             problems.append(str(cause))
             continue
-        leaf, *inner = problem["loc"]
-        key, known = ".".join(map(str, problem["loc"])), keys.get(str(leaf))
+        # Without the names that pydantic gives to a union's kinds of values.
+        leaf, *inner = (p for p in problem["loc"] if not set("-[") & set(str(p)))
+        key, known = ".".join(map(str, (leaf, *inner))), keys.get(str(leaf))
         count = _count_values(known)
         if count and problem["type"] in ("missing", "too_long", "tuple_type"):
             such = f", such as {known.default!r}" if known and known.has_default else ""
