@@ -15,7 +15,7 @@ from dig_jax.experiment import (
     check_same_run,
     create_experiment,
 )
-from dig_jax.files.paths import AnyPath, open_workdir
+from dig_jax.files.paths import BEST, AnyPath, open_workdir
 from dig_jax.interfaces import Params
 from dig_jax.options import SampleOptions
 from dig_jax.sampling.guided import Guide
@@ -23,7 +23,6 @@ from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
 from dig_jax.storage.posthoc_ema import solve_posthoc_ema
 from dig_jax.storage.run_config import restore_run_config
-from dig_jax.training.storage import BEST
 
 
 class Trained(NamedTuple):

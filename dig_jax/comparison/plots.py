@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
-from dig_jax.comparison.points import scores_at_end
+from dig_jax.comparison.points import run_folder, scores_at_end
 from dig_jax.comparison.verdict import rank
 from dig_jax.evaluation import real_of
 from dig_jax.evaluation.real_beside import name_real_of
@@ -15,6 +15,7 @@ from dig_jax.files.paths import AnyPath, written_whole
 from dig_jax.interfaces import LabelledImages
 from dig_jax.reporting.figures import label_axes, mark_whole_numbers, scale_log
 from dig_jax.reporting.images import choose_scale, image_grid
+from dig_jax.sampling.drawing import SAMPLES
 from dig_jax.sampling.samples import read_samples
 
 _MARKERS = "osD^v<>PX*hd"
@@ -172,7 +173,7 @@ def _plot_samples(
     names, rows, columns_of, drawn = [], [], [], None
     for variant in variants:
         seed = variant["runs"][0]["seed"]
-        path = workdir / "runs" / f"{variant['name']}-{seed}" / "samples.npz"
+        path = run_folder(workdir, variant["name"], seed) / SAMPLES
         if path.is_file():
             drawn = read_samples(path)[0]
             names.append(variant["name"])

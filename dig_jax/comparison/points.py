@@ -13,6 +13,11 @@ from dig_jax.files.paths import AnyPath
 POINTS = "points.json"
 
 
+def run_folder(workdir: AnyPath, variant: str, seed: int) -> AnyPath:
+    """Workdir of one run of a comparison."""
+    return workdir / "runs" / f"{variant}-{seed}"
+
+
 def read_points(folder: AnyPath) -> dict[str, dict[str, Any]]:
     """The points of a run by step, as text; {} without any.
 

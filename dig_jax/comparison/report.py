@@ -10,7 +10,7 @@ from dig_jax.comparison.markdown import PICTURES, format_comparison
 from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
-from dig_jax.comparison.points import read_points, scores_at_end
+from dig_jax.comparison.points import read_points, run_folder, scores_at_end
 from dig_jax.comparison.verdict import find_verdicts, rank
 from dig_jax.evaluation import Score, real_of
 from dig_jax.evaluation.curves import TITLES
@@ -100,7 +100,7 @@ def _variant_record(
     experiment = variant.experiment
     runs = []
     for seed in plan.options.seeds:
-        folder = workdir / "runs" / f"{variant.name}-{seed}"
+        folder = run_folder(workdir, variant.name, seed)
         if points := read_points(folder):
             runs.append(
                 {

@@ -1,7 +1,8 @@
-"""The loop over all runs of a comparison; goes on where it stopped."""
+"""All runs of a comparison; goes on where it stopped, in one process or several."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from dig_jax.comparison.plan import (
     fit_comparison,
     with_num_steps,
 )
-from dig_jax.comparison.points import read_points, write_points
+from dig_jax.comparison.points import read_points, run_folder, write_points
 from dig_jax.comparison.report import write_report
 from dig_jax.comparison.search import LEARNING_RATES, Search
+from dig_jax.comparison.together import Task, in_turn, work_off
 from dig_jax.comparison.training import train_to_end
 from dig_jax.comparison.verdict import held_out_loss
 from dig_jax.config import config_of
@@ -52,7 +54,8 @@ def compare(
 
     Where there are learning rates to choose from, the search comes first. Each run is
     an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped; after each of
-    them `compare.json`, `compare.md` and the plots are written anew.
+    them `compare.json`, `compare.md` and the plots are written anew. Several processes
+    in one workdir share the runs: this returns when the others have what is left.
 
     Args:
         comparison: What is compared.
@@ -69,7 +72,7 @@ def compare(
     _check_same_plan(comparison, workdir)
     make_folder(workdir)
     write_checked(workdir / "config.json", comparison.written)
-    speeds = measure_speeds(plan, workdir, say)
+    speeds = _measured_in_turn(plan, workdir)
     if plan.options.budget == "seconds" or plan.options.minutes:
         plan = with_equal_seconds(plan, speeds)
     losses = {v.name: HeldOutLosses(v.experiment) for v in plan.variants}
@@ -82,18 +85,20 @@ def compare(
         v.name: _Evaluator(v, plan.options.quality, losses[v.name])
         for v in plan.variants
     }
-    pending = [(seed, v) for seed in plan.options.seeds for v in plan.variants]
-    for index, (seed, variant) in enumerate(pending):
-        folder = workdir / "runs" / f"{variant.name}-{seed}"
-        told = f"{index + 1}/{len(pending)}  {variant.name}, seed {seed}"
-        code = train_to_end(variant.seeded(seed), folder, told)
-        if code is not None:
-            return code
+
+    def score(variant: Variant, seed: int, folder: AnyPath) -> None:
         evaluators[variant.name].evaluate(seed, folder)
-        write_report(plan, speeds, workdir, tried, real)
-        report(workdir)
-        say(f"{told}: {_last_score(folder, plan.options.quality)}")
-    say(f"Compared: {workdir}/compare.md, compare.json, *.png")
+        with in_turn(workdir):
+            write_report(plan, speeds, workdir, tried, real)
+            report(workdir)
+
+    left = work_off(_runs_of(plan, workdir, score), wait=False)
+    if left.code is not None:
+        return left.code
+    if left.taken:
+        say(f"The rest is others': {', '.join(left.taken)}")
+    else:
+        say(f"Compared: {workdir}/compare.md, compare.json, *.png")
     return EXIT_DONE
 
 
@@ -123,6 +128,42 @@ def describe_comparison(comparison: Comparison, workdir: AnyPath) -> str:
         f"{found if rates else ''}, {length}, into {workdir}. Nothing was compiled or "
         f"written."
     )
+
+
+def _runs_of(
+    plan: Plan, workdir: AnyPath, score: Callable[[Variant, int, AnyPath], None]
+) -> list[Task]:
+    """Every run, to be trained and scored: all variants with a seed, then the next."""
+
+    def work(variant: Variant, seed: int, folder: AnyPath, told: str) -> int | None:
+        code = train_to_end(variant.seeded(seed), folder, told)
+        if code is not None:
+            return code
+        score(variant, seed, folder)
+        say(f"{told}: {_last_score(folder, plan.options.quality)}")
+        return None
+
+    runs = [(seed, v) for seed in plan.options.seeds for v in plan.variants]
+    tasks = []
+    for index, (seed, variant) in enumerate(runs):
+        name, folder = (
+            f"{variant.name}, seed {seed}",
+            run_folder(workdir, variant.name, seed),
+        )
+        told = f"{index + 1}/{len(runs)}  {name}"
+        tasks.append(Task(name, folder, partial(work, variant, seed, folder, told)))
+    return tasks
+
+
+def _measured_in_turn(plan: Plan, workdir: AnyPath) -> dict[str, Speed]:
+    """The speeds, of which one process measures all that are not known."""
+    speeds = {}
+
+    def measure() -> None:
+        speeds.update(measure_speeds(plan, workdir, say))
+
+    work_off([Task("the measuring of speeds", workdir, measure)], wait=True)
+    return speeds
 
 
 class _Evaluator:

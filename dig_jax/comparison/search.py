@@ -1,15 +1,18 @@
 """The learning rate of each variant: the given ones tried alike, on a seed of its own.
 
 Each is an ordinary run in `search/VARIANT-RATE/`, shorter than those that are compared;
-what it came to is in `learning_rates.json`, so that a search goes on where it stopped.
+what it came to is in `learning_rates.json`, so that a search goes on where it stopped,
+and several processes at once share it.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from dig_jax.comparison.held_out import HeldOutLosses
 from dig_jax.comparison.plan import Plan, Variant, with_num_steps
+from dig_jax.comparison.together import Task, in_turn, work_off
 from dig_jax.comparison.training import train_to_end
 from dig_jax.comparison.verdict import held_out_loss
 from dig_jax.errors import InputError, NonFiniteError
@@ -54,13 +57,14 @@ class Search:
     ) -> None:
         self._plan, self._workdir, self._say = plan, workdir, say
         self._rates = plan.options.learning_rates
-        self._tried = {
-            (row.variant, row.learning_rate): row
-            for row in (self._read() if self._rates else [])
-        }
+        self._tried: dict[tuple[str, float], Tried] = {}
+        if self._rates:
+            self._read(say)
 
     def run(self, losses: Mapping[str, HeldOutLosses]) -> int | None:
         """Try what was not tried; the exit code of a run that was stopped before.
+
+        Returns when all is tried: where other processes have a part of it, that too.
 
         Raises:
             InputError: Runs that end within the warm-up, or of which each diverged.
@@ -69,16 +73,18 @@ class Search:
         shorter = {
             variant.name: self._shortened(variant) for variant, _ in pending
         }  # all are checked before any is trained
+        tasks = []
         for index, (variant, rate) in enumerate(pending):
             if (variant.name, rate) in self._tried:
                 continue
-            told = f"{index + 1}/{len(pending)}  {variant.name}, learning rate {rate:g}"
-            code = self._try(shorter[variant.name], rate, losses[variant.name], told)
-            if code is not None:
-                return code
-            loss = self._tried[variant.name, rate].held_out_loss
-            shown = "diverged" if loss is None else f"held-out loss {loss:.4f}"
-            say(f"{told}: {shown}")
+            name = f"{variant.name}, learning rate {rate:g}"
+            told = f"{index + 1}/{len(pending)}  {name}"
+            short, loss = shorter[variant.name], losses[variant.name]
+            work = partial(self._try, short, rate, loss, told)
+            tasks.append(Task(name, self._folder(short, rate), work))
+        left = work_off(tasks, wait=True)
+        if left.code is not None:
+            return left.code
         for variant in self._plan.variants if self._rates else ():
             self._check_any(variant)
         return None
@@ -123,11 +129,17 @@ class Search:
     def _try(
         self, variant: Variant, rate: float, losses: HeldOutLosses, told: str
     ) -> int | None:
-        """Train and measure one; its exit code if it was stopped before its end."""
+        """Train and measure one, unless another process did.
+
+        Returns:
+            Its exit code if it was stopped before its end.
+        """
+        self._read()
+        if (variant.name, rate) in self._tried:
+            return None
         seed = self._plan.options.search_seed
         experiment = variant.seeded(seed).changed({"optimizer.learning_rate": rate})
-        folder = self._workdir / "search" / f"{variant.name}-{rate!r}"
-        loss = None
+        folder, loss = self._folder(variant, rate), None
         try:
             code = train_to_end(experiment, folder, told)
             if code is not None:
@@ -140,9 +152,17 @@ class Search:
             self._say(f"{told}: {printable(error)}")
         num_steps = experiment.training.num_steps
         row = Tried(variant.name, rate, loss, num_steps, seed)
-        self._tried[variant.name, rate] = row
-        self._write()
+        with in_turn(self._workdir):
+            self._read()
+            self._tried[variant.name, rate] = row
+            rows = [row._asdict() for row in self._tried.values()]
+            write_checked(self._workdir / LEARNING_RATES, {"tried": rows})
+        shown = "diverged" if loss is None else f"held-out loss {loss:.4f}"
+        say(f"{told}: {shown}")
         return None
+
+    def _folder(self, variant: Variant, rate: float) -> AnyPath:
+        return self._workdir / "search" / f"{variant.name}-{rate!r}"
 
     def _shortened(self, variant: Variant) -> Variant:
         """The variant for a share of its steps, with one checkpoint at the end."""
@@ -157,20 +177,17 @@ class Search:
             )
         return with_num_steps(variant, num_steps, 1)
 
-    def _write(self) -> None:
-        rows = [row._asdict() for row in self._tried.values()]
-        write_checked(self._workdir / LEARNING_RATES, {"tried": rows})
-
-    def _read(self) -> list[Tried]:
-        """What was tried before; nothing of a damaged file, which is said."""
+    def _read(self, say: Callable[[str], None] = lambda text: None) -> None:
+        """Take over what the file has; nothing of a damaged one, which is told."""
         path = self._workdir / LEARNING_RATES
         if not path.is_file():
-            return []
+            return
         what, advice = "does not hold learning rates", "They are measured again."
         try:
             saved = read_sound(path, what, advice)
             with readable(path, what, advice):
-                return [Tried(**row) for row in saved["tried"]]
+                rows = [Tried(**row) for row in saved["tried"]]
         except InputError as error:
-            self._say(printable(error))
-            return []
+            say(printable(error))
+            return
+        self._tried |= {(row.variant, row.learning_rate): row for row in rows}

@@ -3,7 +3,7 @@
 from dig_jax.comparison.plan import evaluation_steps
 from dig_jax.comparison.points import read_points
 from dig_jax.experiment import Experiment
-from dig_jax.files.paths import AnyPath
+from dig_jax.files.paths import CHECKPOINTS, AnyPath
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.training.loop import TrainingRun
@@ -12,9 +12,16 @@ from dig_jax.training.loop import TrainingRun
 def train_to_end(experiment: Experiment, folder: AnyPath, told: str) -> int | None:
     """Train a run to its end; its exit code if it was stopped before.
 
+    A run of which all scores are there and no checkpoints is done: they were deleted
+    for their size, or only the rest was carried to another machine.
+
     Raises:
         NonFiniteError: It diverged.
     """
+    if not (folder / CHECKPOINTS).is_dir():
+        scored = read_points(folder)
+        if all(str(step) in scored for step in evaluation_steps(experiment)):
+            return None
     run = TrainingRun(experiment, folder)
     if _is_trained(run, folder):
         return None
@@ -28,7 +35,7 @@ def _is_trained(run: TrainingRun, folder: AnyPath) -> bool:
 
     One that cannot is deleted with those after it: training goes on from before it.
     """
-    directory, last = folder / "checkpoints", run.options.num_steps
+    directory, last = folder / CHECKPOINTS, run.options.num_steps
     if not directory.is_dir():
         return False
     like, scored = run.setup.programs.abstract_state, read_points(folder)

@@ -23,8 +23,8 @@ AnyPath: TypeAlias = Path | epath.Path
 """A local path, or one in a bucket as in gs://bucket/run."""
 
 BUCKET_SCHEME = "gs"
-CHECKPOINT_FOLDERS = ("checkpoints", "best")
-"""Of a run: they hold a folder for each step."""
+CHECKPOINTS, BEST = CHECKPOINT_FOLDERS = ("checkpoints", "best")
+"""Of a run: each holds a folder for each step; `best`, that of the best score."""
 
 
 def open_path(path: str | os.PathLike[str]) -> AnyPath:

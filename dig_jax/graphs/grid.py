@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
+import jax
 import jraph
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -14,6 +16,8 @@ from dig_jax.graphs.patches import check_patch_sizes
 HUB_NAMES = ("time", "context")
 HUB_WORDS = {"context": "class"}
 """Names of the paper that people are told in other words."""
+
+Nodes = TypeVar("Nodes", np.ndarray, jax.Array)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Scale:
     def nodes(self) -> slice:
         """Where the patches stand among the nodes, row by row."""
         return slice(self.start, self.start + self.num_nodes)
+
+    def as_grid(self, nodes: Nodes) -> Nodes:
+        """Of features [..., node, width] its own, as [..., row, col, width]."""
+        *batch, _, width = nodes.shape
+        return nodes[..., self.nodes, :].reshape(*batch, self.rows, self.cols, width)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from dig_jax.models.dit import (
     xavier_uniform,
     zeros,
 )
-from dig_jax.models.layers import Linear, TimeInput, small_normal
+from dig_jax.models.layers import Linear, TimeInput, by_image, small_normal
 from dig_jax.models.relational_blocks import Norm, RelationalBlock
 from dig_jax.models.relational_options import RelationalOptions
 from dig_jax.models.stack import Outputs, stack_blocks, stacked
@@ -118,7 +118,8 @@ class DiGRelational(nn.Module):
             scale = level.graph.scales[0]
             h = self._rows([self._patches(grid, scale, level.width, name)], level.graph)
             h = self._outside(level, h, condition, "outer_in")
-            grid, name = as_grid(h, len(x), scale), f"gather{level.suffix}"
+            grid = scale.as_grid(by_image(h, len(x)))
+            name = f"gather{level.suffix}"
             skips.append(grid)
         h = self._nodes(x, grid, [time, *labelled])
         h, features = self._inner(h, condition, return_features)
@@ -126,11 +127,11 @@ class DiGRelational(nn.Module):
             # [block, batch * node, width] to [block, batch, node, width]
             shape = (-1, len(x), graph.num_padded_nodes, options.width)
             return stacked(features).reshape(shape)[:, :, : graph.num_patches]
-        grid = as_grid(h, len(x), graph.scales[0])
+        grid = graph.scales[0].as_grid(by_image(h, len(x)))
         for level, skip in zip(reversed(levels), reversed(skips), strict=True):
             h = self._rows([self._joined(level, grid, skip)], level.graph)
             h = self._outside(level, h, condition, "outer_out")
-            grid = as_grid(h, len(x), level.graph.scales[0])
+            grid = level.graph.scales[0].as_grid(by_image(h, len(x)))
         nodes = grid.reshape(len(x), -1, grid.shape[-1])
         return self._head(nodes, condition, x.shape, x.shape[1] // grid.shape[1])
 
@@ -283,9 +284,3 @@ class DiGRelational(nn.Module):
             h
         )
         return patches_to_image(pixels.astype(jnp.float32), (rows, cols), size)
-
-
-def as_grid(rows: Rows, batch: int, scale: Scale) -> Image:
-    """The patches of one scale, of the rows of all nodes."""
-    h = rows.reshape(batch, -1, rows.shape[-1])
-    return h[:, scale.nodes].reshape(batch, scale.rows, scale.cols, -1)

@@ -109,9 +109,8 @@ class CoarseAttention(nn.Module):
         options, finest = self.options, self.graph.scales[0]
         width, inner = x.shape[-1], options.channels_of_attention
         factor = options.attention_size // finest.patch_size
-        # [batch, row * col, width] to [batch, row, col, width]
-        grid = x[:, finest.nodes].reshape(-1, finest.rows, finest.cols, width)
-        pooled = pool_sum(grid.astype(jnp.float32), factor) / factor**2
+        grid = finest.as_grid(x).astype(jnp.float32)
+        pooled = pool_sum(grid, factor) / factor**2
         linear = partial(Linear, dtype=options.dtype, kernel_init=xavier_uniform)
         qkv = linear(3 * inner, name="qkv")(pooled.astype(x.dtype).reshape(-1, width))
         # [batch, coarse patch, q k v, head, channel]

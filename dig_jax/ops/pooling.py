@@ -38,7 +38,7 @@ def pool(
     factor = graph.factor(0, index)
     # [batch * node, width] to [batch, node, width]
     per_image = h.reshape(-1, fine.num_padded_nodes, h.shape[-1])
-    pooled = pool_sum(_as_grid(per_image, fine), factor) / factor**2
+    pooled = pool_sum(fine.scales[0].as_grid(per_image), factor) / factor**2
     return _to_rows(pooled.astype(h.dtype), per_image[:, fine.hubs], coarse)
 
 
@@ -58,7 +58,8 @@ def unpool(
     fine, coarse = graph.at_scale(0), graph.at_scale(index)
     # [batch * node, width] to [batch, node, width]
     per_image = h.reshape(-1, coarse.num_padded_nodes, h.shape[-1])
-    copied = repeat_patches(_as_grid(per_image, coarse), graph.factor(0, index))
+    grid = coarse.scales[0].as_grid(per_image)
+    copied = repeat_patches(grid, graph.factor(0, index))
     return _to_rows(copied, per_image[:, coarse.hubs], fine)
 
 
@@ -95,14 +96,6 @@ def _padded_mask(
     rows = graph.at_scale(index).num_padded_nodes - mask.shape[0]
     cols = graph.at_scale(0).num_padded_nodes - mask.shape[1]
     return np.pad(mask, ((0, rows), (0, cols)))
-
-
-def _as_grid(
-    h: Float[Array, "batch node width"], graph: GridGraph
-) -> Float[Array, "batch row col width"]:
-    scale = graph.scales[0]
-    # [batch, row * col, width] to [batch, row, col, width]
-    return h[:, scale.nodes].reshape(len(h), scale.rows, scale.cols, -1)
 
 
 def _to_rows(

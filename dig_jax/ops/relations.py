@@ -131,10 +131,7 @@ def _stencil(relations: RelationalGraph, grid: GridGraph) -> RelationalSum:
         def weight(name: str) -> Float[Array, "_ 1 1 width"]:
             return w[:, index[name], None, None]
 
-        grids = [
-            nodes[:, scale.nodes].reshape(batch, scale.rows, scale.cols, width)
-            for scale in grid.scales
-        ]
+        grids = [scale.as_grid(nodes) for scale in grid.scales]
         totals = []
         for i, scale in enumerate(grid.scales):
             total = _shifted_sum(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dig_jax.devices.target import target_platform
-from dig_jax.graphs import GridGraph, Scale, Stencil
+from dig_jax.graphs import GridGraph, Stencil
 from dig_jax.ops.node_product import column, scaled
 
 Nodes = Float[Array, "batch node width"]
@@ -49,10 +49,7 @@ def _sum_on_grids(
     def total_of(h: Nodes) -> Nodes:
         batch, _, width = h.shape
         dtype, h = h.dtype, scaled(h.astype(jnp.float32), before)
-        grids = [
-            h[:, scale.nodes].reshape(batch, scale.rows, scale.cols, width)
-            for scale in graph.scales
-        ]
+        grids = [scale.as_grid(h) for scale in graph.scales]
         hubs = h[:, graph.hubs]
         totals = []
         for i, (grid, scale, stencil) in enumerate(
@@ -64,7 +61,7 @@ def _sum_on_grids(
             if graph.num_hubs:
                 hub_sum = jnp.sum(hubs, axis=1) * stencil.hub
                 total = total + hub_sum[:, None, None]
-            total = scaled(total, _on_grid(after, scale))
+            total = scaled(total, scale.as_grid(after))
             totals.append(total.reshape(batch, scale.num_nodes, width))
         if graph.num_hubs:
             patch_sum = jnp.zeros((batch, width))
@@ -207,9 +204,3 @@ def repeat_patches(
         grid[:, :, None, :, None], (batch, rows, factor, cols, factor, width)
     )
     return copies.reshape(batch, rows * factor, cols * factor, width)
-
-
-def _on_grid(
-    values: Float[np.ndarray, "node 1"], scale: Scale
-) -> Float[np.ndarray, "row col 1"]:
-    return values[scale.nodes].reshape(scale.rows, scale.cols, 1)

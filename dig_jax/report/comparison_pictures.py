@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from dig_jax.comparison.plan import fit_comparison
+from dig_jax.comparison.points import run_folder
 from dig_jax.config import config_of
 from dig_jax.config.comparison import read_comparison
 from dig_jax.errors import InputError
@@ -29,7 +30,7 @@ def pictures_section(variants: list[dict[str, Any]], workdir: AnyPath) -> Markup
     rows, labels = [], None
     for variant in variants:
         seed = variant["runs"][0]["seed"]
-        path = workdir / "runs" / f"{variant['name']}-{seed}" / SAMPLES
+        path = run_folder(workdir, variant["name"], seed) / SAMPLES
         if path.is_file():
             drawn, _ = read_samples(path)
             images = drawn.images[:IMAGES_A_ROW]

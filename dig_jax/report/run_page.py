@@ -10,7 +10,7 @@ from typing import Any
 from dig_jax.errors import InputError
 from dig_jax.evaluation.records import direction
 from dig_jax.files.lock import is_held
-from dig_jax.files.paths import AnyPath, is_remote
+from dig_jax.files.paths import CHECKPOINTS, AnyPath, is_remote
 from dig_jax.report.configuration import complete, configuration, describe_data
 from dig_jax.report.curves import (
     curve,
@@ -100,7 +100,7 @@ def newest_meta(workdir: AnyPath) -> dict[str, Any] | None:
     """What the newest checkpoint that can be read says of itself."""
     for step in reversed(_saved_steps(workdir)):
         with contextlib.suppress(InputError):
-            return read_meta_file(workdir / "checkpoints" / str(step))
+            return read_meta_file(workdir / CHECKPOINTS / str(step))
     return None
 
 
@@ -114,7 +114,7 @@ def count_parameters(meta: Mapping[str, Any]) -> int | None:
 
 
 def _saved_steps(workdir: AnyPath) -> list[int]:
-    return finished_steps(workdir / "checkpoints")
+    return finished_steps(workdir / CHECKPOINTS)
 
 
 def _status(

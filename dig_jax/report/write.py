@@ -3,7 +3,7 @@
 import json
 
 from dig_jax.errors import InputError
-from dig_jax.files.paths import AnyPath, open_workdir, write_whole
+from dig_jax.files.paths import CHECKPOINTS, AnyPath, open_workdir, write_whole
 from dig_jax.files.reading import read_json, readable
 from dig_jax.report.comparison_page import comparison_page
 from dig_jax.report.export_page import export_page
@@ -69,7 +69,7 @@ def create_page(folder: AnyPath) -> Page:
             f"The comparison in {folder} has no {COMPARISON} yet: it is written when "
             f"the first of its runs has been scored."
         )
-    if (folder / "config.json").is_file() or finished_steps(folder / "checkpoints"):
+    if (folder / "config.json").is_file() or finished_steps(folder / CHECKPOINTS):
         return run_page(folder)
     raise InputError(
         f"{folder} is no run, comparison or export: it has neither config.json nor "

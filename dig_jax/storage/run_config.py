@@ -22,7 +22,7 @@ from dig_jax.config import (
 )
 from dig_jax.errors import InputError
 from dig_jax.files.checked_json import read_checked
-from dig_jax.files.paths import AnyPath
+from dig_jax.files.paths import CHECKPOINTS, AnyPath
 from dig_jax.files.shown import printable
 from dig_jax.storage.meta_file import finished_steps, read_meta_file
 
@@ -38,7 +38,7 @@ class SavedConfig(NamedTuple):
 
 def find_saved_config(workdir: AnyPath) -> SavedConfig | None:
     """The configuration in the newest checkpoint of a workdir that tells it."""
-    folder = workdir / "checkpoints"
+    folder = workdir / CHECKPOINTS
     for step in reversed(finished_steps(folder)):
         with contextlib.suppress(InputError, KeyError, TypeError, ValueError):
             config = config_of(read_meta_file(folder / str(step))["config"])

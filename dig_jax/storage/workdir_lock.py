@@ -30,24 +30,36 @@ SAMPLE = Purpose(
 
 
 @contextlib.contextmanager
-def only_run(
+def try_run(
     workdir: AnyPath, purpose: Purpose, *, patience_seconds: float = PATIENCE_SECONDS
-) -> Iterator[None]:
-    """Holds a workdir's lock, which goes away with the process, however that ends.
+) -> Iterator[str | None]:
+    """Holds a workdir's lock and gives None; or does not, and gives who holds it.
 
-    Process 0 of a run holds it for all of them; every process makes this call. Readers
-    need no lock. A file system without locks, or a bucket, is worked on without one.
-
-    Raises:
-        InputError: Another run does the same there; says where its process is.
+    The lock goes away with the process, however that ends. Process 0 of a run holds it
+    for all of them; every process makes this call, and those that do not know the
+    holder give "". Readers need no lock. A file system without locks, or a bucket, is
+    worked on without one.
     """
     with contextlib.ExitStack() as opened:
         holder = None
         if is_first_process() and not is_remote(workdir):
             lock = try_lock(Path(workdir), purpose, patience_seconds=patience_seconds)
             holder = opened.enter_context(lock)
-        if as_first_process_says(holder is not None):
-            raise purpose.refusal(workdir, holder or "")
+        yield (holder or "") if as_first_process_says(holder is not None) else None
+
+
+@contextlib.contextmanager
+def only_run(
+    workdir: AnyPath, purpose: Purpose, *, patience_seconds: float = PATIENCE_SECONDS
+) -> Iterator[None]:
+    """Holds a workdir's lock, as `try_run` does.
+
+    Raises:
+        InputError: Another run does the same there; says where its process is.
+    """
+    with try_run(workdir, purpose, patience_seconds=patience_seconds) as holder:
+        if holder is not None:
+            raise purpose.refusal(workdir, holder)
         yield
 
 

@@ -13,7 +13,7 @@ from dig_jax.experiment import (
     create_experiment,
     differing_keys,
 )
-from dig_jax.files.paths import open_workdir
+from dig_jax.files.paths import CHECKPOINTS, open_workdir
 from dig_jax.interfaces import Params
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
@@ -43,7 +43,7 @@ def check_beginning(experiment: Experiment) -> str:
     check_run_keys(saved, workdir)
     other = create_experiment(saved)
     if not is_export(workdir):
-        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
             checkpoints.read_meta()
     wanted, found = (_shapes(one) for one in (experiment, other))
     wrong = [
@@ -94,7 +94,7 @@ def read_beginning(place: str, abstract: Params) -> tuple[Params, dict[str, Any]
             workdir, manifest, abstract, step=None, sigma_rel=width
         )
     else:
-        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
             params, step, _ = checkpoints.restore_ema(abstract)
     digest = digest_of(params)
     return params, {"workdir": place, "step": step, "parameters_digest": digest}

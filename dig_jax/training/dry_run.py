@@ -4,7 +4,7 @@ import jax
 
 from dig_jax.experiment import Experiment
 from dig_jax.experiment.images import named_after
-from dig_jax.files.paths import AnyPath, check_writable
+from dig_jax.files.paths import CHECKPOINTS, AnyPath, check_writable
 from dig_jax.reporting.profile import ProfileSteps, check_profile_steps
 from dig_jax.storage.meta_file import finished_steps
 from dig_jax.training.setup import check_training, check_workdir
@@ -30,7 +30,7 @@ def describe_training(
     shapes = jax.eval_shape(experiment.backbone.init, jax.random.key(0))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     shape = "x".join(map(str, source.image_shape))
-    done = max(finished_steps(workdir / "checkpoints"), default=0)
+    done = max(finished_steps(workdir / CHECKPOINTS), default=0)
     steps = f"train steps {done + 1:,} to {options.num_steps:,} of"
     if done >= options.num_steps:
         steps = f"find all {options.num_steps:,} steps done of"

@@ -3,14 +3,11 @@
 import contextlib
 from typing import Any
 
-from dig_jax.files.paths import AnyPath
+from dig_jax.files.paths import BEST, CHECKPOINTS, AnyPath
 from dig_jax.options import TrainingOptions
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.posthoc_ema import open_snapshots, snapshot_items
 from dig_jax.storage.state import TrainState
-
-BEST = "best"
-"""Folder of the checkpoint with the best score so far."""
 
 
 class Storage:
@@ -27,7 +24,7 @@ class Storage:
     def __init__(self, workdir: AnyPath, options: TrainingOptions) -> None:
         with contextlib.ExitStack() as opened:
             self.checkpoints = opened.enter_context(
-                Checkpoints(workdir / "checkpoints", keep=options.keep_checkpoints)
+                Checkpoints(workdir / CHECKPOINTS, keep=options.keep_checkpoints)
             )
             self._best = None
             if options.keep_best:

@@ -9,10 +9,13 @@ import pytest
 from small_comparison import create_config, points_of
 from tensorboard_events import read_events
 
+from dig_jax.comparison.points import write_points
 from dig_jax.comparison.run import compare
+from dig_jax.comparison.together import TAKEN
 from dig_jax.config.comparison import read_comparison
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.reporting.metric_writer import EVALUATION
+from dig_jax.storage.workdir_lock import try_run
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,42 @@ def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path, no_plots):
         again, before = points_of(tmp_path, run), points_of(workdir, run)
         assert again["4"]["noise_levels"] == before["4"]["noise_levels"]
         assert again["4"]["frechet_pixels"] == before["4"]["frechet_pixels"]
+
+
+def test_runs_that_were_scored_need_no_checkpoints(compared, tmp_path, no_plots):
+    """Deleted for their size, or left where the comparison was begun."""
+    config, workdir = compared
+    shutil.copytree(
+        workdir, tmp_path, dirs_exist_ok=True, ignore=lambda *_: ["checkpoints"]
+    )
+    half = tmp_path / "runs" / "twin-0"
+    (half / "points.json").unlink()
+    write_points(half, {"2": points_of(workdir, "twin-0")["2"]})
+    before = (tmp_path / "compare.json").read_text()
+    (tmp_path / "compare.json").unlink()
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    trained = {p.parent.name for p in tmp_path.glob("runs/*/checkpoints")}
+    assert trained == {"twin-0"}  # of which a score was not there
+    again = json.loads((tmp_path / "compare.json").read_text())
+    assert again["variants"][0] == json.loads(before)["variants"][0]
+
+
+def test_runs_that_another_process_has_are_left_to_it(
+    compared, tmp_path, no_plots, capsys
+):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    folders = [tmp_path / "runs" / f"{name}-0" for name in ("twin", "other")]
+    for folder in folders:
+        shutil.rmtree(folder)
+        folder.mkdir()
+    with try_run(folders[0], TAKEN):
+        assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    assert "The rest is others': twin, seed 0 (process " in capsys.readouterr().out
+    assert points_of(tmp_path, "twin-0") == {}
+    assert set(points_of(tmp_path, "other-0")) == {"2", "4"}
+    ranking = json.loads((tmp_path / "compare.json").read_text())["ranking"]
+    assert sorted(ranking) == ["other", "parallel"]
 
 
 def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path, no_plots):

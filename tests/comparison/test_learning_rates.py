@@ -3,17 +3,20 @@
 import copy
 import json
 import shutil
+from contextlib import ExitStack
 
 import pytest
 from small_comparison import create_config
 
-from dig_jax.comparison import report
+from dig_jax.comparison import report, together
 from dig_jax.comparison.held_out import HeldOutLosses
 from dig_jax.comparison.run import compare
+from dig_jax.comparison.together import TAKEN
 from dig_jax.config.comparison import read_comparison
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.files.checked_json import write_checked
 from dig_jax.run import load
+from dig_jax.storage.workdir_lock import try_run
 from dig_jax.training import log as training_log
 
 
@@ -75,6 +78,38 @@ def test_a_search_goes_on_where_it_stopped(searched, tmp_path, no_plots, capsys)
     other.compare.learning_rates = (1e-5, 1e-2)
     with pytest.raises(InputError, match=r"holds another comparison"):
         compare(read_comparison(other), tmp_path)
+
+
+def test_a_rate_that_another_process_tries_is_waited_for(
+    searched, tmp_path, no_plots, monkeypatch, capsys
+):
+    config, workdir = searched
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    path, folder = tmp_path / "learning_rates.json", tmp_path / "search/parallel-1e-05"
+    all_of_them = path.read_text()
+    tried = json.loads(all_of_them)["tried"]
+    kept = [row for row in tried if row["learning_rate"] != 1e-5]
+    write_checked(path, {"tried": kept})
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with ExitStack() as another:
+        assert another.enter_context(try_run(folder, TAKEN)) is None
+
+        def end(seconds):
+            path.write_text(all_of_them)
+            another.close()
+
+        monkeypatch.setattr(together, "sleep", end)
+        assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    said = capsys.readouterr().out
+    assert "waiting for parallel, learning rate 1e-05 (process " in said
+    assert "held-out loss" not in said  # it was not tried again
+    record = json.loads((tmp_path / "compare.json").read_text())
+    assert {row["learning_rate"] for row in record["learning_rates"]} == {
+        1e-5,
+        1e-2,
+        1e30,
+    }
 
 
 def test_rates_that_are_never_reached_are_refused(data_dir, tmp_path):
