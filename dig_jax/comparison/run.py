@@ -1,7 +1,6 @@
 """All runs of a comparison; goes on where it stopped, in one process or several."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,35 +13,32 @@ from dig_jax.comparison.plan import (
     Variant,
     create_plan,
     evaluation_steps,
-    fit_comparison,
     with_num_steps,
 )
 from dig_jax.comparison.points import read_points, run_folder, write_points
 from dig_jax.comparison.report import write_report
-from dig_jax.comparison.search import LEARNING_RATES, Search
+from dig_jax.comparison.same_plan import check_same_plan
+from dig_jax.comparison.search import Search
 from dig_jax.comparison.together import Task, in_turn, work_off
 from dig_jax.comparison.training import train_to_end
 from dig_jax.comparison.verdict import held_out_loss
-from dig_jax.config import config_of
-from dig_jax.config.comparison import Comparison, read_comparison
+from dig_jax.config.comparison import Comparison
 from dig_jax.data.damage import SoundRecords
 from dig_jax.errors import EXIT_DONE, InputError
 from dig_jax.evaluation import Evaluator, flat_scores
-from dig_jax.evaluation.score_run import score_drawn
+from dig_jax.evaluation.score_run import create_evaluator, score_drawn
 from dig_jax.evaluation.told import tell_scores
-from dig_jax.experiment import complete_config
 from dig_jax.experiment.images import open_pixels
-from dig_jax.files.checked_json import read_sound, write_checked
+from dig_jax.files.checked_json import write_checked
 from dig_jax.files.paths import AnyPath, check_writable, make_folder
 from dig_jax.files.shown import say
 from dig_jax.interfaces import LabelledImages
+from dig_jax.reporting.progress import StageProgress
 from dig_jax.run import Run, load
 from dig_jax.sampling.drawing import SAMPLES, Drawing
 from dig_jax.sampling.sampler import Sampler
 
 NUM_REAL = 256  # test images, of which a row is shown
-_TRAINED = ("runs", "search", LEARNING_RATES)
-_ADVICE = "Delete it, if you know that the runs beside it are of this comparison."
 
 
 def compare(
@@ -69,7 +65,7 @@ def compare(
         InputError: A variant that would not run; nothing is trained then.
     """
     plan = create_plan(comparison, say)
-    _check_same_plan(comparison, workdir)
+    check_same_plan(comparison, workdir)
     make_folder(workdir)
     write_checked(workdir / "config.json", comparison.written)
     speeds = _measured_in_turn(plan, workdir)
@@ -109,7 +105,7 @@ def describe_comparison(comparison: Comparison, workdir: AnyPath) -> str:
         InputError: All variants that would not run; or another comparison's workdir.
     """
     plan = create_plan(comparison)
-    _check_same_plan(comparison, workdir)
+    check_same_plan(comparison, workdir)
     check_writable(workdir, "Use another --workdir.")
     names = ", ".join(
         f"{variant.name} ({variant.params / 1e6:.2f}M parameters)"
@@ -190,9 +186,10 @@ class _Evaluator:
     def _evaluate(self, run: Run, folder: AnyPath) -> dict[str, Any]:
         if self._sampler is None or self._scorer is None:
             self._sampler = Sampler(self._experiment, self._options, run.mesh)
-            options = self._experiment.evaluation
-            self._scorer = Evaluator(self._experiment, options, run.mesh)
-        drawn = Drawing(run.experiment, self._sampler, run.params, run.step).draw()
+            self._scorer = create_evaluator(self._experiment)
+        drawing = Drawing(run.experiment, self._sampler, run.params, run.step)
+        draw = partial(StageProgress(), "draw", total=self._options.num_images)
+        drawn = drawing.draw(draw)
         if run.step == run.experiment.training.num_steps:
             drawn.save(folder / SAMPLES)
         record = score_drawn(drawn, self._scorer).record
@@ -253,41 +250,6 @@ def _real_images(plan: Plan) -> LabelledImages | None:
         np.stack([record["image"] for record in found]),
         np.array([record["label"] for record in found]),
     )
-
-
-def _check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
-    """Raise InputError where the workdir holds another comparison.
-
-    More seeds, and more variants, may come, and other judges and controls be asked:
-    what is done stays as it is. A comparison of which nothing has been trained may
-    become any other.
-    """
-    path = workdir / "config.json"
-    if path.is_file() and any((workdir / p).exists() for p in _TRAINED):
-        what = "does not hold the configuration of a comparison"
-        before = read_comparison(config_of(read_sound(path, what, _ADVICE)))
-        options = replace(
-            before.options,
-            seeds=comparison.options.seeds,
-            quality=comparison.options.quality,
-            controls=comparison.options.controls,
-        )
-        now = fit_comparison(comparison).runs
-        left_out = before.runs.keys() - now.keys()
-        if left_out:
-            raise InputError(
-                f"{workdir} holds a comparison of {', '.join(sorted(left_out))} too, "
-                f"which this one leaves out. Compare them too, or use another "
-                f"--workdir."
-            )
-        if options != comparison.options or any(
-            complete_config(run) != complete_config(now[name])
-            for name, run in fit_comparison(before).runs.items()
-        ):
-            raise InputError(
-                f"{workdir} holds another comparison (its config.json differs in more "
-                f"than seeds and added variants). Use another --workdir."
-            )
 
 
 def _last_score(folder: AnyPath, quality: str) -> str:

@@ -87,8 +87,11 @@ def test_a_comparison_goes_on_where_it_stopped(compared, tmp_path, no_plots):
 
 
 def test_runs_that_were_scored_need_no_checkpoints(compared, tmp_path, no_plots):
-    """Deleted for their size, or left where the comparison was begun."""
+    """Deleted for their size, or left on the machine where the comparison was begun."""
     config, workdir = compared
+    config = copy.deepcopy(config)
+    config.base.data.update(data_dir=str(tmp_path / "data"), num_threads=3)
+    config.base.mesh = dict(data=1)
     shutil.copytree(
         workdir, tmp_path, dirs_exist_ok=True, ignore=lambda *_: ["checkpoints"]
     )
@@ -120,6 +123,23 @@ def test_runs_that_another_process_has_are_left_to_it(
     assert set(points_of(tmp_path, "other-0")) == {"2", "4"}
     ranking = json.loads((tmp_path / "compare.json").read_text())["ranking"]
     assert sorted(ranking) == ["other", "parallel"]
+
+
+def test_another_comparison_is_refused_by_its_keys(compared, tmp_path):
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = copy.deepcopy(config)
+    config.compare.num_points = 4
+    config.base.training.batch_size = 4
+    config.variants.other.backbone.mlp_ratio = 3.0
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError) as refused:
+        compare(read_comparison(config), tmp_path)
+    assert (
+        "(there -> here): compare.num_points: 2 -> 4; "
+        "training.batch_size: 8 -> 4; backbone.mlp_ratio: 2.0 -> 3.0 (other)."
+    ) in str(refused.value)
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_another_seed_is_another_run_in_the_same_tables(compared, tmp_path, no_plots):
