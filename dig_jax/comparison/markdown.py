@@ -6,7 +6,7 @@ from typing import Any
 from dig_jax.comparison.sections import (
     cost_section,
     noise_section,
-    progress_table,
+    progress_section,
     quality_section,
     rates_section,
 )
@@ -58,9 +58,7 @@ def format_comparison(record: dict[str, Any], pictures: Sequence[str] = ()) -> s
         "## At the end of training",
         shown.get("samples", ""),
         *quality_section(record),
-        f"## {in_markdown(record['quality'])} along training",
-        shown.get("quality", ""),
-        progress_table(record),
+        *progress_section(record, shown.get("quality", "")),
         "## Held-out loss by noise level",
         shown.get("noise_levels", ""),
         *noise_section(record),

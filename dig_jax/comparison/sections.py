@@ -80,11 +80,19 @@ def quality_section(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def progress_table(record: dict[str, Any]) -> str:
-    """The score of the plots at each evaluation."""
+def progress_section(record: dict[str, Any], picture: str) -> list[str]:
+    """The score along training: its picture, and a table if there is more than an end.
+
+    Args:
+        record: As `comparison_record` makes it.
+        picture: In Markdown; "" without one.
+    """
     ranked, quality = rank(record), record["quality"]
     lengths = [len(run["points"]) for variant in ranked for run in variant["runs"]]
     num_points = max(lengths, default=0)
+    if num_points < 2:
+        title = f"## {in_markdown(quality)} and what it took"
+        return [title, picture] if picture else []
     columns = [
         score_column(
             [
@@ -101,7 +109,11 @@ def progress_table(record: dict[str, Any]) -> str:
     ]
     names = [variant["name"] for variant in ranked]
     head = [f"{i + 1}/{num_points} of the steps" for i in range(num_points)]
-    return table(("variant", *head), list(zip(names, *columns, strict=True)))
+    return [
+        f"## {in_markdown(quality)} along training",
+        picture,
+        table(("variant", *head), list(zip(names, *columns, strict=True))),
+    ]
 
 
 def noise_section(record: dict[str, Any]) -> list[str]:

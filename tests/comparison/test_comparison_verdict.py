@@ -269,6 +269,17 @@ def test_a_page_of_nothing_yet_can_be_written(record):
     assert "No verdict yet" in format_comparison(record)
 
 
+def test_scores_along_training_have_a_table_where_there_are_several(record):
+    assert "of the steps" not in format_comparison(record)
+    assert "## fd_toys100 and what it took" in format_comparison(record, ["quality"])
+    for variant in record["variants"]:
+        for run in variant["runs"]:
+            run["points"] = 2 * run["points"]
+    page = format_comparison(record)
+    assert "## fd_toys100 along training" in page
+    assert "| variant | 1/2 of the steps | 2/2 of the steps |" in page
+
+
 def test_a_page_shows_the_pictures_that_are_there(record):
     text = format_comparison(record, pictures=("samples", "quality"))
     shown = [line for line in text.splitlines() if line.startswith("![")]
