@@ -49,9 +49,9 @@ def compare(
     """Train and evaluate every variant with every seed; write the tables and plots.
 
     Where there are learning rates to choose from, the search comes first. Each run is
-    an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped; after each of
-    them `compare.json`, `compare.md` and the plots are written anew. Several processes
-    in one workdir share the runs: this returns when the others have what is left.
+    an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped; after each
+    that is scored `compare.json`, `compare.md` and the plots are written anew. Several
+    processes in one workdir share the runs: this returns when the others have the rest.
 
     Args:
         comparison: What is compared.
@@ -82,11 +82,15 @@ def compare(
         for v in plan.variants
     }
 
+    written = False
+
     def score(variant: Variant, seed: int, folder: AnyPath) -> None:
-        evaluators[variant.name].evaluate(seed, folder)
-        with in_turn(workdir):
-            write_report(plan, speeds, workdir, tried, real)
-            report(workdir)
+        nonlocal written
+        if evaluators[variant.name].evaluate(seed, folder) or not written:
+            with in_turn(workdir):
+                write_report(plan, speeds, workdir, tried, real)
+                report(workdir)
+            written = True
 
     left = work_off(_runs_of(plan, workdir, score), wait=False)
     if left.code is not None:
@@ -172,16 +176,20 @@ class _Evaluator:
         self._sampler: Sampler | None = None
         self._scorer: Evaluator | None = None
 
-    def evaluate(self, seed: int, folder: AnyPath) -> None:
-        """Score every checkpoint of a run that is not scored yet: points.json."""
+    def evaluate(self, seed: int, folder: AnyPath) -> bool:
+        """Score every checkpoint of a run that is not scored yet: points.json.
+
+        Returns:
+            Whether there was any.
+        """
         points = read_points(folder)
-        for step in evaluation_steps(self._experiment):
-            if str(step) in points:
-                continue
+        steps = [s for s in evaluation_steps(self._experiment) if str(s) not in points]
+        for step in steps:
             config = self._variant.seeded(seed).config
             run = load(folder, step=step, config=config)
             points[str(step)] = self._evaluate(run, folder)
             write_points(folder, points)
+        return bool(steps)
 
     def _evaluate(self, run: Run, folder: AnyPath) -> dict[str, Any]:
         if self._sampler is None or self._scorer is None:

@@ -70,7 +70,9 @@ def work_off(tasks: Sequence[Task], *, wait: bool) -> Left:
                 code = task.work()
                 if code is not None:
                     return Left(code)
-        names = tuple(f"{task.name} ({holder})" for task, holder in taken)
+        names = tuple(
+            f"{task.name} ({holder})" if holder else task.name for task, holder in taken
+        )
         if len(taken) < len(left):
             patience_seconds = 0.0
         elif not patience_seconds:
