@@ -12,7 +12,8 @@ The networks and all else of configs/fashion_mnist.py, and what others have publ
 for a GPU or (`:small`) two CPU cores. Three learning rates are tried with each, on a
 seed of their own; the one with the least held-out loss is trained with two seeds.
 `compare.minutes` trains each run for so long instead of for the configuration's steps,
-40,000 on a GPU. `:small` has 2,000; its first seed is in docs/ladder.md.
+40,000 on a GPU. `:small` has 1,000, and takes two cores, a process for each, some 35
+minutes a network; what four of its eleven networks came to is in docs/comparison.md.
 """
 
 from pathlib import Path
@@ -90,8 +91,8 @@ def get_config(size: str = "gpu") -> ConfigDict:
         seeds=(0, 1),
         learning_rates=rates,
         search_seed=1000,
-        search_share=0.3 if small else 0.25,
-        num_points=2 if small else 4,
+        search_share=0.25,
+        num_points=1 if small else 4,
         quality="fd_fashion_mnist5k",
         width_multiple=4,
     )
@@ -106,8 +107,8 @@ def get_config(size: str = "gpu") -> ConfigDict:
     config.base.unlock()
     config.base.training.update(evaluate_every=0, keep_best="")
     if small:
-        config.base.training.num_steps = 2000
-        config.base.optimizer.warmup_steps = 150
+        config.base.training.num_steps = 1000
+        config.base.optimizer.warmup_steps = 100
     config.base.sample.num_images = 5000
     config.base.evaluation.metrics = ("frechet_pixels",)
     return config

@@ -10,7 +10,7 @@
 The comparison of configs/compare_fashion_mnist.py, and beside it `relational` with one
 thing changed (RUNGS). In the workdir of that comparison only the rungs are trained: a
 comparison takes variants that come later. Multiply-accumulates are alike, to 4%. What
-was expected of each rung is in docs/ladder.md. None of it has been run yet.
+was expected of each rung is in docs/ladder.md. No rung has been run yet.
 """
 
 from pathlib import Path

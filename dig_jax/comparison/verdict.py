@@ -87,15 +87,18 @@ def false_alarms(num_pairs: int) -> float:
 def find_verdicts(record: dict[str, Any]) -> list[Verdict]:
     """Every variant against the reference, the controls and the best, by each judge.
 
-    Best is the least or greatest mean. A variant without two seeds in common with the
-    other one has no verdict, nor one by held-out loss whose noise is another.
+    Best is the least or greatest mean; where that is of one seed, the best of those
+    with several, too. A variant without two seeds in common with the other one has no
+    verdict, nor one by held-out loss whose noise is another.
     """
     found = []
     for score in judges(record):
         ranked = rank(record, score)
         values = {v["name"]: by_seed(v, value_of(score)) for v in ranked}
         greater = direction_of(record, score) == "up"
-        asked = (record["reference"], *record.get("controls", ()), *list(values)[:1])
+        several = [name for name, of_seed in values.items() if len(of_seed) > 1]
+        best = (*list(values)[:1], *several[:1])
+        asked = (record["reference"], *record.get("controls", ()), *best)
         for against in dict.fromkeys(asked):
             for name in values:
                 if name == against or against not in values:

@@ -9,7 +9,9 @@ from scipy.stats import ttest_rel
 
 from dig_jax.comparison.markdown import format_comparison
 from dig_jax.comparison.verdict import (
+    HELD_OUT_LOSS,
     false_alarms,
+    find_first,
     find_verdicts,
     judge_pairs,
     rank,
@@ -159,6 +161,18 @@ def test_each_is_judged_against_the_reference_and_the_best(record):
     assert verdict["standard_error"] == pytest.approx(0.005)
     assert verdict["num_seeds"] == 2
     json.dumps(record)
+
+
+def test_the_best_of_several_seeds_is_held_against_beside_a_better_one_of_one(record):
+    record["variants"].append(variant_of("lucky", [0.5], [1.0]))
+    record["verdict"] = [v._asdict() for v in find_verdicts(record)]
+    judged = {(v["variant"], v["against"]) for v in record["verdict"]}
+    assert ("bad", "better") in judged
+    assert not any("lucky" in pair for pair in judged)
+    first = find_first(record, HELD_OUT_LOSS)
+    assert first is not None
+    assert first.variant == "lucky"
+    assert len(first.not_judged) == 3
 
 
 def test_controls_are_what_others_are_held_against_too(record):
