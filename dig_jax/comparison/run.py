@@ -146,10 +146,8 @@ def _runs_of(
     runs = [(seed, v) for seed in plan.options.seeds for v in plan.variants]
     tasks = []
     for index, (seed, variant) in enumerate(runs):
-        name, folder = (
-            f"{variant.name}, seed {seed}",
-            run_folder(workdir, variant.name, seed),
-        )
+        folder = run_folder(workdir, variant.name, seed)
+        name = f"{variant.name}, seed {seed}"
         told = f"{index + 1}/{len(runs)}  {name}"
         tasks.append(Task(name, folder, partial(work, variant, seed, folder, told)))
     return tasks
