@@ -26,6 +26,7 @@ from dig_jax.comparison.verdict import (
     find_first,
     judges,
     tell_alarms,
+    tell_diverged,
 )
 from dig_jax.files.shown import in_markdown
 
@@ -76,11 +77,13 @@ def format_comparison(record: dict[str, Any], pictures: Sequence[str] = ()) -> s
 def _verdict(record: dict[str, Any]) -> list[str]:
     """A sentence for each judge, every pair that was judged, and the rule."""
     found = record["verdict"]
+    failed = [f"- {in_markdown(said)}" for said in tell_diverged(record)]
     if not found:
         return [
+            "\n".join(failed),
             "No verdict yet: two variants are judged by the differences between runs "
             "of one seed, for two seeds or more. The tables below say what one run of "
-            "each came to."
+            "each came to.",
         ]
     told = [_sentence(record, score) for score in judges(record)]
     cells = {(v["variant"], v["against"], v["score"]): v for v in found}
@@ -97,7 +100,7 @@ def _verdict(record: dict[str, Any]) -> list[str]:
             row += _pair_cells(cells.get((*pair, score)))
         rows.append(row)
     return [
-        "\n".join(filter(None, told)),
+        "\n".join(filter(None, [*told, *failed])),
         table(head, rows, left=2),
         bullets(
             {

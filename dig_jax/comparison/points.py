@@ -1,4 +1,4 @@
-"""The scores along one run of a comparison: points.json, by step."""
+"""What came of one run of a comparison: points.json by step, or diverged.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath
 
 POINTS = "points.json"
+DIVERGED = "diverged.json"
 
 
 def run_folder(workdir: AnyPath, variant: str, seed: int) -> AnyPath:
@@ -38,6 +39,26 @@ def read_points(folder: AnyPath) -> dict[str, dict[str, Any]]:
 def write_points(folder: AnyPath, points: dict[str, dict[str, Any]]) -> None:
     """Write the points of a run, with a checksum of them all."""
     write_checked(folder / POINTS, points)
+
+
+def read_divergence(folder: AnyPath) -> str | None:
+    """What of a run was not finite; None of one that did not diverge.
+
+    A file that is not what was written is told and passed over: its run goes on.
+    """
+    path = folder / DIVERGED
+    if not path.is_file():
+        return None
+    try:
+        return str(read_sound(path, "does not say what was not finite").get("error"))
+    except InputError as error:
+        logging.warning("%s The run goes on.", error)
+        return None
+
+
+def write_divergence(folder: AnyPath, error: str) -> None:
+    """Note that a run diverged, and at what."""
+    write_checked(folder / DIVERGED, {"error": error})
 
 
 def scores_at_end(record: Mapping[str, Any]) -> tuple[Score, ...]:

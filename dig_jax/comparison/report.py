@@ -10,7 +10,12 @@ from dig_jax.comparison.markdown import PICTURES, format_comparison
 from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import Plan, Variant
 from dig_jax.comparison.plots import plot_comparison
-from dig_jax.comparison.points import read_points, run_folder, scores_at_end
+from dig_jax.comparison.points import (
+    read_divergence,
+    read_points,
+    run_folder,
+    scores_at_end,
+)
 from dig_jax.comparison.verdict import find_verdicts, rank
 from dig_jax.evaluation import Score, real_of
 from dig_jax.evaluation.curves import TITLES
@@ -62,7 +67,8 @@ def comparison_record(
     """Everything that was decided and measured, as one JSON object.
 
     `verdict` lists the fields of each `Verdict`, `learning_rates` those that were
-    tried, `ranking` the variants that have been run, the best one first.
+    tried, `ranking` the variants that have been run, the best one first, `diverged`
+    the seeds of a variant whose runs have no scores because they diverged.
     """
     options, reference = plan.options, plan.reference
     experiment = reference.experiment
@@ -98,10 +104,12 @@ def _variant_record(
     variant: Variant, speed: Speed, plan: Plan, workdir: AnyPath
 ) -> dict[str, Any]:
     experiment = variant.experiment
-    runs = []
+    runs, diverged = [], []
     for seed in plan.options.seeds:
         folder = run_folder(workdir, variant.name, seed)
-        if points := read_points(folder):
+        if read_divergence(folder) is not None:
+            diverged.append(seed)
+        elif str(experiment.training.num_steps) in (points := read_points(folder)):
             runs.append(
                 {
                     "seed": seed,
@@ -125,6 +133,7 @@ def _variant_record(
         "training_macs_per_image": PASSES_A_STEP * all_macs,
         **speed._asdict(),
         "runs": runs,
+        "diverged": diverged,
     }
 
 

@@ -1,6 +1,6 @@
 """All runs of a comparison; goes on where it stopped, in one process or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,13 @@ from dig_jax.comparison.plan import (
     evaluation_steps,
     with_num_steps,
 )
-from dig_jax.comparison.points import read_points, run_folder, write_points
+from dig_jax.comparison.points import (
+    read_divergence,
+    read_points,
+    run_folder,
+    write_divergence,
+    write_points,
+)
 from dig_jax.comparison.report import write_report
 from dig_jax.comparison.same_plan import check_same_plan
 from dig_jax.comparison.search import Search
@@ -24,14 +30,14 @@ from dig_jax.comparison.training import train_to_end
 from dig_jax.comparison.verdict import held_out_loss
 from dig_jax.config.comparison import Comparison
 from dig_jax.data.damage import SoundRecords
-from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.errors import EXIT_DONE, InputError, NonFiniteError
 from dig_jax.evaluation import Evaluator, flat_scores
 from dig_jax.evaluation.score_run import create_evaluator, score_drawn
 from dig_jax.evaluation.told import tell_scores
 from dig_jax.experiment.images import open_pixels
 from dig_jax.files.checked_json import write_checked
 from dig_jax.files.paths import AnyPath, check_writable, make_folder
-from dig_jax.files.shown import say
+from dig_jax.files.shown import printable, say
 from dig_jax.interfaces import LabelledImages
 from dig_jax.reporting.progress import StageProgress
 from dig_jax.run import Run, load
@@ -50,8 +56,9 @@ def compare(
 
     Where there are learning rates to choose from, the search comes first. Each run is
     an ordinary run in `runs/VARIANT-SEED/` and goes on where it stopped; after each
-    that is scored `compare.json`, `compare.md` and the plots are written anew. Several
-    processes in one workdir share the runs: this returns when the others have the rest.
+    that is scored `compare.json`, `compare.md` and the plots are written anew. One that
+    diverges is noted as that, and the others go on. Several processes in one workdir
+    share the runs: this returns when the others have the rest.
 
     Args:
         comparison: What is compared.
@@ -77,22 +84,13 @@ def compare(
     if code is not None:
         return code
     plan, tried, real = search.chosen(), search.records(), _real_images(plan)
-    evaluators = {
-        v.name: _Evaluator(v, plan.options.quality, losses[v.name])
-        for v in plan.variants
-    }
 
-    written = False
+    def write() -> None:
+        with in_turn(workdir):
+            write_report(plan, speeds, workdir, tried, real)
+            report(workdir)
 
-    def score(variant: Variant, seed: int, folder: AnyPath) -> None:
-        nonlocal written
-        if evaluators[variant.name].evaluate(seed, folder) or not written:
-            with in_turn(workdir):
-                write_report(plan, speeds, workdir, tried, real)
-                report(workdir)
-            written = True
-
-    left = work_off(_runs_of(plan, workdir, score), wait=False)
+    left = work_off(_Runs(plan, workdir, losses, write).tasks(), wait=False)
     if left.code is not None:
         return left.code
     if left.taken:
@@ -130,27 +128,62 @@ def describe_comparison(comparison: Comparison, workdir: AnyPath) -> str:
     )
 
 
-def _runs_of(
-    plan: Plan, workdir: AnyPath, score: Callable[[Variant, int, AnyPath], None]
-) -> list[Task]:
+class _Runs:
     """Every run, to be trained and scored: all variants with a seed, then the next."""
 
-    def work(variant: Variant, seed: int, folder: AnyPath, told: str) -> int | None:
-        code = train_to_end(variant.seeded(seed), folder, told)
-        if code is not None:
-            return code
-        score(variant, seed, folder)
-        say(f"{told}: {_last_score(folder, plan.options.quality)}")
+    def __init__(
+        self,
+        plan: Plan,
+        workdir: AnyPath,
+        losses: Mapping[str, HeldOutLosses],
+        write: Callable[[], None],
+    ) -> None:
+        self._plan, self._workdir, self._write = plan, workdir, write
+        self._quality, self._written = plan.options.quality, False
+        self._evaluators = {
+            v.name: _Evaluator(v, self._quality, losses[v.name]) for v in plan.variants
+        }
+
+    def tasks(self) -> list[Task]:
+        runs = [
+            (seed, v) for seed in self._plan.options.seeds for v in self._plan.variants
+        ]
+        tasks = []
+        for index, (seed, variant) in enumerate(runs):
+            folder = run_folder(self._workdir, variant.name, seed)
+            name = f"{variant.name}, seed {seed}"
+            told = f"{index + 1}/{len(runs)}  {name}"
+            work = partial(self._work, variant, seed, folder, told)
+            tasks.append(Task(name, folder, work))
+        return tasks
+
+    def _work(
+        self, variant: Variant, seed: int, folder: AnyPath, told: str
+    ) -> int | None:
+        """Does what is left of a run; the exit code of a training that was stopped."""
+        new = False
+        if read_divergence(folder) is None:
+            try:
+                code = train_to_end(variant.seeded(seed), folder, told)
+                if code is not None:
+                    return code
+                new = self._evaluators[variant.name].evaluate(seed, folder)
+            except NonFiniteError as error:
+                write_divergence(folder, str(error))
+                new = True
+        if new or not self._written:
+            self._write()
+            self._written = True
+        say(f"{told}: {self._outcome(folder)}")
         return None
 
-    runs = [(seed, v) for seed in plan.options.seeds for v in plan.variants]
-    tasks = []
-    for index, (seed, variant) in enumerate(runs):
-        folder = run_folder(workdir, variant.name, seed)
-        name = f"{variant.name}, seed {seed}"
-        told = f"{index + 1}/{len(runs)}  {name}"
-        tasks.append(Task(name, folder, partial(work, variant, seed, folder, told)))
-    return tasks
+    def _outcome(self, folder: AnyPath) -> str:
+        error = read_divergence(folder)
+        if error is not None:
+            return f"diverged: {printable(error)} Delete {folder} to train it again."
+        points = read_points(folder)
+        last = points[max(points, key=int)]
+        return f"{self._quality} {last[self._quality]:.4f}"
 
 
 def _measured_in_turn(plan: Plan, workdir: AnyPath) -> dict[str, Speed]:
@@ -256,9 +289,3 @@ def _real_images(plan: Plan) -> LabelledImages | None:
         np.stack([record["image"] for record in found]),
         np.array([record["label"] for record in found]),
     )
-
-
-def _last_score(folder: AnyPath, quality: str) -> str:
-    points = read_points(folder)
-    last = points[max(points, key=int)]
-    return f"{quality} {last[quality]:.4f}"

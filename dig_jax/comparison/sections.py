@@ -14,7 +14,13 @@ from dig_jax.comparison.tables import (
     score_column,
     table,
 )
-from dig_jax.comparison.verdict import by_seed, direction_of, judge_pairs, rank
+from dig_jax.comparison.verdict import (
+    by_seed,
+    count_seeds,
+    direction_of,
+    judge_pairs,
+    rank,
+)
 from dig_jax.evaluation import real_of
 from dig_jax.evaluation.real_beside import explain_real, name_real_of
 from dig_jax.files.shown import in_markdown
@@ -48,11 +54,15 @@ def quality_section(record: dict[str, Any]) -> list[str]:
             score_column([[end[name] for end in ends] for ends in rows_of], better)
         )
     rows = [
-        [str(place), variant["name"], str(len(variant["runs"])), *cells]
+        [str(place), variant["name"], count_seeds(variant), *cells]
         for place, (variant, *cells) in enumerate(
             zip(ranked, *columns, strict=True), start=1
         )
     ]
+    failed = [v for v in record["variants"] if v.get("diverged") and not v["runs"]]
+    for variant in failed:
+        gap = [""] * (len(_SPACES) + len(names))
+        rows.append(["", variant["name"], count_seeds(variant), *gap])
     if ranked:
         real = [f"{real_of(rows_of[0][0], name):.4f}" for name in names]
         rows.append(
@@ -62,8 +72,8 @@ def quality_section(record: dict[str, Any]) -> list[str]:
     by = "held-out loss" if alike else in_markdown(quality)
     explained = {
         "rank": f"by {by}, mean over seeds; the verdict says what of it is sure.",
-        "seeds": "runs that have been evaluated; other cells are means over them, ± "
-        "the standard deviation between them.",
+        "seeds": "runs that have been evaluated, and those that diverged; other cells "
+        "are means over the former, ± the standard deviation between them.",
         "loss (eps)": f"{_LOSS.format('noise')}: the held-out loss. Left out under "
         "another SDE, where a time is another noise level.",
         "loss (x0)": f"{_LOSS.format('image')}.",

@@ -175,6 +175,25 @@ def tell_alarms(verdicts: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
+def tell_diverged(record: Mapping[str, Any]) -> list[str]:
+    """A sentence or two for each variant of which runs diverged."""
+    told = []
+    for variant in record["variants"]:
+        if seeds := variant.get("diverged"):
+            shown = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            rest = "its scores are of other seeds alone, and flatter it"
+            rest = rest if variant["runs"] else "it has no scores"
+            told.append(f"{variant['name']} diverged with {shown}: {rest}.")
+    return told
+
+
+def count_seeds(variant: Mapping[str, Any]) -> str:
+    """How many runs of a variant were scored, and how many diverged."""
+    diverged = len(variant.get("diverged", ()))
+    scored = str(len(variant["runs"]))
+    return f"{scored}, {diverged} diverged" if diverged else scored
+
+
 def judges(record: dict[str, Any]) -> tuple[str, ...]:
     """The scores that a comparison is judged by, the first one first.
 

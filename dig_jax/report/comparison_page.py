@@ -9,9 +9,11 @@ from dig_jax.comparison.verdict import (
     HELD_OUT_LOSS,
     TIE_RULE,
     First,
+    count_seeds,
     direction_of,
     find_first,
     tell_alarms,
+    tell_diverged,
 )
 from dig_jax.evaluation import real_of
 from dig_jax.evaluation.curves import TITLES
@@ -68,6 +70,7 @@ def comparison_page(record: Record, workdir: AnyPath) -> Page:
     judges = [NAMES[HELD_OUT_LOSS]] if is_ranked_by_loss(record) else []
     judges.append(record["quality"])
     done = sum(len(v["runs"]) for v in record["variants"])
+    diverged = sum(len(v.get("diverged", ())) for v in record["variants"])
     planned = seeds * len(record["variants"])
     line = (
         f"{len(record['variants'])} variants, {seeds} seed{'s' if seeds > 1 else ''} "
@@ -76,7 +79,9 @@ def comparison_page(record: Record, workdir: AnyPath) -> Page:
     )
     page = Page(title, line)
     page.status = f"{done} of {planned} runs scored"
-    page.state = "done" if done == planned else "open"
+    if diverged:
+        page.status += f", {diverged} diverged"
+    page.state = "done" if done + diverged == planned else "open"
     page.add("verdict", "Verdict", lambda: verdict_section(record, variants))
     page.add("ranking", "Ranking", lambda: ranking_section(record, variants))
     page.add("quality", "Quality", lambda: quality_section(page, record, variants))
@@ -106,12 +111,14 @@ def verdict_section(record: Record, variants: list[Record]) -> Markup:
             "ranking. The same command, started again, writes a verdict."
         )
     found = record["verdict"]
+    failed = [paragraph(said, "warning") for said in tell_diverged(record)]
     if not found:
-        return paragraph(
+        none = paragraph(
             "No verdict yet: variants are judged by differences between runs of one "
             "seed, of two seeds or more. The tables say what one run of each came to."
         )
-    parts: list[object] = []
+        return join([*failed, none])
+    parts: list[object] = [*failed]
     for score in dict.fromkeys(one["score"] for one in found):
         mine = [one for one in found if one["score"] == score]
         arrow = ARROWS[direction_of(record, score)]
@@ -202,7 +209,7 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
             said = says.get((variant["name"], quality), "")
             difference = _above(_breakable(paired(record, variant)), said)
         name = _above(element("strong", variant["name"]), variant["backbone"])
-        row: list[object] = [str(place), name, str(len(variant["runs"]))]
+        row: list[object] = [str(place), name, count_seeds(variant)]
         if by_loss:
             loss = _breakable(spread(list(losses(variant).values())))
             row.append(_above(loss, says.get((variant["name"], HELD_OUT_LOSS), "")))
