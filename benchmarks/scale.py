@@ -6,7 +6,7 @@ Needs libtpu for the TPUs and JAX's CUDA plugin for the H100s, and none of the c
 compilation takes minutes and some GB. Each is a process of its own, is kept in the
 records, and is not done again, so that the command goes on where it was stopped;
 `--only cifar10` or `--only v5e:4x4` compiles a part. The table stands between two
-markers in docs/scale.md (or --out).
+markers in docs/scale.md (or --out): rows that the records do not have stay in it.
 """
 
 import argparse
@@ -18,6 +18,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ("digits", "cifar10", "cifar10_cond", "svhn", "imagenet64")
+LATENT = tuple(
+    f"imagenet256:{network}"
+    for network in ("dimr_xl_2r", "dimr_g_2r", "diffit", "dit_xl", "dig_parallel_2_4")
+)
+"""Latents of 256x256 pixels, on the topologies FOR_LATENT alone."""
 TOPOLOGIES = {
     "v4-64": ("v4:2x4x4", 32),
     "v5e-16": ("v5e:4x4", 16),
@@ -28,6 +33,7 @@ TOPOLOGIES = {
     "8 H100": ("h100:8", 8),
     "32 H100": ("h100:32", 32),
 }
+FOR_LATENT = ("v5e-256", "8 H100")
 BEGIN, END = "<!-- table of benchmarks/scale.py -->", "<!-- end of the table -->"
 
 
@@ -43,15 +49,24 @@ def main() -> None:
     )
     options = parser.parse_args()
     records = _read(options.records)
-    for topology, devices in TOPOLOGIES.values():
-        for config in CONFIGS:
-            name = f"{config} {topology}"
-            if name in records or not _is_wanted(name, options.only):
-                continue
-            records[name] = _compile(config, topology, devices)
-            options.records.write_text(json.dumps(records, indent=1), encoding="utf-8")
-            print(f"{name}: {records[name].get('error') or 'compiled'}", flush=True)
+    for label, config in _cells_of_table():
+        topology, devices = TOPOLOGIES[label]
+        name = f"{config} {topology}"
+        if name in records or not _is_wanted(name, options.only):
+            continue
+        records[name] = _compile(config, topology, devices)
+        options.records.write_text(json.dumps(records, indent=1), encoding="utf-8")
+        print(f"{name}: {records[name].get('error') or 'compiled'}", flush=True)
     _write_table(options.out, records)
+
+
+def _cells_of_table() -> list[tuple[str, str]]:
+    """Each topology's name with each configuration that is compiled for it."""
+    return [
+        (label, config)
+        for label in TOPOLOGIES
+        for config in (*CONFIGS, *(LATENT if label in FOR_LATENT else ()))
+    ]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -70,8 +85,9 @@ def _compile(config: str, topology: str, devices: int) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     from dig_jax.config import load_config_file
 
-    file = ROOT / "configs" / f"{config}.py"
-    batch = load_config_file(str(file)).training.batch_size
+    name, _, variant = config.partition(":")
+    file = f"{ROOT / 'configs' / name}.py{variant and ':'}{variant}"
+    batch = load_config_file(file).training.batch_size
     command = [sys.executable, "-m", "dig_jax.main", "--mode=compile", "--json"]
     command += [f"--config={file}", f"--topology={topology}"]
     command += [f"--config.training.batch_size={-(-batch // devices) * devices}"]
@@ -86,8 +102,8 @@ def _write_table(path: Path, records: dict[str, Any]) -> None:
     if BEGIN not in text:
         text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    table = "\n".join([*_head(), *_rows(records)])
+    old, _, after = rest.partition(END)
+    table = "\n".join([*_head(), *_rows(records, old)])
     path.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
@@ -104,14 +120,16 @@ def _head() -> list[str]:
     return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
 
 
-def _rows(records: dict[str, Any]) -> list[str]:
+def _rows(records: dict[str, Any], old: str) -> list[str]:
+    """The table's rows; where there is no record, the `old` table's."""
     rows = []
-    for label, (topology, _) in TOPOLOGIES.items():
-        for config in CONFIGS:
-            found = records.get(f"{config} {topology}")
-            if found is not None:
-                cells = [config, label, *_cells(found)]
-                rows.append(f"| {' | '.join(cells)} |")
+    for label, config in _cells_of_table():
+        found = records.get(f"{config} {TOPOLOGIES[label][0]}")
+        begin = f"| {config} | {label} |"
+        if found is not None:
+            rows.append(f"{begin} {' | '.join(_cells(found))} |")
+        else:
+            rows += [row for row in old.splitlines() if row.startswith(begin)]
     return rows
 
 

@@ -107,8 +107,11 @@ def get_config(size: str = "gpu") -> ConfigDict:
     config.base.unlock()
     config.base.training.update(evaluate_every=0, keep_best="")
     if small:
-        config.base.training.num_steps = 1000
-        config.base.optimizer.warmup_steps = 100
+        # All that the runs in docs/comparison/fashion_mnist_small were made with.
+        config.base.training.update(
+            num_steps=1000, diversity_every=2000, sample_every=4000
+        )
+        config.base.optimizer.update(learning_rate=2e-3, warmup_steps=100)
     config.base.sample.num_images = 5000
     config.base.evaluation.metrics = ("frechet_pixels",)
     return config

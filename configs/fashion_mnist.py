@@ -102,7 +102,8 @@ def get_config(variant: str = "parallel") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.backbone = choose_variant(VARIANTS, variant)
-    small = variant.endswith("small") or variant == "pretrained"
+    pretrained = variant == "pretrained"
+    small = variant.endswith("small") or pretrained
     config.sde = dict(name="vp_linear", beta_min=0.1, beta_max=20.0)
     config.objective = dict(prediction="v", loss_space="v", times="stratified")
     config.optimizer = dict(
@@ -124,15 +125,15 @@ def get_config(variant: str = "parallel") -> ConfigDict:
     )
     config.training = dict(
         batch_size=64 if small else 256,
-        num_steps=12_000 if small else 40_000,
+        num_steps=4000 if small else 40_000,
         ema_decay=0.998 if small else 0.9995,
         log_every=50 if small else 100,
-        diversity_every=2000,
-        sample_every=4000,
+        diversity_every=1000 if small else 2000,
+        sample_every=1000 if small else 4000,
         samples_per_class=10,
         checkpoint_every=1000 if small else 2000,
         keep_checkpoints=3,
-        evaluate_every=4000 if small else 10_000,
+        evaluate_every=2000 if small else 10_000,
         evaluate_images=1000,
         keep_best="fd_fashion_mnist",
     )
@@ -150,10 +151,12 @@ def get_config(variant: str = "parallel") -> ConfigDict:
         features="classifier",
     )
     config.mesh = dict(data=-1, fsdp=None)
-    if variant == "pretrained":  # scored once, when it is trained
+    if small and not pretrained:
+        config.optimizer.update(learning_rate=4e-3, warmup_steps=200)
+    if pretrained:  # scored once, when it is trained
         config.training.update(
             num_steps=7000,
-            sample_every=1000,
+            diversity_every=2000,
             held_out_every=1000,
             evaluate_every=0,
             keep_best="",

@@ -25,7 +25,7 @@ def demo_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.devices.processes import exit_now, is_distributed
 
     if importlib.util.find_spec("tornado") is None:
-        raise InputError("--mode=demo needs tornado: pip install dig_jax[demo].")
+        raise InputError("--mode=demo needs tornado: pip install tornado.")
     if options.port > MOST_PORT:
         raise InputError(
             f"--port must be from 0 to {MOST_PORT}, got --port={options.port}."

@@ -21,7 +21,7 @@ MODE_HELP = {
     "compile": "compile the training step for chips that are not there: does it fit, "
     "what is sent, what bounds it",
     "demo": "a page to play with a run, an export or converted weights, in a browser "
-    "on this machine (needs: pip install dig_jax[demo])",
+    "on this machine (needs: pip install tornado)",
     "report": "write report.html of the run, comparison or export in the workdir: a "
     "page that opens anywhere",
 }

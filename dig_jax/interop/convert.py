@@ -8,7 +8,7 @@
 The first makes a folder that `python -m dig_jax.main --mode=sample --workdir=FOLDER`
 draws with, and evaluate and export read; the configuration says which network it is and
 how it samples. U-ViT, DiT, DiffiT and DiMR are known, in .safetensors or (needs torch:
-pip install dig_jax[torch]) .pth and .pt. The second converts the autoencoder of latent
+pip install torch) .pth and .pt. The second converts the autoencoder of latent
 diffusion. The third writes a run, a converted folder or an autoencoder's file in the
 official naming. Every tensor is accounted for: what is missing, left over or of another
 shape is named.

@@ -116,6 +116,6 @@ def _import_torch() -> Any:
     except ImportError as error:
         raise InputError(
             f"Files that end in {', '.join(TORCH_SUFFIXES)} need torch (pip install "
-            f"dig_jax[torch]); .safetensors needs nothing more."
+            f"torch); .safetensors needs nothing more."
         ) from error
     return torch

@@ -3,7 +3,7 @@
     python -m dig_jax.metrics.convert SOURCE --output=inception.safetensors
 
 SOURCE is pytorch-fid's pt_inception-2015-12-05-6726825d.pth (needs torch: pip install
-dig_jax[torch]) or TensorFlow's classify_image_graph_def.pb (needs nothing more). Both
+torch) or TensorFlow's classify_image_graph_def.pb (needs nothing more). Both
 hold the same network, and should give the same hash of weights.
 """
 
@@ -170,7 +170,7 @@ def read_torch_weights(path: Path) -> StateDict:
         import torch  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise InputError(
-            "Reading a .pth file needs torch (pip install dig_jax[torch]); "
+            "Reading a .pth file needs torch (pip install torch); "
             "classify_image_graph_def.pb of TensorFlow needs nothing more."
         ) from error
     try:

@@ -323,7 +323,7 @@ class LoggingOptions:
     writers: Writers = harmless(
         (),
         "tensorboard: events in tensorboard_dir; wandb: Weights & Biases (pip install "
-        "'dig_jax[wandb]'); both: tensorboard,wandb. The workdir has metrics.jsonl and "
+        "wandb); both: tensorboard,wandb. The workdir has metrics.jsonl and "
         "TensorBoard events of its own in any case.",
     )
     tensorboard_dir: str = harmless(

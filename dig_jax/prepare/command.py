@@ -20,7 +20,7 @@ Names, and what --source may be:
               python -m dig_jax.prepare latents --help
 
 Without --source, TFDS downloads cifar10, svhn, fashion_mnist, mnist, kmnist, imagenet64
-(downsampled) and celeba64, which needs TensorFlow: pip install 'dig_jax[prepare]'.
+(downsampled) and celeba64, which needs TensorFlow: pip install tensorflow.
 
 Options:
   --data_dir=DIR      where to write; TFDS's own folder if not given

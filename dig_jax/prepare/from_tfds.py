@@ -18,7 +18,7 @@ def download_with_tfds(tfds_name: str, data_dir: str) -> Any:
     if missing:
         raise InputError(
             f"Without --source, TFDS downloads {tfds_name!r}, which needs "
-            f"{' and '.join(missing)}: pip install 'dig_jax[prepare]'. Or name the "
+            f"{' and '.join(missing)}: pip install {' '.join(missing)}. Or name the "
             f"official archive on your disk with --source."
         )
     import tensorflow_datasets as tfds

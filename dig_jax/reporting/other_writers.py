@@ -115,7 +115,7 @@ def check_writers(options: LoggingOptions) -> None:
     if "wandb" in options.writers and importlib.util.find_spec("wandb") is None:
         raise InputError(
             "config.logging.writers has wandb, which is not installed: pip install "
-            "'dig_jax[wandb]'. Without it: --config.logging.writers="
+            "wandb. Without it: --config.logging.writers="
         )
 
 

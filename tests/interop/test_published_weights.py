@@ -229,9 +229,7 @@ def test_a_file_that_was_cut_short_is_refused(length, folder, tmp_path):
 def test_torch_is_asked_for_where_it_is_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "w.pth").write_bytes(b"x")
-    with pytest.raises(
-        InputError, match=r"need torch \(pip install dig_jax\[torch\]\)"
-    ):
+    with pytest.raises(InputError, match=r"need torch \(pip install torch\)"):
         read_state_dict(tmp_path / "w.pth")
 
 

@@ -97,6 +97,16 @@ def test_fashion_mnist_is_prepared_trained_drawn_and_scored(
     assert dry_run("fashion_mnist.sh", *given, ODD, **data) == [train, *others]
 
 
+def test_the_quickstart_trains_draws_and_scores():
+    train, *others = dry_run("quickstart.sh", ODD)
+    workdir = "--workdir=runs/digits"
+    assert train[1:] == [
+        *("-m", "dig_jax.main", "--config=configs/digits.py", workdir, ODD)
+    ]
+    modes = [["-m", "dig_jax.main", workdir, f"--mode={m}"] for m in MODES]
+    assert [words[1:] for words in others] == modes
+
+
 def test_the_same_numbers_are_asked_of_the_models(tmp_path):
     data = {"DATA_DIR": str(tmp_path)}
     names = "--names=digits,fashion_mnist"

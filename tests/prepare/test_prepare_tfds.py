@@ -21,7 +21,7 @@ def test_a_download_without_tensorflow_says_what_is_missing(monkeypatch, capsys)
     assert main(["cifar10"]) == EXIT_BAD_INPUT
     message = capsys.readouterr().err
     assert "needs tensorflow and importlib_resources" in message
-    assert "pip install 'dig_jax[prepare]'" in message
+    assert "pip install tensorflow importlib_resources" in message
     assert "--source" in message
 
 

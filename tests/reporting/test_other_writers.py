@@ -71,7 +71,7 @@ def test_tensorboard_needs_its_folder():
 
 def test_a_package_that_is_missing_is_named_before_training(monkeypatch):
     monkeypatch.setattr(other_writers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'dig_jax\[wandb\]'"):
+    with pytest.raises(InputError, match="pip install wandb"):
         check_writers(options(writers="wandb"))
     check_writers(options())
 
