@@ -16,8 +16,10 @@ from dig_jax.config import (
 from dig_jax.errors import InputError
 from dig_jax.files.paths import AnyPath, open_workdir
 from dig_jax.files.pretrained import find_shipped
+from dig_jax.files.shown import say
 from dig_jax.options import OPTIONAL_SECTIONS, SECTIONS
 from dig_jax.options.keys import keys_of, meaning_of
+from dig_jax.options.words import split_words
 from dig_jax.storage.run_config import restore_run_config
 
 WITHOUT_CONFIG = ("report",)
@@ -75,6 +77,12 @@ def parse(
     if of_run:
         reads = options.mode == "demo"
         written = restore_run_config(workdir_of(options), write=not reads)
+        if file is not None:
+            say(
+                f"--config={file} is not read: {options.workdir} knows what its run is."
+                " --config.SECTION.KEY=VALUE changes a key.",
+                error=True,
+            )
         config = _override(written, about_config)
         asked = [a.lstrip("-").partition("=")[0] for a in about_config]
         if options.known and "config.sample.num_images" not in asked:
@@ -124,6 +132,8 @@ def _parse_flags(options: flags.FlagValues, arguments: list[str]) -> None:
         positional = options(["dig_jax", *arguments])[1:]
     except flags.IllegalFlagValueError as error:
         raise InputError(_wrong_value(error)) from None
+    except ValueError as error:  # as of --nodry_run=1
+        raise InputError(f"{error}.") from None
     except flags.Error as error:
         said = str(error).rstrip(".")
         if not isinstance(error, flags.UnrecognizedFlagError):
@@ -187,7 +197,9 @@ def _override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
             continue
         old_type = type(section[leaf])
         try:
-            if old_type is int and "," in value:
+            if old_type is tuple:
+                section[leaf] = _read_several(value, section[leaf])
+            elif old_type is int and "," in value:
                 with config.ignore_type():
                     section[leaf] = tuple(ast.literal_eval(value))
             else:
@@ -244,6 +256,20 @@ def _read_value(text: str) -> bool | int | float | str | tuple:
     except (ValueError, SyntaxError):
         return text
     return tuple(value) if isinstance(value, list) else value
+
+
+def _read_several(text: str, before: tuple) -> tuple:
+    """Several values: as Python would read them, else words with commas between.
+
+    Raises:
+        ValueError: Words where there were numbers.
+    """
+    value = _read_value(text)
+    if isinstance(value, str):
+        if any(not isinstance(one, str) for one in before):
+            raise ValueError(text)
+        return split_words(value)
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _parse_config_flag(config: ConfigDict, argument: str) -> None:

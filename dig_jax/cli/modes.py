@@ -116,6 +116,11 @@ def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
     from dig_jax.evaluation.score_run import create_evaluator
     from dig_jax.experiment import create_experiment
 
+    path = open_path(options.out) if options.out else None
+    if path is not None:
+        if path.suffix != ".npz" or path.is_dir():
+            raise InputError(f"--out must be a file that ends in .npz, got {path}.")
+        check_writable(path.parent, "Name another file: --out=FILE.npz.")
     evaluator = create_evaluator(create_experiment(config))
     scorer = evaluator.features
     if scorer is None:
@@ -124,7 +129,6 @@ def stats_mode(config: ConfigDict, options: flags.FlagValues) -> int:
             "Inception's weights (--config.evaluation.inception_weights=FILE); images "
             "without labels cannot train a classifier."
         )
-    path = open_path(options.out) if options.out else None
     known = path is None and scorer.kept_file(options.split).is_file()
     found = scorer.statistics(options.split, path)
     summary, space = found.summary, found.summary.space

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.data.loader import read_all
+from dig_jax.data.damage import SoundRecords
 from dig_jax.diffusion import noise_level_losses
+from dig_jax.errors import NonFiniteError
 from dig_jax.experiment import Experiment
 from dig_jax.experiment.images import open_dataset
 from dig_jax.interfaces import Params
@@ -34,23 +35,34 @@ class HeldOutLosses:
         self._losses: Callable[[Params], Any] | None = None
 
     def __call__(self, params: Params) -> dict[str, list[float]]:
-        """Held-out loss in ten bins of t, for each space it is measured in."""
+        """Held-out loss in ten bins of t, for each space it is measured in.
+
+        Raises:
+            NonFiniteError: That of the noise is not finite.
+        """
         if self._losses is None:
             self._losses = self._make_losses()
-        losses = self._losses(params)
-        return {space: np.asarray(values).tolist() for space, values in losses.items()}
+        losses = {k: np.asarray(values) for k, values in self._losses(params).items()}
+        if not np.isfinite(losses["eps"]).all():
+            raise NonFiniteError(
+                f"the held-out loss is not finite: by noise level {losses['eps']}."
+            )
+        return {space: values.tolist() for space, values in losses.items()}
 
     def _make_losses(self) -> Callable[[Params], dict[str, jax.Array]]:
         experiment = self._experiment
-        held_out = read_all(open_dataset(experiment, "test"))
-        stored = jnp.asarray(held_out.images[:MAX_HELD_OUT])
+        source = open_dataset(experiment, "test")
+        records = SoundRecords(source, experiment.data.max_damaged_share)
+        found = records.read_many(range(min(MAX_HELD_OUT, len(source))))
+        stored = jnp.stack([record["image"] for record, _, _ in found])
         unmirrored = replace(experiment.data, random_flip=False)
-        x0 = clean_images(jax.random.key(0), stored, unmirrored)
-        label = jnp.asarray(held_out.labels[:MAX_HELD_OUT])
+        clean = clean_images(jax.random.key(0), stored, unmirrored)
+        labels = jnp.array([record["label"] for record, _, _ in found], jnp.int32)
         key = jax.random.key(HELD_OUT_SEED)
+        training = experiment.training
 
         @jax.jit
-        def losses(params: Params) -> dict[str, jax.Array]:
+        def losses(params: Params, x0: jax.Array, label: jax.Array) -> dict[str, Any]:
             by_image = noise_level_losses(
                 experiment.backbone.apply,
                 params,
@@ -60,7 +72,8 @@ class HeldOutLosses:
                 label if experiment.backbone.num_classes else None,
                 objective=experiment.objective,
                 loss_spaces=LOSS_SPACES,
+                batch_size=training.microbatch or training.batch_size,
             )
             return {space: loss.mean(axis=1) for space, loss in by_image.items()}
 
-        return losses
+        return lambda params: losses(params, clean, labels)

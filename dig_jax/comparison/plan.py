@@ -25,6 +25,7 @@ from dig_jax.interfaces import ImageSource
 from dig_jax.options import NamedOptions
 from dig_jax.options.compare import CompareOptions
 from dig_jax.sampling.choices import check_sample_options
+from dig_jax.trained import load_guide
 
 
 class Variant(NamedTuple):
@@ -200,6 +201,12 @@ def _create_variant(
     with findings.noting():
         check_evaluation_options(experiment.evaluation)
     with findings.noting():
+        if (sigma_rel := experiment.sample.sigma_rel) is not None:
+            raise InputError(
+                f"A comparison draws with the averages that its checkpoints hold: leave"
+                f" sample.sigma_rel at None, got {sigma_rel:g}."
+            )
+    with findings.noting():
         num_steps = experiment.training.num_steps
         if num_steps < options.num_points:
             raise InputError(
@@ -227,6 +234,9 @@ def _check_data(
             check_num_images(evaluation, train, num_images)
     with findings.noting(name):
         check_sample_options(experiment, experiment.sample)
+    with findings.noting(name):
+        if experiment.sample.guide:
+            load_guide(experiment, experiment.sample)
     if train is not None:
         names = score_names(
             evaluation,

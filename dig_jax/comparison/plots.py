@@ -4,10 +4,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
 from dig_jax.comparison.points import run_folder, scores_at_end
 from dig_jax.comparison.verdict import rank
+from dig_jax.errors import InputError
 from dig_jax.evaluation import real_of
 from dig_jax.evaluation.real_beside import name_real_of
 from dig_jax.files.npz import any_header, open_npz
@@ -175,13 +177,20 @@ def _plot_samples(
         seed = variant["runs"][0]["seed"]
         path = run_folder(workdir, variant["name"], seed) / SAMPLES
         if path.is_file():
-            drawn = read_samples(path)[0]
+            try:
+                drawn = read_samples(path)[0]
+                columns = _names_of_labels(path)[:_IMAGES_A_ROW]
+            except InputError as error:
+                logging.warning("%s Its images are left out.", error)
+                continue
             names.append(variant["name"])
             rows.append(drawn.images[:_IMAGES_A_ROW])
-            columns_of.append(_names_of_labels(path)[:_IMAGES_A_ROW])
+            columns_of.append(columns)
     if drawn is not None and real is not None:
+        labels = drawn.labels[:_IMAGES_A_ROW]
+        named = labels.any() or columns_of[-1]  # else there are no labels
         names.append("real test images")
-        rows.append(_like(drawn.labels[:_IMAGES_A_ROW], real, drawn.images.shape[1:]))
+        rows.append(_like(labels, real, drawn.images.shape[1:], any_of=not named))
     if not rows:
         return
     columns = len(rows[0])
@@ -205,13 +214,16 @@ def _plot_samples(
 
 
 def _like(
-    labels: np.ndarray, real: LabelledImages, shape: tuple[int, ...]
+    labels: np.ndarray, real: LabelledImages, shape: tuple[int, ...], *, any_of: bool
 ) -> np.ndarray:
-    """A real image for each label, [image, row, col, rgb], none twice; else white."""
+    """A real image for each label, [image, row, col, rgb], none twice; else white.
+
+    With `any_of` those of any label.
+    """
     images = np.full((len(labels), *shape), 255, np.uint8)
     left = list(range(len(real.images)))
     for column, label in enumerate(labels):
-        found = next((i for i in left if real.labels[i] == label), None)
+        found = next((i for i in left if any_of or real.labels[i] == label), None)
         if found is not None and real.images.shape[1:] == shape:
             left.remove(found)
             images[column] = real.images[found]

@@ -6,7 +6,7 @@ from typing import Any
 from absl import logging
 
 from dig_jax.errors import InputError
-from dig_jax.evaluation import Score, read_scores
+from dig_jax.evaluation import Score, read_scores, real_of
 from dig_jax.files.checked_json import read_sound, write_checked
 from dig_jax.files.paths import AnyPath
 
@@ -68,6 +68,20 @@ def scores_at_end(record: Mapping[str, Any]) -> tuple[Score, ...]:
     """
     for variant in record["variants"]:
         for run in variant["runs"]:
-            found = run["points"][-1].get("record")
-            return read_scores(found) if found else ()
+            return scores_of(run["points"][-1])
     return ()
+
+
+def scores_of(point: Mapping[str, Any]) -> tuple[Score, ...]:
+    """The scores of a point; none where an older version kept values alone."""
+    found = point.get("record")
+    return read_scores(found) if found else ()
+
+
+def real_at_end(record: Mapping[str, Any], score: str) -> float | None:
+    """What real images have, of the first run that has the score."""
+    for variant in record["variants"]:
+        for run in variant["runs"]:
+            if (real := real_of(run["points"][-1], score)) is not None:
+                return real
+    return None

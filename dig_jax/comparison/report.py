@@ -8,13 +8,13 @@ import jax
 
 from dig_jax.comparison.markdown import PICTURES, format_comparison
 from dig_jax.comparison.measure import Speed
-from dig_jax.comparison.plan import Plan, Variant
+from dig_jax.comparison.plan import Plan, Variant, evaluation_steps
 from dig_jax.comparison.plots import plot_comparison
 from dig_jax.comparison.points import (
     read_divergence,
     read_points,
     run_folder,
-    scores_at_end,
+    scores_of,
 )
 from dig_jax.comparison.verdict import find_verdicts, rank
 from dig_jax.evaluation import Score, real_of
@@ -110,10 +110,11 @@ def _variant_record(
         if read_divergence(folder) is not None:
             diverged.append(seed)
         elif str(experiment.training.num_steps) in (points := read_points(folder)):
+            steps = [str(s) for s in evaluation_steps(experiment) if str(s) in points]
             runs.append(
                 {
                     "seed": seed,
-                    "points": [points[step] for step in sorted(points, key=int)],
+                    "points": [points[step] for step in steps],
                     "feature_diversity": _last_diversity(folder),
                     "training_seconds": _training_seconds(folder),
                 }
@@ -143,16 +144,16 @@ def _describe_scores(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     `real` says what the real images' value is beside the drawn ones', where their
     numbers are known.
     """
-    runs = [run for variant in record["variants"] for run in variant["runs"]]
-    if not runs:
-        return {}
-    end = runs[0]["points"][-1]
-    known = {score.name: score for score in scores_at_end(record)}
-    names = [name for name in end if real_of(end, name) is not None]
-    return {
-        name: _describe_score(known.get(name, Score(name, 0.0, 0, of="pixels")))
-        for name in names
-    }
+    found = {}
+    for variant in record["variants"]:
+        for run in variant["runs"]:
+            end = run["points"][-1]
+            known = {score.name: score for score in scores_of(end)}
+            for name in end:
+                if name not in found and real_of(end, name) is not None:
+                    score = known.get(name, Score(name, 0.0, 0, of="pixels"))
+                    found[name] = _describe_score(score)
+    return found
 
 
 def _describe_score(score: Score) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
+from dig_jax.comparison.equal_seconds import in_equal_seconds
 from dig_jax.comparison.held_out import HeldOutLosses
 from dig_jax.comparison.measure import Speed, measure_speeds
 from dig_jax.comparison.plan import (
@@ -13,7 +15,6 @@ from dig_jax.comparison.plan import (
     Variant,
     create_plan,
     evaluation_steps,
-    with_num_steps,
 )
 from dig_jax.comparison.points import (
     read_divergence,
@@ -23,10 +24,10 @@ from dig_jax.comparison.points import (
     write_points,
 )
 from dig_jax.comparison.report import write_report
-from dig_jax.comparison.same_plan import check_same_plan
+from dig_jax.comparison.same_plan import check_same_plan, has_more
 from dig_jax.comparison.search import Search
 from dig_jax.comparison.together import Task, in_turn, work_off
-from dig_jax.comparison.training import train_to_end
+from dig_jax.comparison.training import saved_steps, train_to_end
 from dig_jax.comparison.verdict import held_out_loss
 from dig_jax.config.comparison import Comparison
 from dig_jax.data.damage import SoundRecords
@@ -36,13 +37,14 @@ from dig_jax.evaluation.score_run import create_evaluator, score_drawn
 from dig_jax.evaluation.told import tell_scores
 from dig_jax.experiment.images import open_pixels
 from dig_jax.files.checked_json import write_checked
-from dig_jax.files.paths import AnyPath, check_writable, make_folder
+from dig_jax.files.paths import AnyPath, check_writable
 from dig_jax.files.shown import printable, say
 from dig_jax.interfaces import LabelledImages
 from dig_jax.reporting.progress import StageProgress
 from dig_jax.run import Run, load
 from dig_jax.sampling.drawing import SAMPLES, Drawing
 from dig_jax.sampling.sampler import Sampler
+from dig_jax.trained import load_guide
 
 NUM_REAL = 256  # test images, of which a row is shown
 
@@ -69,15 +71,20 @@ def compare(
         Exit code: that of a training that was interrupted, else done.
 
     Raises:
-        InputError: A variant that would not run; nothing is trained then.
+        InputError: A variant that would not run, or JAX's processes are several;
+            nothing is trained then.
     """
+    if jax.process_count() > 1:
+        raise InputError(
+            "A comparison's processes share its workdir, not their devices: start each "
+            "without --distributed (docs/compare_backbones.md)."
+        )
     plan = create_plan(comparison, say)
     check_same_plan(comparison, workdir)
-    make_folder(workdir)
-    write_checked(workdir / "config.json", comparison.written)
-    speeds = _measured_in_turn(plan, workdir)
+    speeds = _begin(comparison, plan, workdir)
     if plan.options.budget == "seconds" or plan.options.minutes:
-        plan = with_equal_seconds(plan, speeds)
+        with in_turn(workdir):
+            plan = in_equal_seconds(plan, speeds, workdir)
     losses = {v.name: HeldOutLosses(v.experiment) for v in plan.variants}
     search = Search(plan, workdir, say)
     code = search.run(losses)
@@ -87,6 +94,8 @@ def compare(
 
     def write() -> None:
         with in_turn(workdir):
+            if has_more(comparison, workdir):
+                return  # whoever asked for more tells of it
             write_report(plan, speeds, workdir, tried, real)
             report(workdir)
 
@@ -108,6 +117,8 @@ def describe_comparison(comparison: Comparison, workdir: AnyPath) -> str:
     """
     plan = create_plan(comparison)
     check_same_plan(comparison, workdir)
+    if plan.options.budget != "seconds" and not plan.options.minutes:
+        Search(plan, workdir, say).shortened()
     check_writable(workdir, "Use another --workdir.")
     names = ", ".join(
         f"{variant.name} ({variant.params / 1e6:.2f}M parameters)"
@@ -186,11 +197,13 @@ class _Runs:
         return f"{self._quality} {last[self._quality]:.4f}"
 
 
-def _measured_in_turn(plan: Plan, workdir: AnyPath) -> dict[str, Speed]:
-    """The speeds, of which one process measures all that are not known."""
+def _begin(comparison: Comparison, plan: Plan, workdir: AnyPath) -> dict[str, Speed]:
+    """Note what is compared; the speeds, of which one process measures the unknown."""
     speeds = {}
 
     def measure() -> None:
+        check_same_plan(comparison, workdir)  # none has begun another one meanwhile
+        write_checked(workdir / "config.json", comparison.written)
         speeds.update(measure_speeds(plan, workdir, say))
 
     work_off([Task("the measuring of speeds", workdir, measure)], wait=True)
@@ -212,19 +225,32 @@ class _Evaluator:
 
         Returns:
             Whether there was any.
+
+        Raises:
+            NonFiniteError: Its end cannot be scored.
         """
-        points = read_points(folder)
-        steps = [s for s in evaluation_steps(self._experiment) if str(s) not in points]
-        for step in steps:
-            config = self._variant.seeded(seed).config
+        points, saved, new = read_points(folder), saved_steps(folder), False
+        config = self._variant.seeded(seed).config
+        for step in evaluation_steps(self._experiment):
+            if str(step) in points or step not in saved:
+                continue
             run = load(folder, step=step, config=config)
-            points[str(step)] = self._evaluate(run, folder)
+            try:
+                points[str(step)] = self._evaluate(run, folder)
+            except NonFiniteError as error:
+                if step == self._experiment.training.num_steps:
+                    raise
+                say(f"step {step}: not scored: {printable(error)}")
+                continue
             write_points(folder, points)
-        return bool(steps)
+            new = True
+        return new
 
     def _evaluate(self, run: Run, folder: AnyPath) -> dict[str, Any]:
         if self._sampler is None or self._scorer is None:
-            self._sampler = Sampler(self._experiment, self._options, run.mesh)
+            experiment, options = self._experiment, self._options
+            guide = load_guide(experiment, options) if options.guide else None
+            self._sampler = Sampler(experiment, options, run.mesh, guide)
             self._scorer = create_evaluator(self._experiment)
         drawing = Drawing(run.experiment, self._sampler, run.params, run.step)
         draw = partial(StageProgress(), "draw", total=self._options.num_images)
@@ -247,32 +273,6 @@ class _Evaluator:
             "record": record,
             "noise_levels": levels,
         }
-
-
-def with_equal_seconds(plan: Plan, speeds: dict[str, Speed]) -> Plan:
-    """Every variant trains for `minutes`, or for as long as the reference's steps take.
-
-    The number of steps is known before the first one, as a schedule of learning rates
-    needs.
-    """
-    reference, options = plan.reference, plan.options
-    steps = reference.experiment.training.num_steps
-    seconds_of_image = steps / speeds[reference.name].images_per_second
-
-    def num_steps(variant: Variant) -> int:
-        training = variant.experiment.training
-        rate = speeds[variant.name].images_per_second
-        if options.minutes:
-            steps = 60 * options.minutes * rate / training.batch_size
-        else:
-            steps = seconds_of_image * rate
-        return max(round(steps), options.num_points)
-
-    variants = [
-        with_num_steps(variant, num_steps(variant), options.num_points)
-        for variant in plan.variants
-    ]
-    return plan._replace(variants=tuple(variants))
 
 
 def _real_images(plan: Plan) -> LabelledImages | None:

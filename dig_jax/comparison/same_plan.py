@@ -15,6 +15,7 @@ from dig_jax.experiment import FREE_KEYS, complete_config
 from dig_jax.files.checked_json import read_sound
 from dig_jax.files.paths import AnyPath
 
+_WHAT = "does not hold the configuration of a comparison"
 _TRAINED = ("runs", "search", LEARNING_RATES)
 _ADVICE = "Delete it, if you know that the runs beside it are of this comparison."
 _PLACES = ("data.", "logging.", "mesh.", "evaluation.cache_dir", "training.watchdog")
@@ -34,8 +35,7 @@ def check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     path = workdir / "config.json"
     if not (path.is_file() and any((workdir / p).exists() for p in _TRAINED)):
         return
-    what = "does not hold the configuration of a comparison"
-    before = read_comparison(config_of(read_sound(path, what, _ADVICE)))
+    before = read_comparison(config_of(read_sound(path, _WHAT, _ADVICE)))
     left_out = before.runs.keys() - comparison.runs.keys()
     if left_out:
         raise InputError(
@@ -53,6 +53,17 @@ def check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
             f"{workdir} holds another comparison. These keys differ (there -> here): "
             f"{'; '.join(differ)}. Use another --workdir, or the same values."
         )
+
+
+def has_more(comparison: Comparison, workdir: AnyPath) -> bool:
+    """Whether more seeds or variants have been asked for in the workdir since."""
+    path = workdir / "config.json"
+    try:
+        there = read_comparison(config_of(read_sound(path, _WHAT)))
+    except InputError:
+        return False
+    more_seeds = set(there.options.seeds) > set(comparison.options.seeds)
+    return more_seeds or there.runs.keys() > comparison.runs.keys()
 
 
 def _moved(run: ConfigDict, to: ConfigDict) -> ConfigDict:

@@ -5,7 +5,6 @@ what it came to is in `learning_rates.json`, so that a search goes on where it s
 and several processes at once share it.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -70,9 +69,7 @@ class Search:
             InputError: Runs that end within the warm-up, or of which each diverged.
         """
         pending = [(v, rate) for v in self._plan.variants for rate in self._rates]
-        shorter = {
-            variant.name: self._shortened(variant) for variant, _ in pending
-        }  # all are checked before any is trained
+        shorter = self.shortened()  # all are checked before any is trained
         tasks = []
         for index, (variant, rate) in enumerate(pending):
             if (variant.name, rate) in self._tried:
@@ -88,6 +85,16 @@ class Search:
         for variant in self._plan.variants if self._rates else ():
             self._check_any(variant)
         return None
+
+    def shortened(self) -> dict[str, Variant]:
+        """Each variant for as many steps as the search has; {} without a search.
+
+        Raises:
+            InputError: They end within the warm-up.
+        """
+        if not self._rates:
+            return {}
+        return {v.name: self._shortened(v) for v in self._plan.variants}
 
     def chosen(self) -> Plan:
         """The plan, with the best rate of each variant, where there was a search."""
@@ -146,8 +153,7 @@ class Search:
                 return code
             num_steps = experiment.training.num_steps
             run = load(folder, step=num_steps, config=experiment.config)
-            measured = held_out_loss(losses(run.params))
-            loss = measured if math.isfinite(measured) else None
+            loss = held_out_loss(losses(run.params))
         except NonFiniteError as error:
             self._say(f"{told}: {printable(error)}")
         num_steps = experiment.training.num_steps

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dig_jax.comparison.noise_levels import has_reference_sde, noise_levels
-from dig_jax.comparison.points import scores_at_end
+from dig_jax.comparison.points import real_at_end, scores_at_end
 from dig_jax.comparison.tables import (
     ARROWS,
     Bold,
@@ -21,7 +21,6 @@ from dig_jax.comparison.verdict import (
     judge_pairs,
     rank,
 )
-from dig_jax.evaluation import real_of
 from dig_jax.evaluation.real_beside import explain_real, name_real_of
 from dig_jax.files.shown import in_markdown
 
@@ -51,7 +50,9 @@ def quality_section(record: dict[str, Any]) -> list[str]:
         better = record["scores"][name]["better"]
         head.append(f"{name}{ARROWS[better]}")
         columns.append(
-            score_column([[end[name] for end in ends] for ends in rows_of], better)
+            score_column(
+                [[end[name] for end in ends if name in end] for ends in rows_of], better
+            )
         )
     rows = [
         [str(place), variant["name"], count_seeds(variant), *cells]
@@ -64,7 +65,7 @@ def quality_section(record: dict[str, Any]) -> list[str]:
         gap = [""] * (len(_SPACES) + len(names))
         rows.append(["", variant["name"], count_seeds(variant), *gap])
     if ranked:
-        real = [f"{real_of(rows_of[0][0], name):.4f}" for name in names]
+        real = [f"{real_at_end(record, name):.4f}" for name in names]
         rows.append(
             ["", name_real_of(scores_at_end(record)), "", *[""] * len(_SPACES), *real]
         )
@@ -109,7 +110,7 @@ def progress_section(record: dict[str, Any], picture: str) -> list[str]:
                 [
                     run["points"][point][quality]
                     for run in variant["runs"]
-                    if point < len(run["points"])
+                    if len(run["points"]) == num_points
                 ]
                 for variant in ranked
             ],

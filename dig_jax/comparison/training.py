@@ -2,11 +2,13 @@
 
 from dig_jax.comparison.plan import evaluation_steps
 from dig_jax.comparison.points import read_points
+from dig_jax.errors import InputError
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import CHECKPOINTS, AnyPath
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.training.loop import TrainingRun
+from dig_jax.training.stop import exit_code_of
 
 
 def train_to_end(experiment: Experiment, folder: AnyPath, told: str) -> int | None:
@@ -16,6 +18,7 @@ def train_to_end(experiment: Experiment, folder: AnyPath, told: str) -> int | No
     for their size, or only the rest was carried to another machine.
 
     Raises:
+        InputError: It has been trained for longer.
         NonFiniteError: It diverged.
     """
     if not (folder / CHECKPOINTS).is_dir():
@@ -27,24 +30,27 @@ def train_to_end(experiment: Experiment, folder: AnyPath, told: str) -> int | No
         return None
     with _RunProgress(run.options.num_steps, description=told) as progress:
         code = run.train(progress)
+    if run.received is not None:  # be it after the last step
+        return exit_code_of(run.received)
     return None if _is_trained(run, folder) else code
 
 
 def _is_trained(run: TrainingRun, folder: AnyPath) -> bool:
     """Whether the last checkpoint, and each that is not scored yet, can be read.
 
-    One that cannot is deleted with those after it: training goes on from before it.
+    One that cannot is deleted with those after it: training goes on from before it. One
+    that is not there does not come back by that; the run is not scored at its step.
     """
     directory, last = folder / CHECKPOINTS, run.options.num_steps
     if not directory.is_dir():
         return False
     like, scored = run.setup.programs.abstract_state, read_points(folder)
     with Checkpoints(directory, read_only=True) as checkpoints:
-        done = checkpoints.latest_step() or 0
+        steps = checkpoints.steps()
         damaged = [
             step
             for step in evaluation_steps(run.setup.experiment)
-            if step <= done
+            if step in steps
             and (step == last or str(step) not in scored)
             and not checkpoints.is_sound(step, like)
         ]
@@ -52,7 +58,20 @@ def _is_trained(run: TrainingRun, folder: AnyPath) -> bool:
         keep = run.options.keep_checkpoints
         with Checkpoints(directory, keep=keep) as checkpoints:
             checkpoints.delete_from(min(damaged))
-    return done >= last and not damaged
+    if max(steps, default=0) > last:
+        raise InputError(
+            f"{folder} has been trained for {max(steps):,} steps, and {last:,} are "
+            f"wanted. Use another --workdir."
+        )
+    return last in steps and not damaged
+
+
+def saved_steps(folder: AnyPath) -> list[int]:
+    """The steps of a run whose checkpoints are there."""
+    if not (folder / CHECKPOINTS).is_dir():
+        return []
+    with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+        return checkpoints.steps()
 
 
 class _RunProgress(Progress):

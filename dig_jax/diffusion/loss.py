@@ -189,6 +189,7 @@ def noise_level_losses(
     objective: Objective,
     num_bins: int = NUM_NOISE_LEVELS,
     loss_spaces: tuple[LossSpace, ...] = ("x0", "eps"),
+    batch_size: int | None = None,
 ) -> dict[str, Float[Array, "bin batch"]]:
     """Squared error of each held-out image at each noise level, in several spaces.
 
@@ -207,20 +208,36 @@ def noise_level_losses(
         objective: What the network predicts.
         num_bins: Number of noise levels, from data to noise.
         loss_spaces: What the error is measured in.
+        batch_size: Images that the network sees at a time, at most; None for all.
 
     Returns:
         For each space the mean over pixels of the squared error, [bin, batch].
     """
     stratified = Objective(times="stratified")
+    count = len(x0)
+    most = min(batch_size or count, count)
+    at_a_time = next(n for n in range(most, 0, -1) if count % n == 0)
+
+    def squared_error(of: tuple[Images, Images, Times, Labels | None]) -> Array:
+        image, eps, t, label = of
+        error = _prediction_error(
+            apply, params, sde, objective, x0=image, eps=eps, t=t, label=label
+        )
+        return jnp.mean(jnp.square(error), axis=(1, 2, 3))
 
     def at_level(level: Array) -> dict[str, Float[Array, "batch"]]:
         time_key, noise_key = jax.random.split(jax.random.fold_in(key, level))
         t = (level + sample_times(time_key, len(x0), sde, stratified)) / num_bins
         eps = jax.random.normal(noise_key, x0.shape)
-        error = _prediction_error(
-            apply, params, sde, objective, x0=x0, eps=eps, t=t, label=label
-        )
-        squared = jnp.mean(jnp.square(error), axis=(1, 2, 3))
+        of = (x0, eps, t, label)
+        if at_a_time == count:
+            squared = squared_error(of)
+        else:
+            parts = jax.tree.map(
+                lambda a: a.reshape(-1, at_a_time, *a.shape[1:]),  # [part, image, ...]
+                of,
+            )
+            squared = jax.lax.map(squared_error, parts).reshape(count)
         return {
             space: squared * jnp.square(error_factor(space, objective, sde, t))
             for space in loss_spaces

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from dig_jax.errors import InputError
+from dig_jax.options.words import Words
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class CompareOptions:
     search_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     num_points: PositiveInt = 4
     quality: str = "frechet_pixels"
-    controls: tuple[str, ...] = ()
+    controls: Words = ()
     width_multiple: PositiveInt = 4
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from dig_jax.options.keys import drawing, harmless, inpainting
 from dig_jax.options.limits import BatchSize, ImageCount, SolverSteps
+from dig_jax.options.words import Words
 
 Network: TypeAlias = Literal["inception", "classifier"]
 Resize: TypeAlias = Literal["tf1", "torch"]
@@ -135,7 +136,7 @@ class SampleOptions:
 class EvaluationOptions:
     """What images are scored by."""
 
-    metrics: tuple[str, ...] | None = harmless(
+    metrics: Words | None = harmless(
         None, "Scores from pixels, by name; None for all of them."
     )
     features: Literal["auto", "inception", "classifier", "none"] = harmless(

@@ -17,6 +17,7 @@ from pydantic import (
 from dig_jax.errors import InputError
 from dig_jax.options.keys import harmless, learning, network, rounding_step
 from dig_jax.options.limits import BatchSize, ImageCount, ImageSize
+from dig_jax.options.words import split_words
 
 GradientDType: TypeAlias = Literal["float32", "bfloat16"]
 CoarseTargets: TypeAlias = Literal["unit_variance", "average"]
@@ -28,15 +29,8 @@ TimeSampling: TypeAlias = Literal[
 ]
 
 
-def _split(value: Any) -> Any:
-    """Text with commas, as a command line has it, as several values."""
-    if not isinstance(value, str):
-        return value
-    return tuple(part for part in map(str.strip, value.split(",")) if part)
-
-
 Writers: TypeAlias = Annotated[
-    tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(_split)
+    tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(split_words)
 ]
 
 
@@ -270,7 +264,11 @@ class TrainingOptions:
     checkpoint_every: PositiveInt = harmless(
         5000, "Steps between two checkpoints; the last step is saved anyway."
     )
-    keep_checkpoints: PositiveInt = harmless(3, "Number of newest checkpoints kept.")
+    keep_checkpoints: PositiveInt = harmless(
+        3,
+        "Number of newest checkpoints kept, of those that were due. What a signal "
+        "leaves between two of them is kept until there is a newer one.",
+    )
     evaluate_every: NonNegativeInt = harmless(
         0,
         "Steps between two evaluations, as the evaluation section says; the last step "

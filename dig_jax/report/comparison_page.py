@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dig_jax.comparison.points import scores_at_end
+from dig_jax.comparison.points import real_at_end, scores_at_end
 from dig_jax.comparison.verdict import (
     HELD_OUT_LOSS,
     TIE_RULE,
@@ -194,10 +194,12 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
     """Every variant's scores at the end of training, the best first."""
     if not variants:
         raise Missing("no run has been scored yet")
-    end = variants[0]["runs"][0]["points"][-1]
-    names = [name for name in end if real_of(end, name) is not None]
     quality = record["quality"]
-    names = [quality, *(name for name in names if name != quality)]
+    points = [run["points"][-1] for v in variants for run in v["runs"]]
+    found = dict.fromkeys(
+        name for end in points for name in end if real_of(end, name) is not None
+    )
+    names = [quality, *(name for name in found if name != quality)]
     says, by_loss = _says_of(record), is_ranked_by_loss(record)
     rows = []
     for place, variant in enumerate(variants, start=1):
@@ -214,7 +216,7 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
             loss = _breakable(spread(list(losses(variant).values())))
             row.append(_above(loss, says.get((variant["name"], HELD_OUT_LOSS), "")))
         rows.append((*row, cells[0], difference, *cells[1:]))
-    real = [real_of(end, name) for name in names]
+    real = [real_at_end(record, name) for name in names]
     shown = ["" if value is None else f"{value:.4f}" for value in real]
     gap = [""] * (2 if by_loss else 1)
     scores = [score for score in scores_at_end(record) if score.name in names]

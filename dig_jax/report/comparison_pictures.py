@@ -34,7 +34,8 @@ def pictures_section(variants: list[dict[str, Any]], workdir: AnyPath) -> Markup
         if path.is_file():
             drawn, _ = read_samples(path)
             images = drawn.images[:IMAGES_A_ROW]
-            labels = drawn.labels[:IMAGES_A_ROW] if labels is None else labels
+            if labels is None and drawn.labels[:IMAGES_A_ROW].any():
+                labels = drawn.labels[:IMAGES_A_ROW]
             alt = f"Images drawn by {variant['name']}"
             rows.append((variant["name"], "", picture_of(images, len(images)), alt))
     if not rows:
@@ -47,7 +48,8 @@ def pictures_section(variants: list[dict[str, Any]], workdir: AnyPath) -> Markup
     if real is not None and len(real):
         source = picture_of(real, len(real))
         rows.append(("real images", "real", source, "Real test images"))
-        said = " Below them test images of the same classes."
+        of_classes = "" if labels is None else " of the same classes"
+        said = f" Below them test images{of_classes}."
     shown = join(
         join(
             [
@@ -81,7 +83,9 @@ def _ready_made(workdir: AnyPath) -> Markup:
 def _real_images(
     workdir: AnyPath, labels: Int[np.ndarray, "batch"] | None
 ) -> UInt8[np.ndarray, "batch row col rgb"] | None:
-    """Test images of these classes, in this order; None of latents.
+    """Test images of these classes, in this order, or of any; None of latents.
+
+    White where there is none of a class.
 
     Raises:
         InputError: The comparison's data set cannot be opened here.
@@ -93,18 +97,21 @@ def _real_images(
     source = open_dataset(create_experiment(reference), "test")
     if source.image_shape[-1] not in (1, 3):
         return None
-    wanted = [0] * IMAGES_A_ROW if labels is None else [int(n) for n in labels]
-    if source.num_classes <= 1:
+    has_classes = labels is not None and source.num_classes > 1
+    wanted = [int(n) for n in labels] if labels is not None else [0] * IMAGES_A_ROW
+    if not has_classes:
         wanted = [0] * len(wanted)
     by_class: dict[int, list[np.ndarray]] = {}
     found = 0
     for place in range(min(len(source), _SEARCHED)):
         record = source[place]
-        label = int(record["label"]) if source.num_classes > 1 else 0
+        label = int(record["label"]) if has_classes else 0
         if len(by_class.setdefault(label, [])) < wanted.count(label):
             by_class[label].append(np.asarray(record["image"]))
             found += 1
         if found == len(wanted):
             break
-    images = [by_class[n].pop(0) for n in wanted if by_class.get(n)]
-    return np.stack(images) if images else None
+    if not found:
+        return None
+    white = np.full(source.image_shape, 255, np.uint8)
+    return np.stack([by_class[n].pop(0) if by_class.get(n) else white for n in wanted])

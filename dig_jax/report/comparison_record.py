@@ -26,7 +26,11 @@ def way(record: Record) -> str | None:
 
 def ends(variant: Record, name: str) -> dict[int, float]:
     """A score at the end of each run, by seed."""
-    return {run["seed"]: run["points"][-1][name] for run in variant["runs"]}
+    return {
+        run["seed"]: run["points"][-1][name]
+        for run in variant["runs"]
+        if name in run["points"][-1]
+    }
 
 
 def ranked(record: Record) -> list[Record]:
@@ -58,7 +62,9 @@ def is_ranked_by_loss(record: Record) -> bool:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation (over n - 1)."""
+    """Mean and standard deviation (over n - 1); "" of no values."""
+    if not values:
+        return ""
     deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
     return f"{np.mean(values):.4f}{deviation}"
 

@@ -42,7 +42,7 @@ class LatentFiles:
             InputError: Some were drawn when latents were not kept.
         """
         latents, known = None, np.zeros(num_images, bool)
-        for part in sorted(self._folder.glob("*.npy")):
+        for part in sorted(self._folder.glob(f"{'[0-9]' * _DIGITS}.npy")):
             batch = np.load(io.BytesIO(part.read_bytes()), allow_pickle=False)
             if latents is None:
                 latents = np.empty((num_images, *batch.shape[1:]), np.float32)

@@ -22,7 +22,6 @@ from dig_jax.models.autoencoder import (
     AutoencoderOptions,
     create_autoencoder,
 )
-from dig_jax.ops.products import DType
 from dig_jax.storage.checkpoint_record import unflatten
 from dig_jax.storage.fingerprint import named_leaves
 
@@ -62,13 +61,12 @@ def write_autoencoder(
 
 
 def read_autoencoder_file(
-    path: Path, *, dtype: DType = "float32", scale: float = SCALE
+    path: Path, *, scale: float = SCALE
 ) -> tuple[Autoencoder, Params]:
     """An autoencoder and its parameters, as NumPy arrays.
 
     Args:
         path: The file.
-        dtype: What products are computed in.
         scale: What latents are multiplied by.
 
     Raises:
@@ -86,7 +84,7 @@ def read_autoencoder_file(
         with readable(path, "does not say its size", advice, (Exception,)):
             kind = pydantic.TypeAdapter(AutoencoderOptions)
             options = kind.validate_json(metadata["options"])
-            autoencoder = create_autoencoder(options, dtype=dtype, scale=scale)
+            autoencoder = create_autoencoder(options, scale=scale)
             abstract = jax.eval_shape(autoencoder.init, jax.random.key(0))
         wanted = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
         there = {name: one.shape for name, one in declared.items()}

@@ -28,6 +28,7 @@ from dig_jax.errors import (
 )
 from dig_jax.files.paths import is_remote
 from dig_jax.storage.checkpoint_record import Items, make_record
+from dig_jax.storage.kept_steps import NewestDue
 from dig_jax.storage.meta_file import COMMIT_FILE, finished_steps, is_step_name
 from dig_jax.storage.orbax_manners import quiet_orbax
 from dig_jax.storage.step_folder import DamagedError, read_item, read_record, short
@@ -46,7 +47,8 @@ class CheckedSteps:
         directory: Holds one folder for each step; created if it is missing. One writer
             at a time; a new one clears away what a killed one left unfinished.
         items: Names of the tables in each step.
-        keep: Number of newest steps to keep; None for all.
+        keep: Number of newest steps to keep, of those that are due; None for all.
+        is_due: Whether a step is. One that is not is kept until there is a newer one.
         read_only: For a reader beside a writer: creates and deletes nothing.
         what: What a step is called in messages.
         advice: What to do where there is none.
@@ -61,6 +63,7 @@ class CheckedSteps:
         *,
         items: tuple[str, ...],
         keep: int | None,
+        is_due: Callable[[int], bool] = lambda step: True,
         read_only: bool,
         what: str,
         advice: str,
@@ -85,7 +88,9 @@ class CheckedSteps:
             # Made in the background they leave threads behind after a failed save, for
             # which the process waits five minutes at its end.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            preservation_policy=ocp.checkpoint_managers.LatestN(None)
+            if keep is None
+            else NewestDue(keep, is_due),
         )
         self._delete_unfinished()
         with contextlib.ExitStack() as at_work:

@@ -6,6 +6,7 @@ sampler reads nothing else); `checked_steps` keeps them.
 
 import os
 import shlex
+from collections.abc import Callable
 
 from absl import logging
 from etils import epath
@@ -26,7 +27,8 @@ class Checkpoints:
     Args:
         directory: Holds one folder for each step; created if it is missing. One writer
             at a time; a new one clears away what a killed one left unfinished.
-        keep: Number of newest steps to keep.
+        keep: Number of newest steps to keep, of those that are due.
+        is_due: Whether a step is. One that is not is kept until there is a newer one.
         read_only: For a reader beside a writer: creates and deletes nothing.
 
     Raises:
@@ -34,12 +36,18 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: str | os.PathLike, *, keep: int = 3, read_only: bool = False
+        self,
+        directory: str | os.PathLike,
+        *,
+        keep: int = 3,
+        is_due: Callable[[int], bool] = lambda step: True,
+        read_only: bool = False,
     ):
         self._steps = CheckedSteps(
             directory,
             items=("train", "ema"),
             keep=keep,
+            is_due=is_due,
             read_only=read_only,
             what="checkpoint",
             advice="Train first: python -m dig_jax.main --mode=train --config=FILE "

@@ -14,6 +14,7 @@ from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import replicated
 from dig_jax.diffusion import noise_level_losses
 from dig_jax.interfaces import Params
+from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, MetricWriter
 from dig_jax.storage.state import TrainState
 from dig_jax.training.clean import clean_images
 from dig_jax.training.setup import TrainingSetup
@@ -72,6 +73,17 @@ class HeldOutLoss:
             self.compile()
         assert self._compiled is not None
         return np.asarray(self._compiled(state.ema, *self._batch))
+
+    def tell(
+        self, state: TrainState, writer: MetricWriter | None, say: Callable[[str], None]
+    ) -> None:
+        """Measure a state, say the mean, and write it with its parts."""
+        by_level, step = self.measure(state), int(state.step)
+        mean = float(by_level.mean())
+        say(f"step {step}: held-out loss {mean:.4f}")
+        if writer is not None:
+            named = {f"{HELD_OUT_LOSS}bin_{i:02d}": x for i, x in enumerate(by_level)}
+            writer.write(step, {f"{HELD_OUT_LOSS}mean": mean, **named})
 
     @cached_property
     def _batch(self) -> tuple[jax.Array, jax.Array]:

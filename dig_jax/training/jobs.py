@@ -6,12 +6,12 @@ from dig_jax.evaluation.curves import plot_curves
 from dig_jax.files.paths import AnyPath
 from dig_jax.reporting.goodput import GoodputFile
 from dig_jax.reporting.images import write_png
-from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, MetricWriter
+from dig_jax.reporting.metric_writer import MetricWriter
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.state import TrainState
 from dig_jax.training.held_out import HeldOutLoss
 from dig_jax.training.log import TrainingLog
-from dig_jax.training.preview import Preview, picture_file, without_guide
+from dig_jax.training.preview import Preview, of_training, picture_file
 from dig_jax.training.report import RunReport
 from dig_jax.training.schedule import Job, schedule
 from dig_jax.training.scoring import TrainingScores
@@ -55,7 +55,7 @@ class Jobs:
         experiment, options, mesh = setup.experiment, setup.options, setup.mesh
         self._setup, self._opened, self._log = setup, opened, log
         self._when = schedule(options)
-        drawing = without_guide(experiment.sample)
+        drawing = of_training(experiment.sample)
         self._preview = Preview(experiment, drawing, options, mesh)
         self._scores = TrainingScores(
             experiment, experiment.evaluation, drawing, options, mesh
@@ -88,12 +88,7 @@ class Jobs:
             except Interrupted:  # the next step is the last
                 progress.message(f"step {step}: held-out loss not measured")
                 return
-        by_level = self._held_out.measure(state)
-        mean = float(by_level.mean())
-        progress.message(f"step {step}: held-out loss {mean:.4f}")
-        if writer is not None:
-            named = {f"{HELD_OUT_LOSS}bin_{i:02d}": x for i, x in enumerate(by_level)}
-            writer.write(step, {f"{HELD_OUT_LOSS}mean": mean, **named})
+        self._held_out.tell(state, writer, progress.message)
 
     def _save_snapshot(self, state: TrainState, step: int) -> None:
         self._opened.storage.save_snapshot(state)
@@ -112,8 +107,8 @@ class Jobs:
             except Interrupted:  # the next step is the last
                 progress.message(f"step {step}: not drawn")
                 return
-        grid = self._preview.draw(state)
-        if writer is not None:
+        grid = self._preview.draw(state, progress.message)
+        if writer is not None and grid is not None:
             write_png(picture_file(self._opened.workdir, step), grid)
             writer.write_image("samples", step, grid)
 

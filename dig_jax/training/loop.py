@@ -1,6 +1,7 @@
 """The training of a run, from its configuration to its pictures."""
 
 import contextlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from dig_jax.config import config_to_json, save_run_config
 from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import is_first_process, make_sum_and_max
 from dig_jax.devices.watchdog import Watchdog
-from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED
+from dig_jax.errors import EXIT_DONE
 from dig_jax.evaluation.curves import plot_curves
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath, make_folder, open_workdir
@@ -29,7 +30,7 @@ from dig_jax.training.optimizer import count_updates, create_learning_rate
 from dig_jax.training.report import RunReport, WriteReport
 from dig_jax.training.schedule import schedule
 from dig_jax.training.setup import Restored, TrainingSetup
-from dig_jax.training.stop import AgreedStop, StopSignal
+from dig_jax.training.stop import AgreedStop, StopSignal, exit_code_of
 from dig_jax.training.storage import Storage
 from dig_jax.training.writers import open_writer
 
@@ -80,6 +81,9 @@ class TrainingRun:
 
     With several processes all compute and save, and the first one writes everything
     else.
+
+    Attributes:
+        received: The signal that came while it trained, be it after the last step.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class TrainingRun:
         check_profile_steps(profile_steps, self.options.num_steps)
         self.profile_steps = profile_steps
         self.goodput = goodput or Goodput()
+        self.received: signal.Signals | None = None
         self.report = RunReport(report if is_first_process() else None, workdir)
 
     def train(self, progress: Progress) -> int:
@@ -106,7 +111,9 @@ class TrainingRun:
             only_trainer(self.workdir),
             Storage(self.workdir, self.options) as storage,
         ):
-            return self._train(storage, progress, stop)
+            code = self._train(storage, progress, stop)
+            self.received = stop.received
+            return code
 
     def _train(self, storage: Storage, progress: Progress, stop: StopSignal) -> int:
         setup, doing = self.setup, Activities(self.goodput, progress)
@@ -248,7 +255,7 @@ class TrainingRun:
                 f"Stopped by {stop.received.name} at step {done}, which is saved. The "
                 f"same command goes on from there.\n{opened.record.summary()}"
             )
-            return EXIT_INTERRUPTED if stop.received.name == "SIGINT" else EXIT_DONE
+            return exit_code_of(stop.received)
         page = f"  report      {workdir}/{REPORT}\n"
         page = page if (workdir / REPORT).is_file() else ""
         opened.progress.message(

@@ -8,8 +8,10 @@ import contextlib
 
 from dig_jax.devices.sharding import as_first_process_says, is_first_process
 from dig_jax.reporting.images import write_png
+from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, read_metrics
 from dig_jax.reporting.progress import Progress
-from dig_jax.training.preview import Preview, picture_file, without_guide
+from dig_jax.training.held_out import HeldOutLoss
+from dig_jax.training.preview import Preview, of_training, picture_file
 from dig_jax.training.schedule import schedule
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.setup import Restored, TrainingSetup
@@ -20,7 +22,7 @@ from dig_jax.training.writers import open_writer
 def make_up(
     setup: TrainingSetup, restored: Restored, storage: Storage, progress: Progress
 ) -> bool:
-    """Draw and score what was due at a restored step and is missing.
+    """Measure, draw and score what was due at a restored step and is missing.
 
     Args:
         setup: The run's.
@@ -35,7 +37,7 @@ def make_up(
     if not step:
         return False
     experiment, options, workdir = setup.experiment, setup.options, setup.workdir
-    drawing = without_guide(experiment.sample)
+    drawing = of_training(experiment.sample)
     scores = TrainingScores(
         experiment, experiment.evaluation, drawing, options, setup.mesh
     )
@@ -43,7 +45,12 @@ def make_up(
     draws = schedule(options)["draw"].has(step)
     draws = as_first_process_says(draws and not picture.is_file())
     evaluates = scores.is_missing(step, storage, workdir)
-    if not (draws or evaluates):
+    measures = schedule(options)["held_out"].has(step)
+    if measures:
+        told = [row for row in read_metrics(workdir) if row["step"] == step]
+        missing = not any(f"{HELD_OUT_LOSS}mean" in row for row in told)
+        measures = as_first_process_says(missing)
+    if not (draws or evaluates or measures):
         return False
     progress.message(f"step {step}: making up what was due and is missing")
     with contextlib.ExitStack() as opened:
@@ -52,12 +59,14 @@ def make_up(
             writer = opened.enter_context(
                 open_writer(experiment, workdir, step, progress.message)
             )
+        if measures:
+            HeldOutLoss(setup).tell(state, writer, progress.message)
         if draws:
             preview = Preview(experiment, drawing, options, setup.mesh)
             with progress.compiling("what draws samples"):
                 preview.compile(state)
-            grid = preview.draw(state)
-            if writer is not None:
+            grid = preview.draw(state, progress.message)
+            if writer is not None and grid is not None:
                 write_png(picture, grid)
                 writer.write_image("samples", step, grid)
         if evaluates:

@@ -1,11 +1,13 @@
 """Pictures of samples during training."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
+from dig_jax.errors import NonFiniteError
 from dig_jax.experiment import Experiment
 from dig_jax.files.paths import AnyPath
 from dig_jax.options import SampleOptions, TrainingOptions
@@ -20,9 +22,11 @@ def picture_file(workdir: AnyPath, step: int) -> AnyPath:
     return workdir / "samples" / f"step_{step}.png"
 
 
-def without_guide(options: SampleOptions) -> SampleOptions:
-    """The options without autoguidance: the guide is a run that is not loaded here."""
-    return replace(options, guide="", guidance=1.0) if options.guide else options
+def of_training(options: SampleOptions) -> SampleOptions:
+    """The options as a run in training draws: by its own averages, without a guide."""
+    if options.guide:
+        options = replace(options, guide="", guidance=1.0)
+    return replace(options, sigma_rel=None)
 
 
 class Preview:
@@ -55,8 +59,17 @@ class Preview:
         """Compile now; otherwise the first `draw` does."""
         self._sampler.compile(state.ema)
 
-    def draw(self, state: TrainState) -> UInt8[np.ndarray, "height width 3"]:
-        """A grid of samples with the averaged parameters of a state."""
-        images = self._sampler.draw(state.ema)
+    def draw(
+        self, state: TrainState, say: Callable[[str], None]
+    ) -> UInt8[np.ndarray, "height width 3"] | None:
+        """A grid of samples with the averaged parameters of a state.
+
+        None where one is not finite, which is said: training goes on.
+        """
+        try:
+            images = self._sampler.draw(state.ema)
+        except NonFiniteError as error:
+            say(f"step {int(state.step)}: not drawn: {error}")
+            return None
         labels, names = self._sampler.labels, self._sampler.class_names
         return sample_grid(images, labels, self._columns, names)

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from dig_jax.devices.sharding import as_first_process_says, is_first_process, local_mesh
-from dig_jax.errors import InputError
+from dig_jax.errors import InputError, NonFiniteError
 from dig_jax.evaluation import (
     Evaluation,
     Evaluator,
@@ -109,7 +109,7 @@ class TrainingScores:
         try:
             with progress.busy("evaluating"):
                 found = self._draw_and_score(state.ema, step)
-        except InputError as error:
+        except (InputError, NonFiniteError) as error:
             progress.message(f"step {step}: not evaluated: {error}")
             found = None
         scores: tuple[Score, ...] = ()

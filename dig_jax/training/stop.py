@@ -8,7 +8,13 @@ from types import FrameType
 
 import jax
 
+from dig_jax.errors import EXIT_DONE, EXIT_INTERRUPTED
 from dig_jax.training.log import STEPS_IN_FLIGHT, Count
+
+
+def exit_code_of(received: signal.Signals) -> int:
+    """That of a run that a signal stopped, after what was trained is saved."""
+    return EXIT_INTERRUPTED if received is signal.SIGINT else EXIT_DONE
 
 
 class Interrupted(KeyboardInterrupt):

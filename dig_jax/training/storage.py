@@ -3,11 +3,15 @@
 import contextlib
 from typing import Any
 
+from absl import logging
+
+from dig_jax.errors import CheckpointCorruptError
 from dig_jax.files.paths import BEST, CHECKPOINTS, AnyPath
 from dig_jax.options import TrainingOptions
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.posthoc_ema import open_snapshots, snapshot_items
 from dig_jax.storage.state import TrainState
+from dig_jax.training.schedule import schedule
 
 
 class Storage:
@@ -22,9 +26,12 @@ class Storage:
     """
 
     def __init__(self, workdir: AnyPath, options: TrainingOptions) -> None:
+        is_due = schedule(options)["save"].has
         with contextlib.ExitStack() as opened:
             self.checkpoints = opened.enter_context(
-                Checkpoints(workdir / CHECKPOINTS, keep=options.keep_checkpoints)
+                Checkpoints(
+                    workdir / CHECKPOINTS, keep=options.keep_checkpoints, is_due=is_due
+                )
             )
             self._best = None
             if options.keep_best:
@@ -69,7 +76,12 @@ class Storage:
         """What is said of the best checkpoint (`meta["best"]`); None without one."""
         if self._best is None or self._best.latest_step() is None:
             return None
-        return self._best.read_meta().get("best")
+        try:
+            return self._best.read_meta().get("best")
+        except CheckpointCorruptError as error:
+            logging.warning("%s The best checkpoint is looked for anew.", error)
+            self._best.delete_from(0)
+            return None
 
     def save_best(self, state: TrainState, meta: dict) -> None:
         """Save a checkpoint in place of the best one, in a run that keeps it."""

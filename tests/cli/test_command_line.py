@@ -8,10 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from ml_collections import ConfigDict
 from tiny_flags import CIFAR10, DIGITS, SUMMARY, TINY, TWO
 
 from dig_jax import main as command_line
+from dig_jax.cli.command_line import _override as override
 from dig_jax.cli.flag_table import FLAGS, MODE_HELP
+from dig_jax.config import config_to_json, load_config_file
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 pytestmark = pytest.mark.usefixtures("without_optimizations")
@@ -98,6 +101,7 @@ def test_help_names_every_mode_and_flag(run, arguments):
         ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=4,2"], r"ascending.*4, 2"),
         ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=()"], r"at least one"),
         ([DIGITS, SUMMARY, "--config.backbone.patch_sizes=a,b"], r"patch_sizes.*'a,b'"),
+        (["--nodry_run=1"], r"dry_run.*argument"),
         ([DIGITS, SUMMARY, "--config.backbone.dtype=int8"], r"'bfloat16', got 'int8'"),
         ([DIGITS, SUMMARY, "--config.data.channels=2"], r"channels.*1, 3 or 4, got 2"),
         (
@@ -145,6 +149,44 @@ def test_ways_to_spell_the_same_network(run, summary, spelling):
     code, out, err = run(*TINY, SUMMARY, *spelling)
     assert (code, err) == (EXIT_DONE, "")
     assert out == summary
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "read"),
+    [
+        (("copies",), "a,b", ("a", "b")),
+        (("copies",), "a", ("a",)),
+        (("copies",), "", ()),
+        (("copies",), "('a', 'b')", ("a", "b")),
+        ((2, 4), "2", (2,)),
+        ((), "", ()),
+    ],
+)
+def test_several_values_are_words_with_commas_or_as_python_writes_them(
+    before, given, read
+):
+    config = ConfigDict({"evaluation": {"metrics": before}})
+    changed = override(config, [f"--config.evaluation.metrics={given}"])
+    assert changed.evaluation.metrics == read
+
+
+def test_words_are_several_where_the_file_leaves_them_out(run, tmp_path):
+    code, _, _ = run(
+        *(DIGITS, "--dry_run", f"--workdir={tmp_path}"),
+        *("--config.evaluation.metrics=copies,frechet_pixels",),
+        *("--config.logging.writers=tensorboard,",),
+        f"--config.logging.tensorboard_dir={tmp_path}",
+    )
+    assert code == EXIT_DONE
+
+
+def test_a_configuration_beside_a_run_is_told_to_be_passed_over(run, tmp_path):
+    _, _, err = run(DIGITS, "--mode=sample", f"--workdir={tmp_path}")
+    assert "config.json is missing" in err  # as ever
+    written = config_to_json(load_config_file(DIGITS.removeprefix("--config=")))
+    (tmp_path / "config.json").write_text(written)
+    _, _, err = run(DIGITS, "--mode=sample", f"--workdir={tmp_path}")
+    assert f"is not read: {tmp_path} knows what its run is." in err
 
 
 def test_config_file_may_stand_after_a_space_or_a_single_dash(run):

@@ -151,3 +151,5 @@ def test_statistics_need_a_network_and_a_split(refuse, data_dir):
     message = refuse(*stats, "--config.evaluation.features=none")
     assert re.search(r"inception_weights=FILE", message)
     assert re.search(r"'holdout'.*test, train", refuse(*stats, "--split=holdout"))
+    for out in (data_dir, data_dir / "statistics"):
+        assert f"ends in .npz, got {out}" in refuse(*stats, f"--out={out}")

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from small_comparison import create_config, points_of
@@ -11,9 +12,11 @@ from tensorboard_events import read_events
 
 from dig_jax.comparison.points import write_points
 from dig_jax.comparison.run import compare
+from dig_jax.comparison.same_plan import has_more
 from dig_jax.comparison.together import TAKEN
 from dig_jax.config.comparison import read_comparison
 from dig_jax.errors import EXIT_DONE, InputError
+from dig_jax.files.checked_json import write_checked
 from dig_jax.reporting.metric_writer import EVALUATION
 from dig_jax.storage.workdir_lock import try_run
 
@@ -107,6 +110,22 @@ def test_runs_that_were_scored_need_no_checkpoints(compared, tmp_path, no_plots)
     assert again["variants"][0] == json.loads(before)["variants"][0]
 
 
+def test_a_checkpoint_that_is_gone_costs_its_point_alone(compared, tmp_path, no_plots):
+    """Nothing is trained again: it would be the same run."""
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "runs" / "twin-0"
+    shutil.rmtree(folder / "checkpoints" / "2")
+    (folder / "points.json").unlink()
+    trained = (folder / "metrics.jsonl").stat().st_mtime_ns
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == trained
+    (point,) = points_of(tmp_path, "twin-0").items()
+    before = points_of(workdir, "twin-0")["4"]
+    assert (point[0], point[1]["noise_levels"]) == ("4", before["noise_levels"])
+    assert "| twin |" in (tmp_path / "compare.md").read_text()
+
+
 def test_runs_that_another_process_has_are_left_to_it(
     compared, tmp_path, no_plots, capsys
 ):
@@ -123,6 +142,27 @@ def test_runs_that_another_process_has_are_left_to_it(
     assert set(points_of(tmp_path, "other-0")) == {"2", "4"}
     ranking = json.loads((tmp_path / "compare.json").read_text())["ranking"]
     assert sorted(ranking) == ["other", "parallel"]
+
+
+def test_several_processes_of_jax_are_refused(compared, tmp_path, monkeypatch):
+    """They would time their steps each for itself, and wait for each other."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="start each without --distributed"):
+        compare(read_comparison(compared[0]), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_asks_for_less_does_not_write_over_more(compared, tmp_path, no_plots):
+    """Of two processes in one workdir the later one was started with a seed more."""
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    more = copy.deepcopy(config)
+    more.compare.seeds = (0, 1)
+    path, less = tmp_path / "config.json", read_comparison(config)
+    assert not has_more(less, tmp_path)
+    write_checked(path, read_comparison(more).written)
+    assert has_more(less, tmp_path)
+    assert not has_more(read_comparison(more), tmp_path)
 
 
 def test_another_comparison_is_refused_by_its_keys(compared, tmp_path):

@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from small_comparison import CONFIGS, SPEED, create_config
 
 from dig_jax.comparison import plan as comparison_plan
+from dig_jax.comparison.equal_seconds import in_equal_seconds
 from dig_jax.comparison.plan import create_plan, match_width
-from dig_jax.comparison.run import describe_comparison, with_equal_seconds
+from dig_jax.comparison.run import describe_comparison
 from dig_jax.config import read_config_file, with_values
 from dig_jax.config.comparison import read_comparison, vary
 from dig_jax.costs.summary import count_costs
@@ -82,26 +83,32 @@ def test_networks_for_fashion_mnist_cost_what_dig_does(file, fitted, size):
     assert macs == pytest.approx(dict.fromkeys(macs, macs["parallel"]), rel=0.04)
 
 
-def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir):
+def test_equal_seconds_are_as_many_steps_as_the_speeds_allow(data_dir, tmp_path):
     config = create_config(data_dir, parallel={}, slow={"backbone": {"hops": 3}})
     config.compare.budget = "seconds"
     config.base.training.num_steps = 1000
     plan = create_plan(read_comparison(config))
     speeds = {"parallel": SPEED, "slow": SPEED._replace(images_per_second=40.0)}
-    steps = {
-        v.name: v.experiment.training.num_steps
-        for v in with_equal_seconds(plan, speeds).variants
-    }
-    assert steps == {"parallel": 1000, "slow": 400}
+
+    def steps_of(plan, speeds):
+        variants = in_equal_seconds(plan, speeds, tmp_path).variants
+        return {v.name: v.experiment.training.num_steps for v in variants}
+
+    assert steps_of(plan, speeds) == {"parallel": 1000, "slow": 400}
     widths = {v.experiment.section("backbone")["width"] for v in plan.variants}
     assert widths == {8}  # time is equal, so widths are as given
     # Two minutes of batches of 8, at 100 and at 40 images a second.
     plan = plan._replace(options=replace(plan.options, minutes=2.0))
-    steps = [
-        v.experiment.training.num_steps
-        for v in with_equal_seconds(plan, speeds).variants
-    ]
-    assert steps == [1500, 600]
+    decided = {"parallel": 1500, "slow": 600}
+    assert steps_of(plan, speeds) == decided
+    # Of runs that have begun, new speeds change nothing.
+    (tmp_path / "runs").mkdir()
+    slower = {"parallel": SPEED._replace(images_per_second=10.0), "slow": SPEED}
+    assert steps_of(plan, slower) == decided
+    path = tmp_path / "num_steps.json"
+    path.write_text(path.read_text().replace("1500", "1501"))
+    with pytest.raises(InputError, match=r"num_steps.json .*Delete it and the folders"):
+        steps_of(plan, slower)
 
 
 @pytest.mark.parametrize(

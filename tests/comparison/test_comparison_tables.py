@@ -51,6 +51,10 @@ def test_a_row_of_real_images_has_the_labels_of_the_drawn_ones():
     real = LabelledImages(
         np.arange(16, dtype=np.uint8).reshape(shape), np.array([1, 0, 1, 2], np.int32)
     )
-    found = plots._like(np.array([0, 1, 1, 1, 2]), real, shape[1:])
+    labels = np.array([0, 1, 1, 1, 2])
+    found = plots._like(labels, real, shape[1:], any_of=False)
     expected = [real.images[i] for i in (1, 0, 2)] + [np.full(shape[1:], 255)]
     np.testing.assert_array_equal(found, [*expected, real.images[3]])
+    # Images that were drawn without labels have zeros for them.
+    found = plots._like(np.zeros(4, int), real, shape[1:], any_of=True)
+    np.testing.assert_array_equal(found, real.images)

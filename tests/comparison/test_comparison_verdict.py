@@ -141,6 +141,18 @@ def record():
     return record
 
 
+def test_a_score_that_some_runs_have_not_is_left_out_for_them(record):
+    """As the accuracy of a network without classes."""
+    for run in record["variants"][1]["runs"]:
+        del run["points"][0]["accuracy"], run["points"][0]["accuracy_test"]
+    row = next(
+        line
+        for line in format_comparison(record).splitlines()
+        if line.startswith("| 1 | better |")
+    )
+    assert row.endswith("|  |")
+
+
 def test_each_is_judged_against_the_reference_and_the_best(record):
     said = {
         (v["score"], v["variant"], v["against"]): v["says"] for v in record["verdict"]

@@ -3,15 +3,20 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import pytest
 from small_comparison import create_config, points_of
 
+from dig_jax.comparison import run as comparison_run
+from dig_jax.comparison.held_out import HeldOutLosses
 from dig_jax.comparison.markdown import format_comparison
 from dig_jax.comparison.points import read_divergence, write_divergence
 from dig_jax.comparison.run import compare
 from dig_jax.config.comparison import read_comparison
-from dig_jax.errors import EXIT_DONE
+from dig_jax.errors import EXIT_DONE, NonFiniteError
 from dig_jax.report.comparison_page import comparison_page
+from dig_jax.run import load
 from dig_jax.training import log as training_log
 
 
@@ -55,6 +60,37 @@ def test_it_is_not_trained_again(compared, tmp_path, no_plots, capsys):
     said = capsys.readouterr().out
     assert f"Delete {tmp_path}/runs/wild-0 to train it again." in said
     assert not (tmp_path / "runs" / "wild-0" / "checkpoints").exists()
+
+
+def test_a_point_that_cannot_be_scored_is_left_out(
+    compared, tmp_path, no_plots, monkeypatch, capsys
+):
+    """The network may draw what is not finite early, and be sound at its end."""
+    config, workdir = compared
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "runs" / "parallel-0"
+    score, steps = comparison_run.score_drawn, []
+
+    def fail_first(drawn, scorer):
+        steps.append(drawn)
+        if len(steps) == 1:
+            raise NonFiniteError("an image is not finite")
+        return score(drawn, scorer)
+
+    (folder / "points.json").unlink()
+    monkeypatch.setattr(comparison_run, "score_drawn", fail_first)
+    assert compare(read_comparison(config), tmp_path) == EXIT_DONE
+    assert "step 2: not scored: an image is not finite" in capsys.readouterr().out
+    assert set(points_of(tmp_path, "parallel-0")) == {"4"}
+    assert read_divergence(folder) is None
+
+
+def test_a_loss_that_is_not_finite_is_no_score(compared):
+    run = load(compared[1] / "runs" / "parallel-0")
+    losses = HeldOutLosses(run.experiment)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, run.params)
+    with pytest.raises(NonFiniteError, match="held-out loss is not finite"):
+        losses(broken)
 
 
 def test_a_note_that_is_damaged_is_no_divergence(tmp_path):

@@ -55,6 +55,22 @@ def test_held_out_losses_are_at_their_noise_levels():
         assert (spread < 1 / 64 + 1e-5).all()
 
 
+@pytest.mark.parametrize(("batch_size", "seen"), [(24, 16), (64, 64), (5, 4), (1, 1)])
+def test_held_out_images_are_seen_a_part_at_a_time(batch_size, seen):
+    """Of the same times and noise; 64 images are not cut into unequal parts."""
+    sizes = set()
+
+    def network(params, x, t, label):
+        sizes.add(len(x))
+        return predict_x0(params, x, t)
+
+    parts = held_out(network, Objective("x0"), batch_size=batch_size)
+    assert sizes == {seen}
+    whole = held_out(network, Objective("x0"))
+    for space in ("x0", "eps"):
+        np.testing.assert_allclose(parts[space], whole[space], rtol=1e-6)
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_held_out_losses_do_not_depend_on_how_a_network_says_it(prediction):
     own, x0 = Objective(prediction), Objective("x0")

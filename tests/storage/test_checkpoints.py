@@ -71,6 +71,17 @@ def test_only_the_newest_steps_are_kept(tmp_path):
     assert Checkpoints(tmp_path, read_only=True).steps() == [3, 4]
 
 
+def test_what_a_signal_left_pushes_out_no_step_that_was_due(tmp_path):
+    with Checkpoints(tmp_path, keep=2, is_due=lambda step: step % 5 == 0) as c:
+        for step in (5, 8, 9, 10, 12):
+            c.save(make_state(step), META)
+        c.wait()
+        assert c.steps() == [5, 10, 12]
+        c.save(make_state(15), META)
+        c.wait()
+        assert c.steps() == [10, 15]
+
+
 def test_a_step_is_saved_once(tmp_path):
     with Checkpoints(tmp_path) as c:
         c.save(make_state(5), {"first": True})

@@ -6,7 +6,7 @@ import pytest
 from processes import digits_flags
 from trained_runs import SHORT
 
-from dig_jax.errors import EXIT_DONE
+from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
 from dig_jax.export.export import export_run
 from dig_jax.main import main
 from dig_jax.options import SampleOptions
@@ -29,6 +29,14 @@ def begin(trained_runs, tmp_path, capsys):
         return code, said.out + said.err
 
     return begin
+
+
+def test_a_dry_run_looks_where_it_would_begin(trained_runs, tmp_path, capsys):
+    flags = digits_flags(trained_runs.data_dir, SHORT, UNMOVED)
+    dry = [*flags, "--dry_run", f"--workdir={tmp_path / 'new'}"]
+    assert main([*dry, f"--init_from={trained_runs.workdir()}"]) == EXIT_DONE
+    assert main([*dry, f"--init_from={tmp_path / 'nowhere'}"]) == EXIT_BAD_INPUT
+    assert f"{tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 
 def test_a_run_begins_with_anothers_averages_and_says_so(trained_runs, begin, tmp_path):

@@ -33,3 +33,12 @@ def test_a_network_of_zeros_misses_all_of_the_noise(trained_runs, tmp_path, caps
     again = [rows[1][f"held_out_loss/bin_{i:02d}"] for i in range(10)]
     assert again == pytest.approx(bins, rel=1e-4)
     assert "step 2: held-out loss 1." in capsys.readouterr().out
+    # A signal at a step saves it and does no more: what was due is made up.
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(
+        "".join(x for x in lines if "held_out_loss" not in x or '"step": 2' in x)
+    )
+    assert main([*flags, f"--workdir={tmp_path}"]) == EXIT_DONE
+    assert "step 3: making up what was due" in capsys.readouterr().out
+    assert [r for r in read_metrics(tmp_path) if "held_out_loss/mean" in r] == rows

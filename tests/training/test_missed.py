@@ -9,11 +9,13 @@ from trained_runs import SHORT
 
 from dig_jax import load
 from dig_jax import main as command_line
-from dig_jax.errors import EXIT_DONE
+from dig_jax.errors import EXIT_DONE, NonFiniteError
 from dig_jax.evaluation import read_records
+from dig_jax.options import SampleOptions
 from dig_jax.reporting.metric_writer import MetricWriter, read_metrics
+from dig_jax.sampling.sampler import Sampler
 from dig_jax.storage.checkpoints import Checkpoints
-from dig_jax.training.preview import Preview
+from dig_jax.training.preview import Preview, of_training
 from dig_jax.training.scoring import TrainingScores
 from dig_jax.training.storage import Storage
 
@@ -148,3 +150,34 @@ def test_an_evaluation_by_hand_is_none_of_training(trained_runs, expected, tmp_p
         assert len(read_records(workdir)) == 2
         assert not scores.is_missing(2, storage, workdir)
         assert scores.is_missing(4, storage, workdir)
+
+
+def test_a_best_checkpoint_that_is_damaged_is_looked_for_anew(trained_runs, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained_runs.workdir(EVALUATED), workdir)
+    (meta,) = (workdir / "best").glob("*/meta/metadata")
+    meta.write_text("{")
+    with Storage(workdir, load(workdir).experiment.training) as storage:
+        assert storage.read_best() is None
+    assert not list((workdir / "best").glob("[0-9]*"))
+
+
+def test_images_that_are_not_finite_do_not_end_a_training(
+    trained_runs, tmp_path, capsys, monkeypatch
+):
+    def overflow(*arguments, **keywords):
+        raise NonFiniteError("an image is not finite")
+
+    monkeypatch.setattr(Sampler, "draw", overflow)
+    monkeypatch.setattr(TrainingScores, "_draw_and_score", overflow)
+    for _ in range(2):  # and what is missing is tried again, and passed over
+        assert train(trained_runs, tmp_path) == EXIT_DONE
+        said = capsys.readouterr().out
+        assert "step 4: not drawn: an image is not finite" in said
+        assert "step 4: not evaluated: an image is not finite" in said
+    assert load(tmp_path).step == 4
+
+
+def test_training_draws_with_its_own_averages_and_no_guide():
+    options = SampleOptions(guide="runs/other", guidance=2.0, sigma_rel=0.1, order=2)
+    assert of_training(options) == SampleOptions(order=2)
