@@ -13,7 +13,7 @@ for a GPU or (`:small`) two CPU cores. Three learning rates are tried with each,
 seed of their own; the one with the least held-out loss is trained with two seeds.
 `compare.minutes` trains each run for so long instead of for the configuration's steps,
 40,000 on a GPU. `:small` has 1,000, and takes two cores, a process for each, some 35
-minutes a network; what four of its eleven networks came to is in docs/comparison.md.
+minutes a network; what seven of its eleven networks came to is in docs/comparison.md.
 """
 
 from pathlib import Path
