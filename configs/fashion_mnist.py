@@ -9,7 +9,7 @@
 `bash launch/fashion_mnist.sh` does all of it. DiG-parallel {2, 4}, 196 + 49 patches, or
 after a colon one of VARIANTS. By `--mode=summary` an image takes 781 to 822 million
 multiply-accumulates (attention's own products not counted), 29 to 31 million in a small
-variant; training takes 2.4e16 and 6.9e13 of them; these were not trained yet.
+variant; training takes 2.4e16 and 2.3e13 of them; these were not trained yet.
 `:pretrained` is what comes with the package: an hour of processor time, then
 fd_fashion_mnist1k 1.78 (real test images 0.23), label accuracy 83% (real 91%).
 """
