@@ -125,11 +125,11 @@ def test_a_summary_is_of_the_model(capsys):
     assert "dig_parallel" in capsys.readouterr().out
 
 
-def test_a_run_can_begin_with_one():
+def test_a_run_can_begin_with_one(tmp_path):
     config = load_config_file("configs/digits.py")
     begun = with_values(config, {"training.init_from": "pretrained:digits"})
     run = dig_jax.load("pretrained:digits")
-    assert check_beginning(dig_jax.create_experiment(begun)) == ""
+    assert check_beginning(dig_jax.create_experiment(begun), tmp_path) == ""
     abstract = jax_like(run.params)
     _, origin = read_beginning("pretrained:digits", abstract)
     assert origin["workdir"] == "pretrained:digits"

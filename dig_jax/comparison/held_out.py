@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dig_jax.data.damage import SoundRecords
+from dig_jax.data.loader import read_images
 from dig_jax.diffusion import noise_level_losses
 from dig_jax.errors import NonFiniteError
 from dig_jax.experiment import Experiment
@@ -52,12 +52,15 @@ class HeldOutLosses:
     def _make_losses(self) -> Callable[[Params], dict[str, jax.Array]]:
         experiment = self._experiment
         source = open_dataset(experiment, "test")
-        records = SoundRecords(source, experiment.data.max_damaged_share)
-        found = records.read_many(range(min(MAX_HELD_OUT, len(source))))
-        stored = jnp.stack([record["image"] for record, _, _ in found])
+        held_out = read_images(
+            source,
+            range(min(MAX_HELD_OUT, len(source))),
+            max_damaged_share=experiment.data.max_damaged_share,
+        )
         unmirrored = replace(experiment.data, random_flip=False)
+        stored = jnp.asarray(held_out.images)
         clean = clean_images(jax.random.key(0), stored, unmirrored)
-        labels = jnp.array([record["label"] for record, _, _ in found], jnp.int32)
+        labels = jnp.asarray(held_out.labels)
         key = jax.random.key(HELD_OUT_SEED)
         training = experiment.training
 

@@ -1,6 +1,6 @@
 """What came of one run of a comparison: points.json by step, or diverged.json."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -61,15 +61,19 @@ def write_divergence(folder: AnyPath, error: str) -> None:
     write_checked(folder / DIVERGED, {"error": error})
 
 
+def ends_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The last point of each run of a comparison's record."""
+    for variant in record["variants"]:
+        for run in variant["runs"]:
+            yield run["points"][-1]
+
+
 def scores_at_end(record: Mapping[str, Any]) -> tuple[Score, ...]:
     """The scores at the end of a comparison's first run, with their numbers of images.
 
     None where no run has been scored, or an older version kept values alone.
     """
-    for variant in record["variants"]:
-        for run in variant["runs"]:
-            return scores_of(run["points"][-1])
-    return ()
+    return next(map(scores_of, ends_of(record)), ())
 
 
 def scores_of(point: Mapping[str, Any]) -> tuple[Score, ...]:
@@ -80,8 +84,5 @@ def scores_of(point: Mapping[str, Any]) -> tuple[Score, ...]:
 
 def real_at_end(record: Mapping[str, Any], score: str) -> float | None:
     """What real images have, of the first run that has the score."""
-    for variant in record["variants"]:
-        for run in variant["runs"]:
-            if (real := real_of(run["points"][-1], score)) is not None:
-                return real
-    return None
+    found = (real_of(end, score) for end in ends_of(record))
+    return next((real for real in found if real is not None), None)

@@ -11,6 +11,7 @@ from dig_jax.comparison.measure import Speed
 from dig_jax.comparison.plan import Plan, Variant, evaluation_steps
 from dig_jax.comparison.plots import plot_comparison
 from dig_jax.comparison.points import (
+    ends_of,
     read_divergence,
     read_points,
     run_folder,
@@ -145,14 +146,12 @@ def _describe_scores(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     numbers are known.
     """
     found = {}
-    for variant in record["variants"]:
-        for run in variant["runs"]:
-            end = run["points"][-1]
-            known = {score.name: score for score in scores_of(end)}
-            for name in end:
-                if name not in found and real_of(end, name) is not None:
-                    score = known.get(name, Score(name, 0.0, 0, of="pixels"))
-                    found[name] = _describe_score(score)
+    for end in ends_of(record):
+        known = {score.name: score for score in scores_of(end)}
+        for name in end:
+            if name not in found and real_of(end, name) is not None:
+                score = known.get(name, Score(name, 0.0, 0, of="pixels"))
+                found[name] = _describe_score(score)
     return found
 
 

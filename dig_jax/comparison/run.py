@@ -27,23 +27,24 @@ from dig_jax.comparison.report import write_report
 from dig_jax.comparison.same_plan import check_same_plan, has_more
 from dig_jax.comparison.search import Search
 from dig_jax.comparison.together import Task, in_turn, work_off
-from dig_jax.comparison.training import saved_steps, train_to_end
+from dig_jax.comparison.training import train_to_end
 from dig_jax.comparison.verdict import held_out_loss
 from dig_jax.config.comparison import Comparison
-from dig_jax.data.damage import SoundRecords
+from dig_jax.data.loader import read_images
 from dig_jax.errors import EXIT_DONE, InputError, NonFiniteError
 from dig_jax.evaluation import Evaluator, flat_scores
 from dig_jax.evaluation.score_run import create_evaluator, score_drawn
 from dig_jax.evaluation.told import tell_scores
 from dig_jax.experiment.images import open_pixels
 from dig_jax.files.checked_json import write_checked
-from dig_jax.files.paths import AnyPath, check_writable
+from dig_jax.files.paths import CHECKPOINTS, AnyPath, check_writable
 from dig_jax.files.shown import printable, say
 from dig_jax.interfaces import LabelledImages
 from dig_jax.reporting.progress import StageProgress
 from dig_jax.run import Run, load
 from dig_jax.sampling.drawing import SAMPLES, Drawing
 from dig_jax.sampling.sampler import Sampler
+from dig_jax.storage.meta_file import finished_steps
 from dig_jax.trained import load_guide
 
 NUM_REAL = 256  # test images, of which a row is shown
@@ -229,7 +230,8 @@ class _Evaluator:
         Raises:
             NonFiniteError: Its end cannot be scored.
         """
-        points, saved, new = read_points(folder), saved_steps(folder), False
+        points, new = read_points(folder), False
+        saved = finished_steps(folder / CHECKPOINTS)
         config = self._variant.seeded(seed).config
         for step in evaluation_steps(self._experiment):
             if str(step) in points or step not in saved:
@@ -283,9 +285,8 @@ def _real_images(plan: Plan) -> LabelledImages | None:
     except InputError:
         return None
     places = np.linspace(0, len(source) - 1, min(NUM_REAL, len(source))).round()
-    records = SoundRecords(source, experiment.data.max_damaged_share)
-    found = [record for record, _, _ in records.read_many(places.astype(int).tolist())]
-    return LabelledImages(
-        np.stack([record["image"] for record in found]),
-        np.array([record["label"] for record in found]),
+    return read_images(
+        source,
+        places.astype(int).tolist(),
+        max_damaged_share=experiment.data.max_damaged_share,
     )

@@ -7,6 +7,7 @@ from dig_jax.experiment import Experiment
 from dig_jax.files.paths import CHECKPOINTS, AnyPath
 from dig_jax.reporting.progress import Progress
 from dig_jax.storage.checkpoints import Checkpoints
+from dig_jax.storage.meta_file import finished_steps
 from dig_jax.training.loop import TrainingRun
 from dig_jax.training.stop import exit_code_of
 
@@ -42,11 +43,16 @@ def _is_trained(run: TrainingRun, folder: AnyPath) -> bool:
     that is not there does not come back by that; the run is not scored at its step.
     """
     directory, last = folder / CHECKPOINTS, run.options.num_steps
-    if not directory.is_dir():
+    steps = finished_steps(directory)
+    if not steps:
         return False
+    if steps[-1] > last:
+        raise InputError(
+            f"{folder} has been trained for {steps[-1]:,} steps, and {last:,} are "
+            f"wanted. Use another --workdir."
+        )
     like, scored = run.setup.programs.abstract_state, read_points(folder)
     with Checkpoints(directory, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
         damaged = [
             step
             for step in evaluation_steps(run.setup.experiment)
@@ -58,20 +64,7 @@ def _is_trained(run: TrainingRun, folder: AnyPath) -> bool:
         keep = run.options.keep_checkpoints
         with Checkpoints(directory, keep=keep) as checkpoints:
             checkpoints.delete_from(min(damaged))
-    if max(steps, default=0) > last:
-        raise InputError(
-            f"{folder} has been trained for {max(steps):,} steps, and {last:,} are "
-            f"wanted. Use another --workdir."
-        )
     return last in steps and not damaged
-
-
-def saved_steps(folder: AnyPath) -> list[int]:
-    """The steps of a run whose checkpoints are there."""
-    if not (folder / CHECKPOINTS).is_dir():
-        return []
-    with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-        return checkpoints.steps()
 
 
 class _RunProgress(Progress):

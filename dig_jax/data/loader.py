@@ -121,16 +121,31 @@ def read_once(
     )
 
 
-def read_all(
-    source: ImageSource, *, max_damaged_share: float = MAX_DAMAGED_SHARE
+def read_images(
+    source: ImageSource,
+    indices: Sequence[int] | None = None,
+    *,
+    max_damaged_share: float = MAX_DAMAGED_SHARE,
 ) -> LabelledImages:
-    """The whole source in memory, in its own order.
+    """Images of a source in memory.
+
+    Args:
+        source: Of which.
+        indices: Which records, in this order; None for all, in the source's own.
+        max_damaged_share: A damaged record is replaced by the next sound one, up to
+            this share.
 
     Raises:
-        InputError: It is empty, or too many of its records are damaged; of fewer, the
-            next one is used.
+        InputError: It is empty, or too many of its records are damaged.
     """
-    return collect(source, read_once(source, max_damaged_share=max_damaged_share))
+    if indices is None:
+        return collect(source, read_once(source, max_damaged_share=max_damaged_share))
+    found = SoundRecords(source, max_damaged_share).read_many(indices)
+    records = [sound.record for sound in found]
+    return LabelledImages(
+        np.stack([record["image"] for record in records]),
+        np.array([record["label"] for record in records], np.int32),
+    )
 
 
 def collect(source: ImageSource, batches: Iterable[Batch]) -> LabelledImages:

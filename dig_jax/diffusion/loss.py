@@ -215,8 +215,8 @@ def noise_level_losses(
     """
     stratified = Objective(times="stratified")
     count = len(x0)
-    most = min(batch_size or count, count)
-    at_a_time = next(n for n in range(most, 0, -1) if count % n == 0)
+    num_parts = -(-count // min(batch_size or count, count))
+    part_size = -(-count // num_parts)
 
     def squared_error(of: tuple[Images, Images, Times, Labels | None]) -> Array:
         image, eps, t, label = of
@@ -225,19 +225,20 @@ def noise_level_losses(
         )
         return jnp.mean(jnp.square(error), axis=(1, 2, 3))
 
+    def in_parts(values: Array) -> Array:  # [part, image, ...], the first ones again
+        filled = jnp.concatenate([values, values[: num_parts * part_size - count]])
+        return filled.reshape(num_parts, part_size, *values.shape[1:])
+
     def at_level(level: Array) -> dict[str, Float[Array, "batch"]]:
         time_key, noise_key = jax.random.split(jax.random.fold_in(key, level))
         t = (level + sample_times(time_key, len(x0), sde, stratified)) / num_bins
         eps = jax.random.normal(noise_key, x0.shape)
         of = (x0, eps, t, label)
-        if at_a_time == count:
+        if num_parts == 1:
             squared = squared_error(of)
         else:
-            parts = jax.tree.map(
-                lambda a: a.reshape(-1, at_a_time, *a.shape[1:]),  # [part, image, ...]
-                of,
-            )
-            squared = jax.lax.map(squared_error, parts).reshape(count)
+            squared = jax.lax.map(squared_error, jax.tree.map(in_parts, of))
+            squared = squared.reshape(-1)[:count]
         return {
             space: squared * jnp.square(error_factor(space, objective, sde, t))
             for space in loss_spaces

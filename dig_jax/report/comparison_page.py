@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dig_jax.comparison.points import real_at_end, scores_at_end
+from dig_jax.comparison.points import ends_of, real_at_end, scores_at_end
+from dig_jax.comparison.tables import spread
 from dig_jax.comparison.verdict import (
     HELD_OUT_LOSS,
     TIE_RULE,
@@ -36,7 +37,6 @@ from dig_jax.report.comparison_record import (
     paired,
     quality_score,
     ranked,
-    spread,
     way,
 )
 from dig_jax.report.comparison_tables import (
@@ -195,17 +195,17 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
     if not variants:
         raise Missing("no run has been scored yet")
     quality = record["quality"]
-    points = [run["points"][-1] for v in variants for run in v["runs"]]
     found = dict.fromkeys(
-        name for end in points for name in end if real_of(end, name) is not None
+        name
+        for end in ends_of(record)
+        for name in end
+        if real_of(end, name) is not None
     )
     names = [quality, *(name for name in found if name != quality)]
     says, by_loss = _says_of(record), is_ranked_by_loss(record)
     rows = []
     for place, variant in enumerate(variants, start=1):
-        cells = [
-            _breakable(spread(list(ends(variant, name).values()))) for name in names
-        ]
+        cells = [_breakable(spread(ends(variant, name).values())) for name in names]
         difference: object = "reference"
         if variant["name"] != record["reference"]:
             said = says.get((variant["name"], quality), "")
@@ -213,7 +213,7 @@ def ranking_section(record: Record, variants: list[Record]) -> Markup:
         name = _above(element("strong", variant["name"]), variant["backbone"])
         row: list[object] = [str(place), name, count_seeds(variant)]
         if by_loss:
-            loss = _breakable(spread(list(losses(variant).values())))
+            loss = _breakable(spread(losses(variant).values()))
             row.append(_above(loss, says.get((variant["name"], HELD_OUT_LOSS), "")))
         rows.append((*row, cells[0], difference, *cells[1:]))
     real = [real_at_end(record, name) for name in names]

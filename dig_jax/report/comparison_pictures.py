@@ -98,9 +98,8 @@ def _real_images(
     if source.image_shape[-1] not in (1, 3):
         return None
     has_classes = labels is not None and source.num_classes > 1
-    wanted = [int(n) for n in labels] if labels is not None else [0] * IMAGES_A_ROW
-    if not has_classes:
-        wanted = [0] * len(wanted)
+    drawn = np.zeros(IMAGES_A_ROW, np.int32) if labels is None else labels
+    wanted = [int(label) if has_classes else 0 for label in drawn]
     by_class: dict[int, list[np.ndarray]] = {}
     found = 0
     for place in range(min(len(source), _SEARCHED)):

@@ -61,14 +61,6 @@ def is_ranked_by_loss(record: Record) -> bool:
     return record.get("ranking") == [one["name"] for one in by_loss]
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation (over n - 1); "" of no values."""
-    if not values:
-        return ""
-    deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{deviation}"
-
-
 def judges_of(record: Record, variants: list[Record]) -> list[str]:
     """What variants are shown by: the held-out loss, where it was measured, first."""
     first = [HELD_OUT_LOSS] if having(variants, HELD_OUT_LOSS) else []

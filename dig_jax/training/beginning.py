@@ -13,23 +13,24 @@ from dig_jax.experiment import (
     create_experiment,
     differing_keys,
 )
-from dig_jax.files.paths import CHECKPOINTS, open_workdir
+from dig_jax.files.paths import CHECKPOINTS, AnyPath, open_workdir
 from dig_jax.interfaces import Params
 from dig_jax.storage.checkpoints import Checkpoints
 from dig_jax.storage.export_folder import is_export, read_manifest, read_parameters
 from dig_jax.storage.fingerprint import digest_of, named_leaves
-from dig_jax.storage.run_config import restore_run_config
+from dig_jax.storage.run_config import find_saved_config, restore_run_config
 
 MOST_NAMED = 4
 _MEANING = ("backbone.", "sde.", "objective.")
 """Sections that say what parameters mean."""
 
 
-def check_beginning(experiment: Experiment) -> str:
+def check_beginning(experiment: Experiment, workdir: AnyPath) -> str:
     """Check that a run can begin with the parameters that `training.init_from` names.
 
     Args:
         experiment: Of the run that shall begin.
+        workdir: Its own; nothing is checked where it has begun.
 
     Returns:
         What the other run's parameters meant that is otherwise here; "" for nothing.
@@ -38,12 +39,14 @@ def check_beginning(experiment: Experiment) -> str:
         InputError: There is no such run, or its parameters have other names or shapes.
     """
     place = experiment.training.init_from
-    workdir = open_workdir(place)
-    saved = restore_run_config(workdir, write=False)
-    check_run_keys(saved, workdir)
+    if not place or find_saved_config(workdir) is not None:
+        return ""
+    source = open_workdir(place)
+    saved = restore_run_config(source, write=False)
+    check_run_keys(saved, source)
     other = create_experiment(saved)
-    if not is_export(workdir):
-        with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
+    if not is_export(source):
+        with Checkpoints(source / CHECKPOINTS, read_only=True) as checkpoints:
             checkpoints.read_meta()
     wanted, found = (_shapes(one) for one in (experiment, other))
     wrong = [

@@ -7,7 +7,6 @@ from dig_jax.experiment.images import named_after
 from dig_jax.files.paths import CHECKPOINTS, AnyPath, check_writable
 from dig_jax.reporting.profile import ProfileSteps, check_profile_steps
 from dig_jax.storage.meta_file import finished_steps
-from dig_jax.storage.run_config import find_saved_config
 from dig_jax.training.beginning import check_beginning
 from dig_jax.training.setup import check_training, check_workdir
 
@@ -28,8 +27,7 @@ def describe_training(
     changes = check_workdir(experiment, workdir, write=False)
     options = experiment.training
     check_profile_steps(profile_steps, options.num_steps)
-    if options.init_from and find_saved_config(workdir) is None:
-        check_beginning(experiment)
+    check_beginning(experiment, workdir)
     check_writable(workdir, "Use another --workdir.")
     shapes = jax.eval_shape(experiment.backbone.init, jax.random.key(0))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -13,14 +13,21 @@ from dig_jax.data.loader import load_batches
 from dig_jax.devices.compiling import compile_lowered
 from dig_jax.devices.sharding import replicated
 from dig_jax.diffusion import noise_level_losses
+from dig_jax.files.paths import AnyPath
 from dig_jax.interfaces import Params
-from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, MetricWriter
+from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, MetricWriter, read_metrics
 from dig_jax.storage.state import TrainState
 from dig_jax.training.clean import clean_images
 from dig_jax.training.setup import TrainingSetup
 
 SEED = 0
 """Of the images, their times and their noise: the same in every run."""
+
+
+def was_measured(workdir: AnyPath, step: int) -> bool:
+    """Whether a run's metrics have the held-out loss of a step."""
+    rows = (row for row in read_metrics(workdir) if row["step"] == step)
+    return any(f"{HELD_OUT_LOSS}mean" in row for row in rows)
 
 
 class HeldOutLoss:

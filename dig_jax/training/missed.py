@@ -8,9 +8,8 @@ import contextlib
 
 from dig_jax.devices.sharding import as_first_process_says, is_first_process
 from dig_jax.reporting.images import write_png
-from dig_jax.reporting.metric_writer import HELD_OUT_LOSS, read_metrics
 from dig_jax.reporting.progress import Progress
-from dig_jax.training.held_out import HeldOutLoss
+from dig_jax.training.held_out import HeldOutLoss, was_measured
 from dig_jax.training.preview import Preview, of_training, picture_file
 from dig_jax.training.schedule import schedule
 from dig_jax.training.scoring import TrainingScores
@@ -47,9 +46,8 @@ def make_up(
     evaluates = scores.is_missing(step, storage, workdir)
     measures = schedule(options)["held_out"].has(step)
     if measures:
-        told = [row for row in read_metrics(workdir) if row["step"] == step]
-        missing = not any(f"{HELD_OUT_LOSS}mean" in row for row in told)
-        measures = as_first_process_says(missing)
+        first = is_first_process()
+        measures = as_first_process_says(first and not was_measured(workdir, step))
     if not (draws or evaluates or measures):
         return False
     progress.message(f"step {step}: making up what was due and is missing")

@@ -157,9 +157,8 @@ class TrainingSetup:
         self.programs = create_programs(self.experiment, self.mesh)
         self.options = self.programs.options
         self.changes = check_workdir(self.experiment, workdir, write=is_first_process())
-        self.begun_from, self._otherwise = None, ""
-        if find_saved_config(workdir) is None and self.options.init_from:
-            self._otherwise = check_beginning(self.experiment)
+        self.begun_from = None
+        self._otherwise = check_beginning(self.experiment, workdir)
         check_agreement(self._what_all_share(), SECONDS_TO_AGREE)
 
     def restore(self, checkpoints: Checkpoints, doing: Activities) -> Restored:

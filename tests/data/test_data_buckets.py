@@ -10,7 +10,7 @@ from official_archives import random_images
 
 from dig_jax.data import create_dataset
 from dig_jax.data.labels import label_counts
-from dig_jax.data.loader import load_batches, read_all
+from dig_jax.data.loader import load_batches, read_images
 from dig_jax.data.prepared import prepared_path
 from dig_jax.errors import InputError
 from dig_jax.prepare.preparation import prepare
@@ -79,7 +79,7 @@ def test_a_bucket_is_read_as_a_folder_is(name, folder, served):
 def test_a_bucket_is_read_whole(folder, served):
     remote = create_dataset("cifar10", data_dir=f"{BUCKET}/data")
     local = create_dataset("cifar10", data_dir=str(folder / "data"))
-    np.testing.assert_array_equal(read_all(remote).images, read_all(local).images)
+    np.testing.assert_array_equal(read_images(remote).images, read_images(local).images)
     assert len(array_records(served)) >= NUM_IMAGES
 
 

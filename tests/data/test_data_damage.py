@@ -13,7 +13,7 @@ from official_archives import encode, random_images
 from tfds_files import write_tfds
 
 from dig_jax.data.damage import DamagedRecordError, SoundRecords
-from dig_jax.data.loader import load_batches, read_all, read_once
+from dig_jax.data.loader import load_batches, read_images, read_once
 from dig_jax.data.synthetic import SyntheticSource
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
@@ -186,7 +186,7 @@ def list_damaged(source):
 
 def test_flipped_bits_damage_their_own_record_and_no_other(tmp_path, rng):
     path = write(tmp_path, rng)
-    good = read_all(open_source(path))
+    good = read_images(open_source(path))
     file = sorted(path.glob("*.array_record-*"))[1]
     sound = file.read_bytes()
     offsets = rng.integers(64, sound.rindex(b"image"), 20)
@@ -205,7 +205,7 @@ def test_flipped_bits_damage_their_own_record_and_no_other(tmp_path, rng):
 
 def test_a_few_damaged_records_are_read_over_and_many_end_the_run(tmp_path, rng):
     path = write(tmp_path, rng)
-    good = read_all(open_source(path))
+    good = read_images(open_source(path))
     file = sorted(path.glob("*.array_record-*"))[0]
     content = bytearray(file.read_bytes())
     # A record has some 230 bytes: each of these is in another.
@@ -214,12 +214,12 @@ def test_a_few_damaged_records_are_read_over_and_many_end_the_run(tmp_path, rng)
     file.write_bytes(content)
     damaged = sorted(list_damaged(open_source(path)))
     assert 0 < len(damaged) <= 5
-    found = read_all(open_source(path), max_damaged_share=0.2)
+    found = read_images(open_source(path), max_damaged_share=0.2)
     for index in range(LENGTH):
         replaced = next(i for i in range(index, LENGTH) if i not in damaged)
         np.testing.assert_array_equal(found.images[index], good.images[replaced])
     with pytest.raises(InputError, match=r"array_record-00000-of-00002, record \d+"):
-        read_all(open_source(path))
+        read_images(open_source(path))
 
 
 def test_a_cut_off_file_damages_its_records_alone(tmp_path, rng):
@@ -228,7 +228,7 @@ def test_a_cut_off_file_damages_its_records_alone(tmp_path, rng):
     file.write_bytes(file.read_bytes()[:-100])
     assert sorted(list_damaged(open_source(path))) == list(range(30, 60))
     with pytest.raises(InputError, match="Prepare it again"):
-        read_all(open_source(path))
+        read_images(open_source(path))
 
 
 def test_a_missing_file_is_named_at_once(tmp_path, rng):
@@ -241,7 +241,7 @@ def test_a_missing_file_is_named_at_once(tmp_path, rng):
 
 def test_a_read_that_fails_once_is_tried_again(tmp_path, rng, monkeypatch):
     source = open_source(write(tmp_path, rng))
-    expected = read_all(source).images
+    expected = read_images(source).images
     again = open_source(source_path(source))
     failed = []
 
@@ -259,7 +259,7 @@ def test_a_read_that_fails_once_is_tried_again(tmp_path, rng, monkeypatch):
             return self._records[index]
 
     monkeypatch.setattr(again, "_records", Flaky(again._records))
-    np.testing.assert_array_equal(read_all(again).images, expected)
+    np.testing.assert_array_equal(read_images(again).images, expected)
     assert len(failed) == LENGTH
 
 

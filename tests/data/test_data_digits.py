@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from dig_jax.data import create_dataset
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.errors import InputError
 
 
@@ -20,7 +20,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def splits(data_dir):
     return {
-        split: read_all(create_dataset("digits", split=split, data_dir=data_dir))
+        split: read_images(create_dataset("digits", split=split, data_dir=data_dir))
         for split in ("train", "test")
     }
 
@@ -55,7 +55,7 @@ def test_each_label_has_its_share_of_the_test_split(splits):
 
 
 def test_preparing_again_gives_the_same_records(splits, tmp_path):
-    again = read_all(create_dataset("digits", data_dir=str(tmp_path)))
+    again = read_images(create_dataset("digits", data_dir=str(tmp_path)))
     np.testing.assert_array_equal(again.images, splits["train"].images)
     np.testing.assert_array_equal(again.labels, splits["train"].labels)
 
@@ -65,7 +65,7 @@ def test_processes_that_prepare_at_once_all_read_the_same(tmp_path):
     program = (
         "import pathlib, sys, time\n"
         "from dig_jax.data import create_dataset\n"
-        "from dig_jax.data.loader import read_all\n"
+        "from dig_jax.data.loader import read_images\n"
         "import tensorflow_datasets, sklearn.datasets\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "(folder / sys.argv[2]).touch()\n"
@@ -73,7 +73,7 @@ def test_processes_that_prepare_at_once_all_read_the_same(tmp_path):
         "    time.sleep(0.001)\n"
         "source = create_dataset('digits', data_dir=str(folder))\n"
         "assert 'tensorflow' not in sys.modules\n"
-        "images, labels = read_all(source)\n"
+        "images, labels = read_images(source)\n"
         "print(source.fingerprint, len(images), int(images.sum()), int(labels.sum()))\n"
     )
     processes = [

@@ -10,7 +10,7 @@ from official_archives import encode, random_images, write_files
 from dig_jax.data import create_dataset
 from dig_jax.data.damage import DamagedRecordError
 from dig_jax.data.labels import label_counts
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.data.synthetic import SyntheticSource
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
@@ -49,7 +49,7 @@ def open_split(path, split):
 def test_prepared_images_need_not_be_read_to_count_them(split, made, monkeypatch):
     path, labels = made
     source = open_split(path, split)
-    expected = np.bincount(read_all(source).labels, minlength=4)
+    expected = np.bincount(read_images(source).labels, minlength=4)
     joined = np.concatenate([labels[part] for part in split.split("+")])
     np.testing.assert_array_equal(expected, np.bincount(joined, minlength=4))
     monkeypatch.setattr(source, "_records", None)
@@ -63,7 +63,7 @@ def test_parts_of_splits_are_counted(made):
     path, _ = made
     for split in ("train[5:20]", "train[:7]+test", "test[90%:]"):
         source = open_split(path, split)
-        expected = np.bincount(read_all(source).labels, minlength=4)
+        expected = np.bincount(read_images(source).labels, minlength=4)
         np.testing.assert_array_equal(label_counts(source), expected)
 
 

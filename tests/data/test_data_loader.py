@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dig_jax.data import create_dataset
-from dig_jax.data.loader import load_batches, read_all, read_once, record_ids
+from dig_jax.data.loader import load_batches, read_images, read_once, record_ids
 from dig_jax.data.synthetic import SyntheticSource
 from dig_jax.errors import InputError
 
@@ -206,7 +206,7 @@ def test_an_empty_source_is_refused(monkeypatch):
     with pytest.raises(InputError, match="has no images"):
         load_batches(source, batch_size=1, seed=0)
     with pytest.raises(InputError, match="has no images"):
-        read_all(source)
+        read_images(source)
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 4])
@@ -261,7 +261,7 @@ def test_bad_arguments_of_reading_once_are_refused_at_once(options, message):
 
 def test_read_all_is_the_source_in_order():
     source = make_source(length=7)
-    images, labels = read_all(source)
+    images, labels = read_images(source)
     assert images.dtype == np.uint8
     assert labels.dtype == np.int32
     for index in range(7):

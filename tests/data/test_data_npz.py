@@ -11,7 +11,7 @@ import pytest
 
 from dig_jax.config import load_config_file, with_sections
 from dig_jax.data import create_dataset
-from dig_jax.data.loader import load_batches, read_all
+from dig_jax.data.loader import load_batches, read_images
 from dig_jax.errors import InputError
 from dig_jax.experiment import create_experiment
 from dig_jax.experiment.images import open_dataset
@@ -40,7 +40,7 @@ def save(path, **arrays):
 def test_images_and_labels_are_those_of_the_file(keys, tmp_path, arrays):
     renamed = dict(zip(keys, arrays.values(), strict=True))
     source = create(save(tmp_path / "test.npz", **renamed), split="test")
-    found = read_all(source)
+    found = read_images(source)
     np.testing.assert_array_equal(found.images, arrays["images"])
     np.testing.assert_array_equal(found.labels, arrays["labels"])
     assert source.num_classes == arrays["labels"].max() + 1
@@ -65,7 +65,7 @@ def test_medmnist_has_all_splits_in_one_file(tmp_path, rng):
     splits = {"train": "train", "validation": "val", "val": "val", "test": "test"}
     for split, prefix in splits.items():
         source = create(path, split=split, image_size=28, channels=1)
-        found = read_all(source)
+        found = read_images(source)
         np.testing.assert_array_equal(found.images[..., 0], made[prefix][0])
         np.testing.assert_array_equal(found.labels, made[prefix][1][:, 0])
         assert source.num_classes == 8
@@ -116,7 +116,7 @@ def test_images_without_labels_are_unconditional(tmp_path, arrays):
 def test_grey_images_may_lack_their_last_axis(tmp_path, arrays):
     grey = arrays["images"][..., 0]
     source = create(save(tmp_path / "train.npz", images=grey), channels=1)
-    np.testing.assert_array_equal(read_all(source).images, grey[..., None])
+    np.testing.assert_array_equal(read_images(source).images, grey[..., None])
 
 
 def test_the_number_of_classes_can_be_larger_than_what_occurs(tmp_path, arrays):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dig_jax.data import create_dataset
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.errors import InputError
 
 
@@ -25,7 +25,7 @@ def create(**options):
 )
 def test_any_shape_and_number_of_classes_can_be_had(options):
     source = create(**{"length": 20} | options)
-    images, labels = read_all(source)
+    images, labels = read_images(source)
     size = options.get("image_size", 32)
     rows, cols = size if isinstance(size, tuple) else (size, size)
     assert images.shape[1:] == (rows, cols, options.get("channels", 3))
@@ -45,12 +45,12 @@ def test_splits_and_seeds_have_no_image_in_common():
         for split in ("train", "test")
         for seed in (0, 1)
     ]
-    images = np.concatenate([read_all(source).images for source in sources])
+    images = np.concatenate([read_images(source).images for source in sources])
     assert len(np.unique(images, axis=0)) == 4 * 30
 
 
 def test_pixels_and_labels_are_uniform():
-    images, labels = read_all(create(length=2000, image_size=16, channels=1))
+    images, labels = read_images(create(length=2000, image_size=16, channels=1))
     counts = np.bincount(images.ravel(), minlength=256)
     # Chi-square with 255 and 9 degrees of freedom: below mean + 5 standard deviations.
     expected = images.size / 256

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorflow_datasets.core.registered import skip_registration
 
 from dig_jax.data import create_dataset
-from dig_jax.data.loader import load_batches, read_all
+from dig_jax.data.loader import load_batches, read_images
 from dig_jax.data.prepared import find_prepared
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
@@ -111,7 +111,7 @@ def test_png_records_are_read_as_they_were_written(name, data_dir):
     size = STAND_INS[name]["size"]
     for split in ("train", "test"):
         source = create_dataset(name, split=split, data_dir=data_dir)
-        images, labels = read_all(source)
+        images, labels = read_images(source)
         assert source.image_shape == (size, size, 3)
         assert source.num_classes == STAND_INS[name]["num_classes"]
         np.testing.assert_array_equal(images, make_images(size))
@@ -123,7 +123,7 @@ def test_png_records_are_read_as_they_were_written(name, data_dir):
 def test_parts_of_splits_can_be_asked_for(data_dir):
     part = create_dataset("svhn", split="train[5:8]+extra[:2]", data_dir=data_dir)
     expected = make_images(32)[[5, 6, 7, 0, 1]]
-    np.testing.assert_array_equal(read_all(part).images, expected)
+    np.testing.assert_array_equal(read_images(part).images, expected)
 
 
 class Counted:
@@ -150,7 +150,7 @@ def test_a_kept_record_is_read_from_disk_once(data_dir, monkeypatch):
     records = Counted(kept._records)
     monkeypatch.setattr(kept, "_records", records)
     kept[3]
-    first, second = read_all(kept), read_all(kept)
+    first, second = read_images(kept), read_images(kept)
     assert sorted(records.asked) == list(range(NUM_RECORDS))
     np.testing.assert_array_equal(first.images, second.images)
     np.testing.assert_array_equal(first.images, make_images(32))
@@ -183,7 +183,7 @@ def test_a_large_split_is_read_again_each_time_and_gives_the_same(data_dir):
     )
     assert large[3] is not large[3]
     assert kept[3] is kept[3]
-    np.testing.assert_array_equal(read_all(large).images, read_all(kept).images)
+    np.testing.assert_array_equal(read_images(large).images, read_images(kept).images)
 
 
 def test_a_kept_image_cannot_be_written_to(data_dir):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dig_jax.config import load_config_file
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.devices.sharding import create_mesh
 from dig_jax.errors import InputError
 from dig_jax.evaluation import (
@@ -74,7 +74,7 @@ def digits(data_dir):
 
 
 def test_training_images_score_as_the_data_set_itself(data_dir, digits):
-    train = read_all(open_dataset(create_digits(data_dir), "train"))
+    train = read_images(open_dataset(create_digits(data_dir), "train"))
     scores = digits.score(train, DRAWN)["scores"]
     # A digit with an exact double elsewhere is still nearer to it than to any other.
     assert scores["copied_share"]["value"] == 1
@@ -90,7 +90,7 @@ def test_training_images_score_as_the_data_set_itself(data_dir, digits):
 
 
 def test_test_images_score_what_stands_beside_every_score(data_dir, digits):
-    test = read_all(open_dataset(create_digits(data_dir), "test"))
+    test = read_images(open_dataset(create_digits(data_dir), "test"))
     scores = digits.score(test, DRAWN)["scores"]
     for name, score in scores.items():
         assert score["real"] == pytest.approx(score["value"]), name
@@ -99,7 +99,7 @@ def test_test_images_score_what_stands_beside_every_score(data_dir, digits):
 
 def test_distances_of_pixels_stand_beside_as_many_real_images(data_dir):
     evaluator = create_evaluator(create_digits(data_dir, features="none"))
-    train = read_all(open_dataset(create_digits(data_dir), "train"))
+    train = read_images(open_dataset(create_digits(data_dir), "train"))
     real = {}
     for count in (100, 297, 500):
         drawn = LabelledImages(train.images[:count], train.labels[:count])
@@ -114,7 +114,7 @@ def test_distances_of_pixels_stand_beside_as_many_real_images(data_dir):
 
 def test_the_floor_is_of_as_many_images_as_are_held(data_dir):
     evaluator = create_evaluator(create_digits(data_dir, num_held=200))
-    train = read_all(open_dataset(create_digits(data_dir), "train"))
+    train = read_images(open_dataset(create_digits(data_dir), "train"))
     drawn = LabelledImages(train.images[:500], train.labels[:500])
     scores = evaluator.score(drawn, DRAWN)["scores"]
     for name in ("fd_digits200", "kid_digits200", "precision_digits200"):
@@ -152,7 +152,7 @@ def test_labels_that_nobody_asked_for_are_not_read(data_dir, digits, why):
     if why == "unconditional":
         evaluator = create_evaluator(create_digits(data_dir, num_classes=0))
         samples = DRAWN
-    test = read_all(open_dataset(create_digits(data_dir), "test"))
+    test = read_images(open_dataset(create_digits(data_dir), "test"))
     names = evaluator.score(test, samples)["scores"]
     assert not [name for name in names if name.startswith("label_accuracy")]
     assert {"frechet_pixels", "fd_digits297"} <= names.keys()
@@ -178,7 +178,7 @@ def test_statistics_are_made_once_and_the_same_each_time(data_dir, digits, monke
 def test_the_statistics_are_of_every_image_once(data_dir, digits):
     """Unflipped, no noise added, the last partial batch too: NumPy's own moments."""
     extractor = digits.features.extractor
-    images = read_all(open_dataset(create_digits(data_dir), "train")).images
+    images = read_images(open_dataset(create_digits(data_dir), "train")).images
     pool = extractor.apply(extractor.params, jnp.asarray(images)).pool
     features = np.asarray(pool, np.float64)
     moments = digits.features.reference.summary.moments
@@ -200,7 +200,7 @@ def test_statistics_of_other_images_are_refused_unless_allowed(
     allowed = create_evaluator(
         create_digits(data_dir, reference=str(file), allow_other_reference=True)
     )
-    test = read_all(open_dataset(create_digits(data_dir), "test"))
+    test = read_images(open_dataset(create_digits(data_dir), "test"))
     record = allowed.score(test, DRAWN)
     assert "split test instead of train" in record["notes"][0]
     assert record["scores"]["fd_digits297"]["value"] == pytest.approx(0, abs=1e-4)
@@ -211,7 +211,7 @@ def test_fewer_images_than_features_are_refused_unless_allowed(data_dir, digits)
         digits.check(8)
     allowed = create_evaluator(create_digits(data_dir, allow_few_images=True))
     allowed.check(8)
-    few = read_all(open_dataset(create_digits(data_dir), "test"))
+    few = read_images(open_dataset(create_digits(data_dir), "test"))
     record = allowed.score(LabelledImages(few.images[:8], few.labels[:8]), DRAWN)
     assert "biased upwards" in record["notes"][0]
 
@@ -219,14 +219,14 @@ def test_fewer_images_than_features_are_refused_unless_allowed(data_dir, digits)
 def test_features_may_be_left_out(data_dir):
     evaluator = create_evaluator(create_digits(data_dir, features="none"))
     evaluator.check(2)
-    test = read_all(open_dataset(create_digits(data_dir), "test"))
+    test = read_images(open_dataset(create_digits(data_dir), "test"))
     record = evaluator.score(test, DRAWN)
     assert record["features"] is None
     assert set(record["scores"]) == {"copied_share", "frechet_pixels", "label_accuracy"}
 
 
 def test_grey_images_in_rgb_are_the_grey_ones(data_dir, digits):
-    test = read_all(open_dataset(create_digits(data_dir), "test"))
+    test = read_images(open_dataset(create_digits(data_dir), "test"))
     rgb = test._replace(images=np.repeat(test.images, 3, axis=3))
     assert digits.score(rgb, DRAWN)["scores"] == digits.score(test, DRAWN)["scores"]
 
@@ -274,13 +274,13 @@ def test_what_cannot_be_scored_is_refused_with_a_way_out(data_dir, section, said
 
 
 def test_other_projects_statistics_give_the_same_distance(data_dir, digits, tmp_path):
-    test = read_all(open_dataset(create_digits(data_dir), "test"))
+    test = read_images(open_dataset(create_digits(data_dir), "test"))
     ours = digits.score(test, DRAWN)["scores"]["fd_digits297"]["value"]
     moments = digits.features.reference.summary.moments
     # pytorch-fid's.
     np.savez(tmp_path / "statistics.npz", mu=moments.mean, sigma=moments.cov)
     # The ADM evaluator's images, whose features are computed.
-    train = read_all(open_dataset(create_digits(data_dir), "train")).images
+    train = read_images(open_dataset(create_digits(data_dir), "train")).images
     np.savez(tmp_path / "images.npz", arr_0=train)
     for name, keys in (("statistics", ["mu", "sigma"]), ("images", ["arr_0"])):
         file = str(tmp_path / f"{name}.npz")

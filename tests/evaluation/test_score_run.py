@@ -8,7 +8,7 @@ import pytest
 
 from dig_jax import load
 from dig_jax import main as command_line
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.evaluation import read_records
 from dig_jax.experiment.images import open_dataset
@@ -64,7 +64,7 @@ def test_the_images_scored_are_those_that_are_asked_for(own_workdir):
     assert (record["samples"]["labels"], record["samples"]["seed"]) == (3, 7)
     images = run.sample(20, labels=3, seed=7)
     drawn = LabelledImages(images, np.full(20, 3, np.int32))
-    train = read_all(open_dataset(run.experiment, "train"))
+    train = read_images(open_dataset(run.experiment, "train"))
     expected = score(METRICS, drawn, train)
     found = {name: entry["value"] for name, entry in record["scores"].items()}
     assert found == expected

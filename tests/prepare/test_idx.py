@@ -13,7 +13,7 @@ import pytest
 from official_archives import write_files, write_zip
 
 from dig_jax.data import DATASETS
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from dig_jax.options.keys import call_with_section
 from dig_jax.prepare import idx
@@ -266,7 +266,7 @@ def test_what_is_prepared_is_read_as_told(arguments, called, tmp_path, arrays, c
     for split in ("train", "test"):
         found = read_as_told(output, split)
         assert (found.name, found.image_shape) == (called, (28, 28, 1))
-        images = read_all(found)
+        images = read_images(found)
         order = np.lexsort(images.images.reshape(len(images.images), -1).T)
         wanted = arrays[f"{split} images"]
         expected = np.lexsort(wanted.reshape(len(wanted), -1).T)

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from official_archives import encode, random_images, write_files
 
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.data.tfds_source import TFDSSource
 from dig_jax.errors import InputError
 from dig_jax.prepare import preparation
@@ -69,7 +69,7 @@ def test_what_is_prepared_is_read_back(num_classes, tmp_path):
         assert source.class_names == raw.class_names
         assert source.transform == "none"
         expected = list(images.part(0, len(images)))
-        found = read_all(source)
+        found = read_images(source)
         np.testing.assert_array_equal(found.images, [e.image for e in expected])
         np.testing.assert_array_equal(found.labels, [e.label for e in expected])
 
@@ -300,7 +300,7 @@ def test_bad_images_are_left_out_if_wanted_and_written_down(tmp_path, rng):
     ]
     metadata = json.loads((path / "metadata.json").read_text())
     assert sorted(metadata["skipped"]) == sorted(skipped)
-    assert len(read_all(open_split(path, "train")).images) == 10
+    assert len(read_images(open_split(path, "train")).images) == 10
 
 
 def test_what_was_converted_is_counted(tmp_path, rng):

@@ -20,7 +20,7 @@ from official_archives import (
 from opened_as_told import read_as_told
 from PIL import Image
 
-from dig_jax.data.loader import read_all
+from dig_jax.data.loader import read_images
 from dig_jax.errors import EXIT_BAD_INPUT, EXIT_DONE
 from dig_jax.prepare.command import main
 
@@ -38,7 +38,7 @@ def assert_prepared(capsys, made):
         assert image.mode == "RGB"
     for split, (images, labels) in made.items():
         source = read_as_told(output, split)
-        found = read_all(source)
+        found = read_images(source)
         np.testing.assert_array_equal(
             sorted_rows(found.images, found.labels), sorted_rows(images, labels)
         )
