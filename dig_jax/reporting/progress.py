@@ -131,6 +131,9 @@ class Progress:
         with self._showing(what):
             yield
         seconds = self._clock() - start
+        if self._origin is not None:  # no part of what a step takes
+            since, step = self._origin
+            self._origin = (since + seconds, step)
         if seconds >= _LONG:
             self._write_above(self._bar_stream, f"{what} took {seconds:.1f} s")
 

@@ -96,6 +96,19 @@ def test_time_left_leaves_compilation_out():
     assert lines[2].endswith("left 1:30")
 
 
+def test_time_left_leaves_out_what_is_done_between_steps():
+    """An evaluation right after the origin is not taken for the time of a step."""
+    clock, stream = FakeClock(), io.StringIO()
+    with Progress(100, stream=stream, clock=clock) as progress:
+        with progress.compiling():
+            clock.seconds += 60.0
+        with progress.busy("evaluating"):
+            clock.seconds += 30.0
+        clock.seconds += 10.0
+        progress.update(10)
+    assert stream.getvalue().splitlines()[-1].endswith("left 1:30")
+
+
 def test_time_left_of_a_resumed_run_counts_its_own_steps_alone():
     (_, line, *_) = run_plain(range(901, 1001), 1000, seconds=5.0, start_step=900)
     assert line.endswith("left 8:10")  # 98 steps of 5 s
