@@ -24,7 +24,7 @@ from dig_jax.comparison.points import (
     write_points,
 )
 from dig_jax.comparison.report import write_report
-from dig_jax.comparison.same_plan import check_same_plan, has_more
+from dig_jax.comparison.same_plan import CONFIG, check_same_plan, has_more
 from dig_jax.comparison.search import Search
 from dig_jax.comparison.together import Task, in_turn, work_off
 from dig_jax.comparison.training import train_to_end
@@ -37,7 +37,7 @@ from dig_jax.evaluation.score_run import create_evaluator, score_drawn
 from dig_jax.evaluation.told import tell_scores
 from dig_jax.experiment.images import open_pixels
 from dig_jax.files.checked_json import write_checked
-from dig_jax.files.paths import CHECKPOINTS, AnyPath, check_writable
+from dig_jax.files.paths import CHECKPOINTS, AnyPath, check_writable, make_folder
 from dig_jax.files.shown import printable, say
 from dig_jax.interfaces import LabelledImages
 from dig_jax.reporting.progress import StageProgress
@@ -82,6 +82,9 @@ def compare(
         )
     plan = create_plan(comparison, say)
     check_same_plan(comparison, workdir)
+    if not (workdir / CONFIG).is_file():  # before any lock: a full disk leaves nothing
+        make_folder(workdir)
+        write_checked(workdir / CONFIG, comparison.written)
     speeds = _begin(comparison, plan, workdir)
     if plan.options.budget == "seconds" or plan.options.minutes:
         with in_turn(workdir):
@@ -204,7 +207,7 @@ def _begin(comparison: Comparison, plan: Plan, workdir: AnyPath) -> dict[str, Sp
 
     def measure() -> None:
         check_same_plan(comparison, workdir)  # none has begun another one meanwhile
-        write_checked(workdir / "config.json", comparison.written)
+        write_checked(workdir / CONFIG, comparison.written)
         speeds.update(measure_speeds(plan, workdir, say))
 
     work_off([Task("the measuring of speeds", workdir, measure)], wait=True)

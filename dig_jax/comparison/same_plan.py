@@ -15,6 +15,7 @@ from dig_jax.experiment import FREE_KEYS, complete_config
 from dig_jax.files.checked_json import read_sound
 from dig_jax.files.paths import AnyPath
 
+CONFIG = "config.json"
 _WHAT = "does not hold the configuration of a comparison"
 _TRAINED = ("runs", "search", LEARNING_RATES)
 _ADVICE = "Delete it, if you know that the runs beside it are of this comparison."
@@ -32,7 +33,7 @@ def check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
     all of it be moved to another machine. A comparison of which nothing has been
     trained may become any other.
     """
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     if not (path.is_file() and any((workdir / p).exists() for p in _TRAINED)):
         return
     before = read_comparison(config_of(read_sound(path, _WHAT, _ADVICE)))
@@ -57,7 +58,7 @@ def check_same_plan(comparison: Comparison, workdir: AnyPath) -> None:
 
 def has_more(comparison: Comparison, workdir: AnyPath) -> bool:
     """Whether more seeds or variants have been asked for in the workdir since."""
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     try:
         there = read_comparison(config_of(read_sound(path, _WHAT)))
     except InputError:
